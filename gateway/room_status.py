@@ -7,6 +7,7 @@ state is used: nobody is let in who was not, and nobody who was is sent away.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,12 +20,14 @@ from commerce.waiting_rooms.service import WaitingRooms, to_public_room
 from commerce.waiting_rooms.tickets import RoomTickets
 from gateway import metrics
 from gateway.cached_content import Content, encode_content
+from gateway.problems import TooManyRequests
 
 _logger = logging.getLogger(__name__)
 _POLL_INTERVAL_S, _IDLE_INTERVAL_S = 0.25, 1.0
 _CACHE_CONTROL = "public, max-age=1"
 _MIN_RETRY_AFTER_S, _MAX_RETRY_AFTER_S = 2, 60
 _STALLED_AFTER_MS = 10_000
+_DOWNLOADS_PER_ADDRESS = 2
 
 
 class RoomStatus:
@@ -35,6 +38,7 @@ class RoomStatus:
         self._clock = clock
         self._tickets = tickets
         self._downloads_left = max_downloads
+        self._downloads_by_address: Counter[str] = Counter()
         self._rooms: dict[str, Room] = {}
         self.guarded: dict[str, Room] = {}
         """the rooms that have not ended: orders of their sales need a ticket"""
@@ -96,15 +100,24 @@ class RoomStatus:
             )
 
     @contextmanager
-    def draw_download(self) -> Iterator[None]:
-        """Take part in the downloads of draws. Raises `Overloaded` if too many run."""
+    def draw_download(self, address: str | None) -> Iterator[None]:
+        """Take part in the downloads of draws.
+
+        Raises `Overloaded` if too many run, and `TooManyRequests` if the address, if it is counted, has too many.
+        """
         if self._downloads_left <= 0:
             raise Overloaded("too many download the draw at this moment; repeat the request")
+        by_address = self._downloads_by_address
+        if address is not None and by_address[address] >= _DOWNLOADS_PER_ADDRESS:
+            raise TooManyRequests(f"this address has {_DOWNLOADS_PER_ADDRESS} downloads of draws; wait for their end")
+        holders = Counter([address] if address is not None else [])
         self._downloads_left -= 1
+        by_address += holders
         try:
             yield
         finally:
             self._downloads_left += 1
+            by_address -= holders  # drops those that have none left
 
     async def refresh(self) -> None:
         """Read the rooms now."""

@@ -81,10 +81,17 @@ class Room(msgspec.Struct, frozen=True):
 
 
 class PublicDraw(msgspec.Struct, frozen=True):
-    """The draw of a room: the source named beforehand, the digest of the closed list, the result."""
+    """The draw of a room: the source named beforehand, the digest of the closed list, the result.
+
+    `fallback` takes the place of `named_source` if that is not known by `fallback_at`. `listed_at` is when the list was
+    fixed.
+    """
 
     named_source: str
     randomness_at: datetime | None
+    fallback: str | None
+    fallback_at: datetime | None
+    listed_at: datetime | None
     entries: int | None
     list_digest: str | None
     source: str | None

@@ -32,7 +32,7 @@ WHERE waiting_rooms.mode = 'on' AND (waiting_rooms.ended_at IS NULL OR waiting_r
 ORDER BY waiting_rooms.sale_id LIMIT $2;
 
 -- name: name_source
-UPDATE waiting_rooms SET named_source = $2, randomness_at = $3, version = version + 1
+UPDATE waiting_rooms SET named_source = $2, randomness_at = $3, fallback_rounds = $4, version = version + 1
 WHERE sale_id = $1 AND listed_at IS NULL AND state = 'waiting' RETURNING sale_id;
 
 -- name: close_list
@@ -56,6 +56,11 @@ INSERT INTO waiting_room_lists (sale_id, part_no, hashes) VALUES ($1, $2, $3);
 
 -- name: read_part
 SELECT hashes FROM waiting_room_lists WHERE sale_id = $1 AND part_no = $2;
+
+-- name: read_file_part
+-- Nothing if the places were drawn since $3 was read: parts of two orders make no file.
+SELECT hashes FROM waiting_room_lists JOIN waiting_rooms USING (sale_id)
+WHERE sale_id = $1 AND part_no = $2 AND drawn_at IS NOT DISTINCT FROM $3::timestamptz;
 
 -- name: serve
 -- Two keepers never both take the step from one version; served and expired never fall.

@@ -14,13 +14,22 @@ from commerce.kernel.errors import Invalid
 from commerce.kernel.postgres import Database
 from commerce.sales.service import Sales
 from commerce.waiting_rooms import store
-from commerce.waiting_rooms.draw import FORMAT, delay_rounds, drand_address
+from commerce.waiting_rooms.draw import (
+    FORMAT,
+    LATE,
+    MAX_TEXT_CHARS,
+    QUICKNET,
+    TEXT_RULE,
+    delay_rounds,
+    drand_time,
+    is_source,
+    is_value_of,
+)
 from commerce.waiting_rooms.errors import InvalidRoomState, NoRoom
 from commerce.waiting_rooms.model import PublicDraw, PublicRoom, Room, RoomSettings
 
 _SHOWN_AFTER_END = timedelta(days=1)
 _MIN_ASK_AGAIN_S, _MAX_ASK_AGAIN_S = 1, 30
-_MAX_TEXT_CHARS = 300
 _SALT_BYTES = 32
 _MIN_JOIN_TIME = timedelta(seconds=1)
 
@@ -49,7 +58,7 @@ class WaitingRooms:
             )
         async with self._db.transaction() as connection:
             room = await store.get(connection, sale_id)
-            if room is not None and room.randomness_at is not None and room.randomness_at <= closes_at:
+            if room is not None and room.randomness_at is not None and room.randomness_at <= closes_at + LATE:
                 raise InvalidRoomState(
                     f"cannot close the list at {closes_at:%Y-%m-%dT%H:%M:%SZ}: {room.named_source} is public by then; "
                     "close it earlier, or name a later one first"
@@ -79,23 +88,28 @@ class WaitingRooms:
     async def name_source(self, sale_id: str, source: str, at: datetime | None, actor: str) -> Room:
         """Name the public randomness of a draw and its time, before the list closes.
 
-        `source` is `drand:CHAIN:ROUND`, a text such as the name of a lottery draw, or `delay:ROUNDS`, which needs no
-        time. Raises `Invalid` if the randomness could be known before the list is closed.
+        `source` is `drand:CHAIN:ROUND` or `delay:ROUNDS`, which need no time, or a text such as the name of a lottery
+        draw. Raises `Invalid` if the randomness could be known before the list is closed.
         """
         room = await self.get(sale_id)
-        if not source.strip() or len(source) > _MAX_TEXT_CHARS or not source.isprintable():
-            raise Invalid(f"cannot name this source: use one line of at most {_MAX_TEXT_CHARS} characters")
-        if source.startswith("drand:") and drand_address(source) is None:
-            raise Invalid("cannot name this source: use drand:CHAIN:ROUND with the chain's hash of 64 hex digits")
-        if delay_rounds(source) is not None:
-            at = None
-        elif at is None or at <= room.list_closes_at:
+        if not is_source(source):
+            raise Invalid(
+                f"cannot name this source: use drand:{QUICKNET}:ROUND, delay:ROUNDS with at most 10000, or at most "
+                f"{MAX_TEXT_CHARS} printable ASCII characters that look like neither"
+            )
+        public_at, rounds = drand_time(source), delay_rounds(source)
+        if public_at is not None and at not in (None, public_at):
+            raise Invalid(
+                f"cannot name this source: it is public at {public_at:%Y-%m-%dT%H:%M:%SZ}; leave the time out"
+            )
+        at = None if rounds is not None else public_at or at
+        if rounds is None and (at is None or at <= room.list_closes_at + LATE):
             raise Invalid(
                 "cannot name this source: its time must be after the list closes at "
                 f"{room.list_closes_at:%Y-%m-%dT%H:%M:%SZ}; name a later one"
             )
         async with self._db.transaction() as connection:
-            if not await store.name_source(connection, sale_id, source, at):
+            if not await store.name_source(connection, sale_id, source, at, rounds or room.fallback_rounds):
                 raise InvalidRoomState(f"cannot name a source for {sale_id}: its list is closed")
             detail = {"source": source, "at": at.isoformat() if at else None}
             await store.log(connection, sale_id, self._now(), actor, "room_source", detail)
@@ -104,13 +118,23 @@ class WaitingRooms:
     async def set_randomness(self, sale_id: str, randomness: str, actor: str) -> Room:
         """Give the value of the named randomness. The places follow within a second.
 
-        Raises `InvalidRoomState` if the list is not closed, the value is there, or its time is over.
+        Raises `Invalid` if it has another form than values of this source have, and `InvalidRoomState` if the list is
+        not closed, the value is there, or its time has not come or is over.
         """
         room = await self.get(sale_id)
-        if not randomness.strip() or len(randomness) > _MAX_TEXT_CHARS or not randomness.isprintable():
-            raise Invalid(f"cannot use this value: give one line of at most {_MAX_TEXT_CHARS} characters")
         if room.state != "drawing" or room.randomness is not None:
             raise InvalidRoomState(f"cannot draw the places of {sale_id}: the room is {room.state}")
+        if not is_value_of(room.named_source, randomness):
+            raise Invalid(
+                f"cannot use this value of {room.named_source}: give 64 digits of 0-9 and a-f"
+                if drand_time(room.named_source)
+                else f"cannot use this value of {room.named_source}: write {TEXT_RULE}, such as 1 5 23"
+            )
+        if room.randomness_at is not None and self._now() < room.randomness_at:
+            raise InvalidRoomState(
+                f"cannot draw the places of {sale_id}: {room.named_source} is published at "
+                f"{room.randomness_at:%Y-%m-%dT%H:%M:%SZ}; repeat the command then"
+            )
         if may_fall_back(room, self._now()):
             raise InvalidRoomState(
                 f"cannot draw the places of {sale_id} by {room.named_source}: it came too late, so "
@@ -125,32 +149,36 @@ class WaitingRooms:
     async def draw_file(self, sale_id: str) -> AsyncIterator[bytes]:
         """Yield the file of a draw in parts: the closed list, after the draw in the order of the places.
 
-        Raises `NoRoom`, or `InvalidRoomState` if the list is not closed.
+        Raises `NoRoom`, or `InvalidRoomState` if the list is not closed, or is drawn while it is read.
         """
         room = await self.get(sale_id)
         if room.list_digest is None:
             raise InvalidRoomState(f"the list of {sale_id} closes at {room.list_closes_at:%Y-%m-%dT%H:%M:%SZ}")
         drawn = room.drawn_at is not None
+        fallback, fallback_at = _fallback(room)
         header = {
             "format": FORMAT,
             "sale_id": sale_id,
             "entries": room.entries,
             "list_digest": room.list_digest.hex(),
+            "list_closes_at": room.list_closes_at,
             "listed_at": room.listed_at,
             "named_source": room.named_source,
             "randomness_at": room.randomness_at,
-            "source": room.source if drawn else room.named_source,
+            "fallback": fallback,
+            "fallback_at": fallback_at,
+            "source": room.source if drawn else None,
             "randomness": room.randomness if drawn else None,
         }
         yield orjson.dumps(header) + b"\n"
-        part_no = 0
-        while True:
+        part_no, left = 0, room.entries or 0
+        while left > 0:
             async with self._db.connection() as connection:
-                hashes = await store.read_part(connection, sale_id, part_no)
+                hashes = await store.read_file_part(connection, room, part_no)
             if not hashes:
-                return
+                raise InvalidRoomState(f"the places of {sale_id} were drawn during the download; repeat it")
             yield b"".join(ticket.hex().encode() + b"\n" for ticket in hashes)
-            part_no += 1
+            part_no, left = part_no + 1, left - len(hashes)
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
@@ -161,10 +189,17 @@ def may_fall_back(room: Room, now: datetime) -> bool:
 
     It does if that is not known in time, and if it was public before the list was closed.
     """
-    if room.randomness_at is None or room.listed_at is None:
+    _, fallback_at = _fallback(room)
+    if room.randomness_at is None or fallback_at is None or room.listed_at is None:
         return room.listed_at is not None
-    deadline = room.randomness_at + timedelta(seconds=room.fallback_after_s)
-    return room.listed_at >= room.randomness_at or now >= deadline
+    return room.listed_at >= room.randomness_at - LATE or now >= fallback_at
+
+
+def _fallback(room: Room) -> tuple[str | None, datetime | None]:
+    """Return what takes the place of the named randomness, and when; nothing takes that of a delay."""
+    if room.randomness_at is None:
+        return None, None
+    return f"delay:{room.fallback_rounds}", room.randomness_at + timedelta(seconds=room.fallback_after_s)
 
 
 def to_public_room(room: Room, now: datetime) -> PublicRoom:
@@ -172,6 +207,8 @@ def to_public_room(room: Room, now: datetime) -> PublicRoom:
     draw = PublicDraw(
         room.named_source,
         room.randomness_at,
+        *_fallback(room),
+        room.listed_at,
         room.entries,
         None if room.list_digest is None else room.list_digest.hex(),
         room.source,

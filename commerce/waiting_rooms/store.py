@@ -61,9 +61,11 @@ async def list_rooms(connection: Connection, ended_after: datetime) -> list[Room
     return [_room(row) for row in await connection.fetch(queries.list_rooms, ended_after, MAX_ROOMS)]
 
 
-async def name_source(connection: Connection, sale_id: str, source: str, at: datetime | None) -> bool:
+async def name_source(
+    connection: Connection, sale_id: str, source: str, at: datetime | None, fallback_rounds: int
+) -> bool:
     """Name the randomness of a draw. Returns False if the list is closed."""
-    return bool(await connection.fetchval(queries.name_source, sale_id, source, at))
+    return bool(await connection.fetchval(queries.name_source, sale_id, source, at, fallback_rounds))
 
 
 async def close_list(
@@ -97,7 +99,16 @@ async def _store_list(connection: Connection, sale_id: str, hashes: Sequence[byt
 
 async def read_part(connection: Connection, sale_id: str, part_no: int) -> list[bytes]:
     """Return a part of a list, empty after the last."""
-    data = await connection.fetchval(queries.read_part, sale_id, part_no) or b""
+    return _split(await connection.fetchval(queries.read_part, sale_id, part_no) or b"")
+
+
+async def read_file_part(connection: Connection, room: Room, part_no: int) -> list[bytes]:
+    """Return a part of a list as long as its order is that of `room`, else nothing."""
+    data = await connection.fetchval(queries.read_file_part, room.sale_id, part_no, room.drawn_at) or b""
+    return _split(data)
+
+
+def _split(data: bytes) -> list[bytes]:
     return [data[start : start + HASH_BYTES] for start in range(0, len(data), HASH_BYTES)]
 
 

@@ -8,13 +8,17 @@ from functools import partial
 
 from aiohttp import web
 
+from commerce.kernel.postgres import POSTGRES_UNAVAILABLE_OR_BUSY
+from commerce.waiting_rooms.errors import InvalidRoomState
 from commerce.waiting_rooms.model import PublicRoom, RoomPlace
 from gateway.cached_content import content_response
 from gateway.endpoints.parameters import IF_NONE_MATCH, ROOM_TICKET, SALE
 from gateway.operations import Call, Operation, json_response
 
 _TICKET_LIFETIME = timedelta(days=1)
-_DRAW_MAX_AGE_S, _DOWNLOAD_TIMEOUT_S = 5, 300
+_DRAW_MAX_AGE_S = 5
+# A part has up to 266 KB: a client that takes less than 27 KB/s makes room for another.
+_DOWNLOAD_TIMEOUT_S, _PART_TIMEOUT_S = 300, 10
 
 
 async def get_room(call: Call) -> web.Response:
@@ -50,17 +54,28 @@ async def read_draw(call: Call) -> web.StreamResponse:
     `floodgate draw verify FILE` or `python draw.py FILE` checks it.
     """
     parts = call.services.rooms.draw_file(call.parameters["sale_id"])
-    with call.services.room_status.draw_download():
+    address = call.services.client_addresses.find(call.request).address
+    with call.services.room_status.draw_download(address):
         first = await anext(parts)  # before the answer begins: this may be refused
         headers = {"Cache-Control": f"public, max-age={_DRAW_MAX_AGE_S}", "Content-Type": "text/plain; charset=utf-8"}
         response = web.StreamResponse(headers=headers)
         await response.prepare(call.request)
-        async with asyncio.timeout(_DOWNLOAD_TIMEOUT_S):
-            await response.write(first)
-            async for part in parts:
-                await response.write(part)
-            await response.write_eof()
+        try:
+            async with asyncio.timeout(_DOWNLOAD_TIMEOUT_S):
+                await _write(response, first)
+                async for part in parts:
+                    await _write(response, part)
+                await response.write_eof()
+        except (TimeoutError, InvalidRoomState, *POSTGRES_UNAVAILABLE_OR_BUSY):
+            # The answer has begun, so it cannot become a problem. It breaks off, which no client takes for a file.
+            if call.request.transport is not None:
+                call.request.transport.abort()
         return response
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(_PART_TIMEOUT_S):
+        await response.write(data)
 
 
 _PATH = "/v1/sales/{sale_id}/room"
@@ -106,7 +121,7 @@ OPERATIONS = [
         summary="Download the draw",
         access="anyone",
         answers={200: ("a line of JSON, then a ticket hash per line", None)},
-        problems=(404, 409, 503),
+        problems=(404, 409, 429, 503),
         parameters=(SALE,),
         content_type="text/plain",
     ),

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from commerce.kernel.clock import from_ms
-from commerce.waiting_rooms.draw import CheckedDraw, DrawError, check_draw
+from commerce.waiting_rooms.draw import (
+    QUICKNET,
+    QUICKNET_FIRST_AT,
+    QUICKNET_PERIOD_S,
+    CheckedDraw,
+    DrawError,
+    check_file,
+    describe,
+    drand_time,
+)
 from commerce.waiting_rooms.model import Room
 from ops.commands.console import (
     check_writable,
@@ -27,10 +34,8 @@ from ops.services import open_cli_services
 
 app = typer.Typer(help="The draw of the places of a waiting room, which anybody can check.", no_args_is_help=True)
 SaleId = Annotated[str, typer.Argument(metavar="SALE", help="the sale's id")]
-# drand's chain `quicknet`: https://api.drand.sh/CHAIN/info
-_QUICKNET = "52db9ba70e0cc0f6eaf7803dd07447a1f5477735fd3f661792ba94600c84e971"
-_QUICKNET_FIRST_S, _QUICKNET_PERIOD_S = 1_692_803_367, 3
-_HEX = re.compile(r"[0-9a-fA-F]{64}")
+_ROUND_AFTER_CLOSE_S = 10
+_UNCONFIRMED_STATUS = 3
 
 
 @app.command()
@@ -47,8 +52,8 @@ def announce(
 ) -> None:
     """Name the public randomness before the list of the room closes.
 
-    Without options it is the round of drand's quicknet that follows the close of the list by 10 seconds. A room for
-    which nothing is named draws by a delay: see docs/operations.md.
+    Without options it is the round of drand's quicknet that follows the close of the list by 10 seconds; it needs no
+    --at, and is the source to prefer. A room for which nothing is named draws by a delay: see docs/operations.md.
     """
 
     async def work() -> Room:
@@ -56,7 +61,7 @@ def announce(
             named, moment = source, at
             if named is None:
                 closes_at = (await shop.rooms.get(sale_id)).list_closes_at
-                named, moment = _drand_round(closes_at if at is None else at, 10 if at is None else 0)
+                named, moment = _drand_round(at or closes_at + timedelta(seconds=_ROUND_AFTER_CLOSE_S)), None
             return await shop.rooms.name_source(sale_id, named, moment, get_actor())
 
     room = run_change(work())
@@ -68,14 +73,15 @@ def run_draw(
     sale_id: SaleId,
     randomness: Annotated[str, typer.Option(metavar="VALUE", help="the published value; of drand: 64 hex digits")],
 ) -> None:
-    """Give the value of the named randomness. The places follow from it within a second."""
+    """Give the value of the named randomness, once. The places follow from it within a second.
+
+    Compare it before: it is final. Numbers of a lottery are given without leading zeros and with one space between.
+    """
 
     async def work() -> Room:
         async with open_cli_services() as shop:
             value = randomness.strip()
-            if (await shop.rooms.get(sale_id)).named_source.startswith("drand:"):
-                if not _HEX.fullmatch(value):
-                    fail("cannot draw: a round of drand is 64 hex digits; copy `randomness` of its answer")
+            if drand_time((await shop.rooms.get(sale_id)).named_source):
                 value = value.lower()
             return await shop.rooms.set_randomness(sale_id, value, get_actor())
 
@@ -101,27 +107,30 @@ def export(
 
 @app.command()
 def verify(file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, readable=True)]) -> None:
-    """Check that the places of a file follow from its list and its randomness. Needs no shop."""
+    """Check that the places of a file follow from its list and its randomness. Needs no shop.
+
+    Status 3: they follow, but the shop could have chosen between two results.
+    """
     with exit_on_error():
         draw = _read_draw(file)
-    print_line(f"the places of {draw.entries} tickets of {draw.sale_id} follow from list and randomness")
+    print_line(describe(draw))
     for line in draw.advice:
         print_detail(line)
+    if not draw.is_confirmed:
+        raise typer.Exit(_UNCONFIRMED_STATUS)
 
 
 def _read_draw(file: Path) -> CheckedDraw:
     try:
-        with file.open(encoding="ascii") as lines:
-            return check_draw(lines)
-    except (ValueError, DrawError) as error:
+        return check_file(str(file))
+    except (OSError, DrawError) as error:
         fail(f"cannot confirm the draw: {error}")
 
 
-def _drand_round(after: datetime, seconds: int) -> tuple[str, datetime]:
-    """Return the first round of quicknet that is published `seconds` after a moment, and its time."""
-    elapsed_s = int(after.timestamp()) + seconds - _QUICKNET_FIRST_S
-    number = max(0, elapsed_s) // _QUICKNET_PERIOD_S + 2
-    return f"drand:{_QUICKNET}:{number}", from_ms((_QUICKNET_FIRST_S + (number - 1) * _QUICKNET_PERIOD_S) * 1000)
+def _drand_round(after: datetime) -> str:
+    """Return the first round of quicknet that is published after a moment."""
+    elapsed_s = int((after - QUICKNET_FIRST_AT).total_seconds())
+    return f"drand:{QUICKNET}:{max(0, elapsed_s) // QUICKNET_PERIOD_S + 2}"
 
 
 def _at(room: Room) -> str:

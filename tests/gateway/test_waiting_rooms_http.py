@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from aiohttp import ClientError, web
 from prometheus_client import REGISTRY
 
 from commerce.kernel.clock import SystemClock, from_ms
 from commerce.waiting_rooms import draw
+from commerce.waiting_rooms.errors import InvalidRoomState
 from commerce.waiting_rooms.model import RoomSettings
 from gateway.auth import sign_token
+from gateway.client_addresses import Client
+from gateway.endpoints import waiting_rooms
 from ops.services import CliServices
 from tests.support.gateway import GatewayResponse, TestGateway, open_gateway
 from tests.support.rooms import SKU, TestRoom, open_room, open_serving_room
@@ -213,7 +220,9 @@ async def test_room_that_lets_nobody_in_is_stalled_until_it_is_off(
     assert await is_stalled() == 0
 
 
-async def test_downloads_of_a_draw_are_limited(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
+async def test_downloads_of_a_draw_are_limited(
+    gateway: TestGateway, shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await open_serving_room(shop, sale_id, 3)
     path = f"/v1/sales/{sale_id}/room/draw"
     gateway.services.room_status._downloads_left = 0
@@ -221,3 +230,42 @@ async def test_downloads_of_a_draw_are_limited(gateway: TestGateway, shop: CliSe
     gateway.services.room_status._downloads_left = 1
     assert [(await gateway.call("GET", path, user=None)).status for _ in range(2)] == [200, 200]
     assert (await gateway.call("GET", f"/v1/sales/{sale_id}x/room/draw", user=None)).status == 404
+    status = gateway.services.room_status
+    status._downloads_left = 20
+    monkeypatch.setattr(gateway.services.client_addresses, "find", lambda _: Client(address="203.0.113.7"))
+    with ExitStack() as downloads:
+        for address in ("203.0.113.7", "203.0.113.7", "203.0.113.8", None, None, None):
+            downloads.enter_context(status.draw_download(address))
+        refused = await gateway.call("GET", path, user=None)
+        assert (refused.status, refused.code) == (429, "too_many_requests")
+        downloads.enter_context(status.draw_download("203.0.113.8"))
+    assert (await gateway.call("GET", path, user=None)).status == 200
+    assert not status._downloads_by_address
+
+
+@pytest.mark.parametrize("cause", ["drawn meanwhile", "slow client"])
+async def test_download_that_cannot_end_breaks_off(
+    gateway: TestGateway, shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    """A client must not take a part of a file, or a mixture, for the whole."""
+    await open_serving_room(shop, sale_id, 3)
+
+    async def parts(_: str) -> AsyncIterator[bytes]:
+        yield b"first\n"
+        if cause == "drawn meanwhile":
+            raise InvalidRoomState("drawn during the download")
+        yield b"second\n"
+
+    write = web.StreamResponse.write
+
+    async def write_slowly(response: web.StreamResponse, data: bytes) -> None:
+        await write(response, data)
+        if data == b"second\n":
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(gateway.services.rooms, "draw_file", parts)
+    monkeypatch.setattr(web.StreamResponse, "write", write_slowly)
+    monkeypatch.setattr(waiting_rooms, "_PART_TIMEOUT_S", 0.05)
+    with pytest.raises(ClientError):
+        await gateway.call("GET", f"/v1/sales/{sale_id}/room/draw", user=None)
+    assert gateway.services.room_status._downloads_left == gateway.settings.limits.concurrent_draw_downloads

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import lua
-from commerce.kernel.clock import from_ms
+from commerce.kernel.clock import from_ms, to_ms
 from config.settings import Settings
 from lua import SaleKeys
 from ops.cli import app
@@ -47,7 +47,7 @@ async def test_evening_with_a_room_is_drawn_served_and_checked(
     named = await floodgate("draw", "announce", sale_id)
     assert named[0] == 0
     assert f"{sale_id} draws by drand:52db9ba7" in named[1]
-    at = opens_at + timedelta(hours=1)
+    at = closes_at + timedelta(seconds=2.5)
     named = await floodgate("draw", "announce", sale_id, "--source", "the lottery", "--at", at.isoformat())
     assert f"{sale_id} draws by the lottery, published at" in named[1]
     async with run_workers(settings, "room_keeper"):
@@ -68,6 +68,13 @@ async def test_evening_with_a_room_is_drawn_served_and_checked(
             return await state() == "drawing"
 
         await eventually(is_drawing)
+        wrong = await floodgate("draw", "run", sale_id, "--randomness", "1, 2, 3")
+        assert (wrong[0], "with one space between" in wrong[1]) == (1, True), wrong
+
+        async def is_public() -> bool:
+            return shop.clock.now_ms() >= to_ms(at)
+
+        await eventually(is_public)
         status, text = await floodgate("draw", "run", sale_id, "--randomness", "1 2 3")
         assert (status, f"the 5 places of {sale_id} are drawn by the lottery: 1 2 3" in text) == (0, True), text
 
@@ -79,6 +86,9 @@ async def test_evening_with_a_room_is_drawn_served_and_checked(
     assert (await floodgate("draw", "export", sale_id, file))[0] == 0
     status, text = await floodgate("draw", "verify", file)
     assert (status, f"the places of 5 tickets of {sale_id} follow" in text) == (0, True), text
+    unconfirmed = file.with_name("unconfirmed.txt")
+    unconfirmed.write_text(file.read_text().replace('"named_source":"the lottery"', '"named_source":"another one"'))
+    assert "not announced" in (await floodgate("draw", "verify", unconfirmed))[1]
     lines = file.read_text().splitlines()
     file.write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
     status, text = await floodgate("draw", "verify", file)

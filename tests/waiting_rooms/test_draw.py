@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from functools import cmp_to_key
@@ -15,7 +16,9 @@ import pytest
 from commerce.waiting_rooms import draw
 
 SALE = "double-11"
-DRAND = f"drand:{'ab' * 32}:1234"
+DRAND = f"drand:{draw.QUICKNET}:34021187"
+PUBLIC_AT = "2026-11-16T22:08:45+00:00"
+LOTTERY, NUMBERS = "the lottery of 16 November", "3 14 15 0"
 
 
 def _xor(data: bytes, value: int) -> bytes:
@@ -48,7 +51,7 @@ def _tickets(seed: int, count: int) -> list[bytes]:
     return [draw.ticket_hash(SALE, f"user-{number}", random.randbytes(16)) for number in range(count)]
 
 
-def _file(tickets: list[bytes], randomness: str = "cd" * 32, source: str = DRAND, **changes: object) -> list[str]:
+def _file(tickets: list[bytes], randomness: str = "cd" * 32, named: str = DRAND, **changes: object) -> list[str]:
     in_list = sorted(tickets)
     digest = draw.digest_list(SALE, in_list)
     header = {
@@ -56,11 +59,18 @@ def _file(tickets: list[bytes], randomness: str = "cd" * 32, source: str = DRAND
         "sale_id": SALE,
         "entries": len(tickets),
         "list_digest": digest.hex(),
-        "source": source,
-        "named_source": source,
+        "list_closes_at": "2026-11-16T22:08:30+00:00",
+        "listed_at": "2026-11-16T22:08:30.250000+00:00",
+        "named_source": named,
+        "randomness_at": PUBLIC_AT,
+        "fallback": "delay:60",
+        "fallback_at": "2026-11-16T22:09:45+00:00",
+        "source": named,
         "randomness": randomness,
-        **changes,
     }
+    if named.startswith("delay:"):
+        header |= {"randomness_at": None, "fallback": None, "fallback_at": None}
+    header |= changes
     places = draw.rank_hashes(digest, randomness, in_list)
     return [json.dumps(header) + "\n", *(f"{ticket.hex()}\n" for ticket in places)]
 
@@ -98,10 +108,12 @@ def test_places_of_equal_list_change_with_the_randomness() -> None:
         (lambda lines: [*lines[:-1], "no hash\n"], "line 21"),
         (lambda lines: [lines[0].replace("cdcd", "cdce"), *lines[1:]], "order"),
         (lambda lines: [lines[0].replace(SALE, "double-12"), *lines[1:]], "digest"),
-        (lambda lines: [lines[0].replace('"cd', '"').replace(f'"{"cd" * 31}"', "null"), *lines[1:]], "not drawn"),
+        (lambda lines: [lines[0].replace(f'"{"cd" * 32}"', "null"), *lines[1:]], "not drawn"),
         (lambda lines: ["[]\n", *lines[1:]], "first line"),
         (lambda lines: [], "first line"),
         (lambda lines: ["x" * 20_000, *lines[1:]], "first line"),
+        (lambda lines: ["[" * 9_000 + "\n", *lines[1:]], "first line"),
+        (lambda lines: [lines[0].replace('"entries"', '"entries": 19, "entries"'), *lines[1:]], "first line"),
     ],
 )
 def test_forged_draw_is_refused_with_its_reason(forge: object, reason: str) -> None:
@@ -118,10 +130,119 @@ def test_delay_is_computed_again_by_the_check(monkeypatch: pytest.MonkeyPatch) -
         draw.check_draw(_file(tickets, value.hex(), "delay:2"))
 
 
-def test_draw_by_another_source_than_the_named_one_is_pointed_out() -> None:
-    advice = draw.check_draw(_file(_tickets(5, 3), named_source="the lottery of 11 November")).advice
-    assert any("was named and not used" in line for line in advice)
-    assert any(f"https://api.drand.sh/{'ab' * 32}/public/1234" in line for line in advice)
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ({"randomness": "CD" * 32}, "form"),
+        ({"randomness": "cd" * 32 + " "}, "form"),
+        ({"randomness": "cd" * 32 + "\u200b"}, "form"),
+        ({"source": "delay:2"}, "'delay:2', which was not announced"),
+        ({"source": LOTTERY}, "not announced"),
+        ({"source": draw.NO_DRAW}, "not announced"),
+        ({"source": "delay:60", "fallback": LOTTERY}, "first line"),
+        ({"source": "delay:060", "fallback": "delay:060"}, "first line"),
+        ({"source": "delay:10001", "named_source": "delay:10001"}, "first line"),
+        ({"source": "Delay:60", "named_source": "Delay:60"}, "first line"),
+        ({"source": "delay:60 ", "named_source": "delay:60 "}, "first line"),
+        ({"source": "DRAND:1", "named_source": "DRAND:1"}, "first line"),
+        ({"source": f"drand:{'ab' * 32}:1234", "named_source": f"drand:{'ab' * 32}:1234"}, "first line"),
+        ({"source": f"{DRAND}0000", "named_source": f"{DRAND}0000"}, "first line"),
+        ({"source": "\x1b[2Jlottery", "named_source": "\x1b[2Jlottery"}, "first line"),
+        ({"source": "lott\u0435ry", "named_source": "lott\u0435ry"}, "first line"),
+        ({"source": "x" * 301, "named_source": "x" * 301}, "first line"),
+        ({"list_digest": "ab" * 32 + "\n"}, "first line"),
+        ({"entries": True}, "first line"),
+        ({"fallback": None}, "first line"),
+        ({"listed_at": None}, "first line"),
+        ({"listed_at": "0001-01-01T00:00:00+00:00"}, "first line"),
+        ({"listed_at": "2026-13-01T00:00:00+00:00"}, "first line"),
+        ({"randomness_at": "2026-11-16T22:08:48+00:00"}, "public at 2026-11-16 22:08:45Z, which is not the time"),
+        ({"listed_at": "2026-11-16T22:08:44+00:00"}, "fixed at 2026-11-16 22:08:44Z, when"),
+    ],
+)
+def test_header_that_leaves_the_shop_a_choice_is_refused(header: dict[str, object], reason: str) -> None:
+    with pytest.raises(draw.DrawError, match=reason):
+        draw.check_draw(_file(_tickets(3, 1), **header))
+
+
+@pytest.mark.parametrize(
+    ("value", "is_right"),
+    [
+        (NUMBERS, True),
+        ("red 7 0a1 block 00ff", True),
+        ("01 05 09", False),
+        ("1  5", False),
+        ("1,5", False),
+        (" 1", False),
+        ("1 ", False),
+        ("1\n", False),
+        ("Red 7", False),
+        ("\u0661 5", False),
+        ("\uff11", False),
+        ("1\u200b", False),
+        ("", False),
+        ("1" * 301, False),
+    ],
+)
+def test_result_of_lottery_has_one_spelling(value: str, is_right: bool) -> None:
+    lines = _file(_tickets(8, 5), value, LOTTERY)
+    if is_right:
+        assert draw.check_draw(lines).advice[0] == f"compare the randomness with {LOTTERY!r}: {value}"
+    else:
+        with pytest.raises(draw.DrawError, match="form"):
+            draw.check_draw(lines)
+
+
+def test_drand_round_is_shown_with_its_time_and_address() -> None:
+    checked = draw.check_draw(_file(_tickets(5, 3)))
+    assert checked.is_confirmed
+    advice = "\n".join(checked.advice)
+    assert f"https://api.drand.sh/{draw.QUICKNET}/public/34021187: {'cd' * 32}" in advice
+    assert "public at 2026-11-16T22:08:45Z, 15 s after the list was fixed" in advice
+    assert "showed from 2026-11-16T22:08:30Z on" in advice
+
+
+@pytest.mark.parametrize(
+    ("named", "listed_at", "reason"),
+    [
+        (LOTTERY, "2026-11-16T22:08:30+00:00", "not published by 2026-11-16T22:09:45Z"),
+        (DRAND, "2026-11-16T22:08:30+00:00", "both results"),
+        (DRAND, "2026-11-16T22:08:46+00:00", "fixed when that was public"),
+    ],
+)
+def test_fallback_is_not_confirmed_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, named: str, listed_at: str, reason: str
+) -> None:
+    monkeypatch.setattr(draw, "DELAY_ITERATIONS", 10)
+    tickets = _tickets(5, 3)
+    *_, value = draw.iterate_delay(draw.digest_list(SALE, sorted(tickets)), 60)
+    checked = draw.check_draw(_file(tickets, value.hex(), named, source="delay:60", listed_at=listed_at))
+    assert not checked.is_confirmed
+    assert "not confirmed" in draw.describe(checked)
+    assert f"{named!r} was named and not used" in checked.advice[0]
+    assert reason in checked.advice[0]
+
+
+def test_named_delay_says_that_the_shop_could_try_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draw, "DELAY_ITERATIONS", 10)
+    tickets = _tickets(5, 3)
+    *_, value = draw.iterate_delay(draw.digest_list(SALE, sorted(tickets)), 2)
+    assert "could try many lists" in draw.check_draw(_file(tickets, value.hex(), "delay:2")).advice[0]
+
+
+def test_endless_line_is_read_in_part(tmp_path: Path) -> None:
+    fifo = tmp_path / "places.txt"
+    os.mkfifo(fifo)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", f"open({str(fifo)!r}, 'wb').write(b'x' * 100_000_000)"], stderr=subprocess.DEVNULL
+    )
+    try:
+        with pytest.raises(draw.DrawError, match="first line"):
+            draw.check_file(str(fifo))
+        assert writer.wait(10) != 0, "the line was read to its end"
+    finally:
+        writer.kill()
+        writer.wait()
 
 
 def test_draw_module_alone_checks_a_file_with_the_standard_library(tmp_path: Path) -> None:
@@ -134,6 +255,8 @@ def test_draw_module_alone_checks_a_file_with_the_standard_library(tmp_path: Pat
     good = subprocess.run(command, capture_output=True, text=True, check=False)
     assert good.returncode == 0, good.stderr
     assert good.stdout.startswith("the places of 50 tickets")
+    file.write_text("".join(_file([], "none", LOTTERY, source=draw.NO_DRAW)))
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     file.write_text("".join([lines[0], *lines[:0:-1]]))
     bad = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (bad.returncode, bad.stdout) == (1, "")

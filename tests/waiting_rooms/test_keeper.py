@@ -12,10 +12,11 @@ import pytest
 import lua
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Invalid
-from commerce.waiting_rooms import draw, keeper
+from commerce.waiting_rooms import draw, keeper, store
 from commerce.waiting_rooms.errors import InvalidRoomState
 from commerce.waiting_rooms.keeper import RoomKeeper
 from commerce.waiting_rooms.model import RoomSettings
+from commerce.waiting_rooms.service import WaitingRooms, to_public_room
 from lua import JoinOutcome
 from ops.services import CliServices
 from tests.support.rooms import SKU, ShiftedClock, TestRoom, open_room, open_serving_room
@@ -66,7 +67,7 @@ async def test_named_randomness_draws_and_one_that_comes_late_is_refused(shop: C
     with pytest.raises(Invalid, match="after the list closes"):
         await shop.rooms.name_source(sale_id, "the lottery", stored.list_closes_at, "test")
     named_at = stored.list_closes_at + timedelta(seconds=10)
-    for source in ("", " ", "x" * 301, "two\nlines", "drand:abc:1", f"drand:{'ab' * 32}:0"):
+    for source in ("", " ", "x" * 301, "two\nlines", "drand:abc:1", f"drand:{'ab' * 32}:9", "Delay:60", "\u043botto"):
         with pytest.raises(Invalid, match="cannot name this source"):
             await shop.rooms.name_source(sale_id, source, named_at, "test")
     await shop.rooms.name_source(sale_id, "the lottery", named_at, "test")
@@ -74,26 +75,89 @@ async def test_named_randomness_draws_and_one_that_comes_late_is_refused(shop: C
         await shop.rooms.set_randomness(sale_id, "3 14 15", "test")
     room.move_to(stored.list_closes_at)
     assert (await room.step(3)).randomness is None
+    rooms = WaitingRooms(shop.db, shop.sales, room.clock)
     with pytest.raises(InvalidRoomState, match="list is closed"):
-        await shop.rooms.name_source(sale_id, "another lottery", named_at + LATER, "test")
-    await shop.rooms.set_randomness(sale_id, "3 14 15", "test")
+        await rooms.name_source(sale_id, "another lottery", named_at + LATER, "test")
+    with pytest.raises(InvalidRoomState, match="the lottery is published at"):
+        await rooms.set_randomness(sale_id, "3 14 15", "test")
+    room.move_to(named_at)
+    with pytest.raises(Invalid, match="without leading zeros"):
+        await rooms.set_randomness(sale_id, "03 14 15", "test")
+    await rooms.set_randomness(sale_id, "3 14 15", "test")
     drawn = await room.step()
     assert (drawn.state, drawn.source, drawn.randomness) == ("serving", "the lottery", "3 14 15")
-    assert "compare the randomness with 'the lottery': 3 14 15" in draw.check_draw(await _file(shop, sale_id)).advice
+    checked = draw.check_draw(await _file(shop, sale_id))
+    assert checked.is_confirmed
+    assert "compare the randomness with 'the lottery': 3 14 15" in checked.advice
+
+
+async def test_drand_round_has_its_own_time_which_must_be_after_the_close(shop: CliServices, sale_id: str) -> None:
+    room = await open_room(shop, sale_id)
+    stored = await room.read()
+    number = (stored.list_closes_at - draw.QUICKNET_FIRST_AT) // timedelta(seconds=3)
+    public, later = (f"drand:{draw.QUICKNET}:{number + more}" for more in (1, 5))
+    with pytest.raises(Invalid, match="after the list closes"):
+        await shop.rooms.name_source(sale_id, public, None, "test")
+    with pytest.raises(Invalid, match="it is public at"):
+        await shop.rooms.name_source(sale_id, public, stored.list_closes_at + timedelta(hours=1), "test")
+    named = await shop.rooms.name_source(sale_id, later, None, "test")
+    assert named.randomness_at == draw.drand_time(later)
+
+
+async def test_list_that_is_closed_late_does_not_use_the_public_value(shop: CliServices, sale_id: str) -> None:
+    """The last second before the named time is late, too: the list was not seen by anybody before."""
+    room = await open_room(shop, sale_id)
+    named_at = (await room.read()).list_closes_at + timedelta(seconds=10)
+    await shop.rooms.name_source(sale_id, "the lottery", named_at, "test")
+    await room.join(["a"])
+    room.move_to(named_at - timedelta(seconds=0.5))
+    await room.step()
+    room.move_to(named_at)
+    with pytest.raises(InvalidRoomState, match="takes its place"):
+        await WaitingRooms(shop.db, shop.sales, room.clock).set_randomness(sale_id, "1", "test")
+    assert (await room.step_until("serving")).source == "delay:1"
+    assert "fixed when that was public" in draw.check_draw(await _file(shop, sale_id)).advice[0]
+
+
+async def test_announced_delay_survives_a_change_of_the_room(shop: CliServices, sale_id: str) -> None:
+    room = await open_room(shop, sale_id)
+    stored = await shop.rooms.name_source(sale_id, "delay:7", None, "test")
+    values = {name: getattr(stored, name) for name in RoomSettings.__struct_fields__}
+    await shop.rooms.put(sale_id, RoomSettings(**{**values, "max_pace_per_s": 9}), "test")
+    assert (await room.read()).named_source == "delay:7"
+
+
+async def test_download_ends_when_the_places_are_drawn_meanwhile(
+    shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_PART_HASHES", 2)
+    room = await open_room(shop, sale_id)
+    await room.join([f"user-{number}" for number in range(5)])
+    room.move_to((await room.read()).list_closes_at)
+    await room.step()
+    parts = shop.rooms.draw_file(sale_id)
+    assert [len(await anext(parts)) for _ in range(2)][1] == 130, "the first line, and two hashes of the closed list"
+    await room.step_until("serving")
+    with pytest.raises(InvalidRoomState, match="drawn during the download"):
+        await anext(parts)
+    assert draw.check_draw(await _file(shop, sale_id)).entries == 5
 
 
 async def test_randomness_that_does_not_come_is_replaced_by_the_delay(shop: CliServices, sale_id: str) -> None:
     room = await open_room(shop, sale_id, fallback_after_s=30, fallback_rounds=2)
     await room.join(["a", "b", "c"])
     stored = await room.read()
-    await shop.rooms.name_source(sale_id, "the lottery", stored.list_closes_at + LATER, "test")
+    await shop.rooms.name_source(sale_id, "the lottery", stored.list_closes_at + 5 * LATER, "test")
     room.move_to(stored.list_closes_at)
     await room.step()
     room.move_to(stored.list_closes_at + timedelta(seconds=40))
     assert (await room.step_until("serving")).source == "delay:2"
-    assert any(
-        "'the lottery' was named and not used" in line for line in draw.check_draw(await _file(shop, sale_id)).advice
-    )
+    checked = draw.check_draw(await _file(shop, sale_id))
+    assert not checked.is_confirmed
+    assert "'the lottery' was named and not used" in checked.advice[0]
+    page = to_public_room(await room.read(), stored.opens_at).draw
+    assert (page.fallback, page.fallback_at) == ("delay:2", stored.list_closes_at + 35 * LATER)
+    assert page.listed_at == (await room.read()).listed_at
 
 
 @pytest.fixture
