@@ -24,6 +24,7 @@ Outcome = JoinResult | ProblemError
 
 
 class _Join(NamedTuple):
+    room: Room
     ticket_hash: bytes
     shown: int
     resolve: Callable[[Outcome], None]
@@ -50,10 +51,10 @@ class RoomJoins:
         queue = self._waiting.get(room.sale_id)
         if queue is None:
             queue = self._waiting[room.sale_id] = deque()
-            call = asyncio.create_task(self._send(room, queue))
+            call = asyncio.create_task(self._send(room.sale_id, queue))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
-        queue.append(_Join(ticket_hash, shown, resolve))
+        queue.append(_Join(room, ticket_hash, shown, resolve))
         self._count += 1
 
     async def leave(self, room: Room, ticket_hash: bytes) -> bool:
@@ -63,19 +64,19 @@ class RoomJoins:
         except REDIS_UNAVAILABLE:
             raise _unreachable() from None
 
-    async def _send(self, room: Room, queue: deque[_Join]) -> None:
+    async def _send(self, sale_id: str, queue: deque[_Join]) -> None:
         """Send all that wait, batch by batch, until none is left."""
         while queue:
             batch = [queue.popleft() for _ in range(min(len(queue), self._limits.batch_orders))]
             outcome: list[JoinResult] | ProblemError
             try:
-                outcome = await self._join_batch(room, batch)
+                outcome = await self._join_batch(batch)
             except ProblemError as error:
                 outcome = error
             except REDIS_UNAVAILABLE:
                 outcome = _unreachable()
             except Exception as error:  # noqa: BLE001  # log_failure tells outages from bugs
-                log_failure(_logger, "cannot join people to a room", error, sale_id=room.sale_id, count=len(batch))
+                log_failure(_logger, "cannot join people to a room", error, sale_id=sale_id, count=len(batch))
                 outcome = NotReady("cannot join at the moment; repeat the request")
             self._count -= len(batch)
             for number, join in enumerate(batch):
@@ -83,9 +84,10 @@ class RoomJoins:
                     join.resolve(outcome if isinstance(outcome, ProblemError) else outcome[number])
                 except Exception:
                     _logger.exception("cannot answer a join")
-        del self._waiting[room.sale_id]
+        del self._waiting[sale_id]
 
-    async def _join_batch(self, room: Room, batch: list[_Join]) -> list[JoinResult]:
+    async def _join_batch(self, batch: list[_Join]) -> list[JoinResult]:
+        room = batch[-1].room  # the latest: the queue may not become empty for long
         keys = SaleKeys(room.sale_id)
         joins = [(join.ticket_hash, join.shown) for join in batch]
         if self._settings.durability != "replicated":

@@ -158,7 +158,7 @@ def _target(sale_id: str) -> bytes:
 
 def _set_gauges(room: Room, now_ms: int) -> None:
     waits = room.state == "serving" and room.last_number > room.served
-    since_ms = room.steps[-1].at_ms + room.served_valid_s * 1000 if room.steps else to_ms(room.opens_at)
+    since_ms = room.steps[-1].end_ms(room.served_valid_s) if room.steps else to_ms(room.opens_at)
     is_stalled = waits and room.sale_state == "open" and now_ms > since_ms + _STALLED_AFTER_MS
     metrics.ROOM_WAITING.labels(room.sale_id).set(room.last_number - room.served if room.state != "ended" else 0)
     metrics.ROOM_SERVED.labels(room.sale_id).set(room.served)

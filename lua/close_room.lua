@@ -9,6 +9,7 @@ local room, meta = KEYS[1], KEYS[2]
 
 if redis.call('HGET', meta, 'stage') == 'open' then
   local people = redis.call('HLEN', room)
-  redis.call('HSET', meta, 'stage', 'closed', 'listed', people, 'last', people)
+  local last = math.max(tonumber(redis.call('HGET', meta, 'last') or 0), people)
+  redis.call('HSET', meta, 'stage', 'closed', 'listed', people, 'last', last)
 end
 return tonumber(redis.call('HGET', meta, 'listed') or 0)

@@ -9,7 +9,7 @@
 local room, left = KEYS[1], KEYS[2]
 local first = tonumber(ARGV[1])
 
-local LEFT = '-1' -- left after the list was closed and before the draw
+local LEFT = 'left' -- left after the list was closed and before the draw
 local FIRST_HASH = 2
 
 local placed = 0
@@ -18,7 +18,7 @@ for i = FIRST_HASH, #ARGV do
   local current = redis.call('HGET', room, hash)
   if current == LEFT and number > 0 then
     redis.call('ZADD', left, number, number)
-    redis.call('HDEL', room, hash)
+    redis.call('HSET', room, hash, -number)
   elseif not current or (current == '0' and number > 0) then
     redis.call('HSET', room, hash, number)
     placed = placed + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +14,7 @@ from lua.script import Argument, Commands, Script
 _join, _leave, _close = Script("join_room"), Script("leave_room"), Script("close_room")
 _place, _stage = Script("place_room"), Script("stage_room")
 _SCAN_COUNT = 1_000
+_WITHOUT_NUMBER = (b"0", b"left")
 RoomStage = Literal["open", "closed", "drawn"]
 
 
@@ -34,10 +35,14 @@ class JoinResult(NamedTuple):
 
 
 class RoomPosition(NamedTuple):
-    """A room as Redis has it. `stage` is None if Redis does not have it."""
+    """A room as Redis has it.
+
+    `stage` is None if Redis does not have it. `run_id` is that of the Redis process.
+    """
 
     stage: RoomStage | None
     last_number: int
+    run_id: str
 
 
 async def join_room(
@@ -47,7 +52,7 @@ async def join_room(
     arguments: list[Argument] = [max_people, expired]
     for ticket_hash, number in joins:
         arguments += (ticket_hash, number)
-    reply = await _join.call(client, [keys.room, keys.room_meta], arguments)
+    reply = await _join.call(client, [keys.room, keys.room_meta, keys.room_left], arguments)
     return [JoinResult(JoinOutcome(outcome), number) for outcome, number in reply]
 
 
@@ -66,26 +71,30 @@ async def place_room(client: Redis, keys: SaleKeys, first: int, hashes: Sequence
     return int(await _place.call(client, [keys.room, keys.room_left], [first, *hashes]))
 
 
-async def stage_room(client: Redis, keys: SaleKeys, stage: RoomStage, listed: int, last_number: int) -> int:
-    """Set the stage of a room. Returns the last number given."""
-    return int(await _stage.call(client, [keys.room_meta], [stage, listed, last_number]))
+async def stage_room(
+    client: Redis, keys: SaleKeys, stage: RoomStage, listed: int, last_number: int, run_id: str
+) -> int | None:
+    """Bring a room to a stage; a later one stays.
+
+    Returns the last number given, None if Redis is not the process with `run_id`.
+    """
+    last = int(await _stage.call(client, [keys.room_meta], [stage, listed, last_number, run_id]))
+    return None if last < 0 else last
 
 
 async def read_room(client: Redis, keys: SaleKeys) -> RoomPosition:
     """Read the stage of a room and the last number given."""
-    values: list[Any] = await client.hmget(keys.room_meta, "stage", "last")
-    stage, last = values
-    return RoomPosition(stage.decode() if stage else None, int(last or 0))
+    pipe = client.pipeline(transaction=False)
+    pipe.hmget(keys.room_meta, "stage", "last")
+    pipe.info("server")
+    (stage, last), info = await pipe.execute()
+    return RoomPosition(stage.decode() if stage else None, int(last or 0), info["run_id"])
 
 
 async def read_listed(client: Redis, keys: SaleKeys) -> set[bytes]:
     """Return the ticket hashes on a list that is closed and not drawn, those that left since included."""
-    return {ticket_hash async for ticket_hash, number in _scan(client, keys) if number <= 0}
-
-
-async def _scan(client: Redis, keys: SaleKeys) -> AsyncIterator[tuple[bytes, int]]:
-    async for ticket_hash, number in client.hscan_iter(keys.room, count=_SCAN_COUNT):
-        yield ticket_hash, int(number)
+    scan = client.hscan_iter(keys.room, count=_SCAN_COUNT)
+    return {ticket_hash async for ticket_hash, place in scan if place in _WITHOUT_NUMBER}
 
 
 async def count_people(client: Redis, keys: SaleKeys) -> int:
@@ -103,10 +112,9 @@ async def forget_left(client: Redis, keys: SaleKeys, up_to: int) -> None:
     await client.zremrangebyscore(keys.room_left, "-inf", up_to)
 
 
-async def expire_room(client: Redis, keys: SaleKeys, seconds: int) -> None:
-    """Let Redis forget a room after some seconds."""
-    for key in (keys.room, keys.room_meta, keys.room_left):
-        await client.expire(key, seconds)
+async def forget_room(client: Redis, keys: SaleKeys) -> None:
+    """Delete a room. UNLINK, since deleting millions of fields at once would hold up all orders."""
+    await client.unlink(keys.room, keys.room_meta, keys.room_left)
 
 
 async def read_stock(client: Redis, keys: SaleKeys) -> dict[str, int]:

@@ -8,7 +8,7 @@ CREATE TABLE waiting_rooms (
     join_opens_at      timestamptz NOT NULL,
     list_closes_at     timestamptz NOT NULL CHECK (list_closes_at > join_opens_at),
     min_account_age_s  integer NOT NULL CHECK (min_account_age_s >= 0),
-    served_valid_s     integer NOT NULL CHECK (served_valid_s BETWEEN 10 AND 86400),
+    served_valid_s     integer NOT NULL CHECK (served_valid_s BETWEEN 10 AND 3600),
     max_pace_per_s     integer NOT NULL CHECK (max_pace_per_s BETWEEN 1 AND 1000000),
     max_waiting        integer NOT NULL CHECK (max_waiting BETWEEN 1 AND 5000000),
     served_per_unit    real NOT NULL CHECK (served_per_unit BETWEEN 0.1 AND 100),
@@ -29,6 +29,7 @@ CREATE TABLE waiting_rooms (
     last_number        bigint NOT NULL DEFAULT 0 CHECK (last_number >= 0),
     pace_per_s         real NOT NULL DEFAULT 0 CHECK (pace_per_s >= 0),
     steps              jsonb NOT NULL DEFAULT '[]',
+    turns_ran_at       timestamptz,
     sold_out           text[] NOT NULL DEFAULT '{}',
     ended_at           timestamptz,
     version            bigint NOT NULL DEFAULT 1,
@@ -57,7 +58,8 @@ COMMENT ON COLUMN waiting_rooms.source IS 'The randomness that was used: the nam
 COMMENT ON COLUMN waiting_rooms.served IS 'Holders of numbers up to this may order; it never falls';
 COMMENT ON COLUMN waiting_rooms.expired IS 'Numbers up to this were served longer than served_valid_s ago';
 COMMENT ON COLUMN waiting_rooms.last_number IS 'The last number given, as of the keeper''s last look at Redis';
-COMMENT ON COLUMN waiting_rooms.steps IS 'The last steps of served with their times in ms, from which expired follows';
+COMMENT ON COLUMN waiting_rooms.steps IS 'The last steps of served: number, time in ms, ms since then in which nobody could order; expired follows from them';
+COMMENT ON COLUMN waiting_rooms.turns_ran_at IS 'When the keeper last found that orders are taken; the time without them is added to every turn';
 COMMENT ON COLUMN waiting_rooms.sold_out IS 'SKUs without a free unit, at most 100 of them';
-COMMENT ON COLUMN waiting_rooms.version IS 'Raised by each change of what the public page shows';
+COMMENT ON COLUMN waiting_rooms.version IS 'Raised by each change but that of last_number; steps are taken from one version';
 COMMENT ON TABLE waiting_room_lists IS 'The closed list of a room in parts: ticket hashes of 32 bytes, sorted until the draw, then by place';

@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from commerce.kernel.failures import Failures
 from commerce.waiting_rooms.keeper import RoomKeeper
+from commerce.waiting_rooms.model import Room
 from commerce.waiting_rooms.service import WaitingRooms
 from workers.loop import run_steps
 from workers.runtime import WorkerServices
 
 _logger = logging.getLogger(__name__)
 _POLL_INTERVAL_S = 0.5
+_MAX_RUNNING_STEPS = 8
 
 
 async def room_keeper(services: WorkerServices) -> None:
-    """Take a step of every room twice a second."""
+    """Take a step of every room twice a second; one that takes long, as a draw does, holds up no other."""
     rooms = WaitingRooms(services.db, services.sales, services.clock)
     keeper = RoomKeeper(services.db, services.redis, services.clock)
+    running: dict[str, asyncio.Task[None]] = {}
+    slots = asyncio.Semaphore(_MAX_RUNNING_STEPS)
+
+    async def keep(room: Room) -> None:
+        async with slots:
+            await keeper.step(room)
 
     async def step() -> int:
         failures = Failures("keep a waiting room", _logger)
         for room in await rooms.list_shown():
-            with failures.catch(sale_id=room.sale_id):
-                await keeper.step(room)
+            if room.sale_id not in running:
+                running[room.sale_id] = asyncio.create_task(keep(room))
+        if running:
+            await asyncio.wait(running.values(), timeout=_POLL_INTERVAL_S)
+        for sale_id in [sale_id for sale_id, task in running.items() if task.done()]:
+            with failures.catch(sale_id=sale_id):
+                running.pop(sale_id).result()
         failures.raise_any()
         return 0
 
     try:
         await run_steps("room_keeper", step, services.stop, _POLL_INTERVAL_S)
+        await asyncio.gather(*running.values(), return_exceptions=True)
     finally:
+        for task in running.values():
+            task.cancel()
         keeper.close()

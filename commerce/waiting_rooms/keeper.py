@@ -17,11 +17,12 @@ from redis.asyncio import Redis
 
 import lua
 from commerce.kernel.clock import Clock, from_ms, to_ms
+from commerce.kernel.errors import NotReady
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.postgres import Database
 from commerce.sales.model import SaleState
 from commerce.waiting_rooms import store
-from commerce.waiting_rooms.draw import delay_rounds, digest_list, iterate_delay, rank_hashes
+from commerce.waiting_rooms.draw import NO_DRAW, delay_rounds, digest_list, iterate_delay, rank_hashes
 from commerce.waiting_rooms.model import MAX_SOLD_OUT_SKUS, Room, Step
 from commerce.waiting_rooms.order_counts import OrderCounts
 from commerce.waiting_rooms.service import may_fall_back
@@ -32,7 +33,10 @@ _STAGES: dict[str, RoomStage] = {"waiting": "open", "drawing": "closed", "servin
 _PLACED_PER_CALL = 1_000
 _MAX_BURST_S = 1.0
 _STEPS_KEPT = 60
-_KEPT_AFTER_END_S = 172_800
+_FORGET_INTERVAL_MS = 60_000
+# Turns run while orders are taken. The row says each second that they do; a longer gap is added to every turn.
+_RUNNING_INTERVAL_MS, _MIN_GAP_MS = 1_000, 3_000
+_SOLD_OUT_MS = 2_000  # so long no unit is free before a room ends
 # Pace: the writer's lag tells whether the shop keeps up with those who are let in.
 _MAX_LAG_MS = 2_000
 _SLOWER, _FASTER = 0.5, 1.1
@@ -47,22 +51,28 @@ class RoomKeeper:
         self._clock = clock
         self._orders: dict[str, OrderCounts] = {}
         self._delays: dict[str, asyncio.Task[str]] = {}
+        self._sold_out_since_ms: dict[str, int] = {}
+        self._forgotten_ms: dict[str, int] = {}
 
     async def step(self, room: Room) -> None:
         """Take the next step of a room: prepare Redis, close the list, draw, serve or end."""
-        now, keys = from_ms(self._clock.now_ms()), SaleKeys(room.sale_id)
+        now, keys = self._now(), SaleKeys(room.sale_id)
         if room.state == "ended":
+            await self._forget(room, keys)
             return
         if room.sale_state is SaleState.CLOSED or (room.closes_at is not None and room.closes_at <= now):
             await self._end(room, now, room.sold_out)
             return
         last_number = await self._prepare_redis(room, keys)
+        if last_number > room.last_number:
+            async with self._db.connection() as connection:
+                await store.raise_last_number(connection, room.sale_id, last_number)
         if room.state == "waiting" and now >= room.list_closes_at:
-            await self._close_list(room, keys, now)
+            await self._close_list(room, keys)
         elif room.state == "drawing" and room.randomness is not None:
             await self._draw(room, now)
         elif room.state == "drawing" and room.entries == 0:
-            await self._set_randomness(room, "none: nobody is on the list", "none")
+            await self._set_randomness(room, NO_DRAW, "none")
         elif room.state == "drawing" and may_fall_back(room, now):
             await self._use_delay(room)
         elif room.state == "serving" and now >= room.opens_at and room.sale_state is SaleState.OPEN:
@@ -80,16 +90,19 @@ class RoomKeeper:
 
         Redis may be empty, or a copy that is behind: who is on the list gets his place from Postgres again.
         """
-        wanted = _STAGES[room.state]
+        wanted, known_last = _STAGES[room.state], max(room.entries or 0, room.last_number)
         position = await lua.read_room(self._redis, keys)
         is_closing = wanted == "open" and position.stage == "closed"  # by a keeper that died before it stored the list
-        if position.stage == wanted or is_closing:
+        is_there = position.stage == wanted or is_closing
+        if is_there and position.last_number >= known_last:
             return position.last_number
-        if wanted != "open":
+        if wanted != "open" and not is_there:
             await self._place_list(room, keys)
         failpoint("room.before_stage")
-        last_number = max(room.entries or 0, room.last_number)
-        return await lua.stage_room(self._redis, keys, wanted, room.entries or 0, last_number)
+        last_number = await lua.stage_room(self._redis, keys, wanted, room.entries or 0, known_last, position.run_id)
+        if last_number is None:
+            raise NotReady("another Redis server has taken over meanwhile; the next step prepares it")
+        return last_number
 
     async def _place_list(self, room: Room, keys: SaleKeys) -> None:
         part_no, placed = 0, 0
@@ -104,15 +117,20 @@ class RoomKeeper:
             placed += len(hashes)
             part_no += 1
 
-    async def _close_list(self, room: Room, keys: SaleKeys, now: datetime) -> None:
-        await lua.close_room(self._redis, keys)
+    async def _close_list(self, room: Room, keys: SaleKeys) -> None:
+        people = await lua.close_room(self._redis, keys)
         failpoint("room.after_close")
         hashes = sorted(await lua.read_listed(self._redis, keys))
+        if len(hashes) != people:
+            raise NotReady(
+                f"read {len(hashes)} of {people} people on the list: Redis was replaced meanwhile; the next step reads "
+                "it again"
+            )
         digest = await asyncio.to_thread(digest_list, room.sale_id, hashes)
         async with self._db.transaction() as connection:
-            stored = await store.close_list(connection, room, hashes, digest, now)
+            stored = await store.close_list(connection, room, hashes, digest, self._now)
         if stored:
-            _logger.info("closed the list of a room", extra={"sale_id": room.sale_id, "count": len(hashes)})
+            _logger.info("closed the list of a room", extra={"sale_id": room.sale_id, "count": people})
 
     async def _use_delay(self, room: Room) -> None:
         """Compute the delay beside the steps of other rooms; take its value when it is there."""
@@ -150,13 +168,15 @@ class RoomKeeper:
     async def _serve(self, room: Room, keys: SaleKeys, now: datetime, last_number: int) -> None:
         """Raise the number served as far as stock, pace and the people in the room allow."""
         stock = await lua.read_stock(self._redis, keys)
-        if not stock:
-            return  # Redis does not have the sale: nobody could order
+        [load] = await lua.read_load_states(self._redis, [keys])
+        if not stock or not load.is_adopted:
+            return  # Redis does not have the sale, or may be behind: nobody can order, and turns stand still
         free, sold_out = sum(stock.values()), sorted(sku for sku, units in stock.items() if units <= 0)
-        if free <= 0:
+        now_ms = to_ms(now)
+        if self._is_sold_out(room.sale_id, free, now_ms):
             await self._end(room, now, sold_out)
             return
-        now_ms = to_ms(now)
+        room = _continue_turns(room, now_ms)
         expired = _expired(room, now_ms)
         pace = await self._choose_pace(room, keys, now_ms)
         ordered = await self._count_orders(room, now_ms)
@@ -165,31 +185,29 @@ class RoomKeeper:
         burst_s = max(_MAX_BURST_S, 1 / pace)
         elapsed_s = (now_ms - room.steps[-1].at_ms) / 1000 if room.steps else burst_s
         people = min(int(pace * max(0.0, min(elapsed_s, burst_s))), ceil(free * room.served_per_unit) - outstanding)
-        served = await self._skip_left(keys, room.served, max(0, people), last_number)
-        steps = room.steps if served == room.served else _add_step(room, served, now_ms)
+        served = max(room.served, min(room.served + people, last_number))
         changed = msgspec.structs.replace(
             room,
             served=served,
             expired=expired,
-            last_number=max(room.last_number, last_number),
             pace_per_s=pace,
-            steps=steps,
+            steps=room.steps if served == room.served else _add_step(room, served, now_ms),
             sold_out=sold_out[:MAX_SOLD_OUT_SKUS],
         )
-        if changed == room:
+        is_due = room.turns_ran_at is None or now_ms - to_ms(room.turns_ran_at) >= _RUNNING_INTERVAL_MS
+        if changed == room and not is_due:
             return
         async with self._db.connection() as connection:
-            stored = await store.serve(connection, changed)
+            stored = await store.serve(connection, changed, now)
         if stored:
             await lua.forget_left(self._redis, keys, expired)
 
-    async def _skip_left(self, keys: SaleKeys, served: int, people: int, last_number: int) -> int:
-        """Return the number up to which `people` more are served; those who have left do not count."""
-        up_to, missing = served, people
-        while missing > 0 and up_to < last_number:
-            begin, up_to = up_to, min(up_to + missing, last_number)
-            missing = await lua.count_left(self._redis, keys, begin, up_to)
-        return up_to
+    def _is_sold_out(self, sale_id: str, free: int, now_ms: int) -> bool:
+        """Tell whether no unit has been free for some time: a stock change may take all for a moment."""
+        if free > 0:
+            self._sold_out_since_ms.pop(sale_id, None)
+            return False
+        return now_ms - self._sold_out_since_ms.setdefault(sale_id, now_ms) >= _SOLD_OUT_MS
 
     async def _choose_pace(self, room: Room, keys: SaleKeys, now_ms: int) -> float:
         """Return the pace: lower while the order writer lags behind, else rising to the room's maximum."""
@@ -199,34 +217,62 @@ class RoomKeeper:
         return min(float(room.max_pace_per_s), max(1.0, pace * (_SLOWER if is_late else _FASTER)))
 
     async def _count_orders(self, room: Room, now_ms: int) -> int:
+        """Count the people who ordered since the first of those who have a turn got it."""
+        begun_ms = [step.at_ms for step in room.steps if step.end_ms(room.served_valid_s) > now_ms]
+        if not begun_ms:
+            return 0
+        assert room.drawn_at is not None
+        begin_ms = max(to_ms(room.drawn_at), begun_ms[0] - _merged_ms(room))
         counts = self._orders.get(room.sale_id)
         if counts is None:
             counts = self._orders[room.sale_id] = OrderCounts(room.sale_id)
         async with self._db.connection() as connection:
-            return await counts.count(connection, now_ms, room.served_valid_s)
+            return await counts.count(connection, begin_ms, now_ms)
 
     async def _end(self, room: Room, now: datetime, sold_out: Sequence[str]) -> None:
         async with self._db.connection() as connection:
             ended = await store.end(connection, room.sale_id, now, sold_out[:MAX_SOLD_OUT_SKUS])
         self._orders.pop(room.sale_id, None)
-        await lua.expire_room(self._redis, SaleKeys(room.sale_id), _KEPT_AFTER_END_S)
+        self._sold_out_since_ms.pop(room.sale_id, None)
         if ended:
             _logger.info("ended a room", extra={"sale_id": room.sale_id, "count": room.served})
+
+    async def _forget(self, room: Room, keys: SaleKeys) -> None:
+        """Delete an ended room in Redis, again and again: a slower keeper may have put it back."""
+        now_ms = self._clock.now_ms()
+        if now_ms - self._forgotten_ms.get(room.sale_id, 0) >= _FORGET_INTERVAL_MS:
+            await lua.forget_room(self._redis, keys)
+            self._forgotten_ms[room.sale_id] = now_ms
+
+    def _now(self) -> datetime:
+        return from_ms(self._clock.now_ms())
+
+
+def _continue_turns(room: Room, now_ms: int) -> Room:
+    """Return the room with the time added to its turns in which nobody could order."""
+    gap_ms = 0 if room.turns_ran_at is None else now_ms - to_ms(room.turns_ran_at)
+    if gap_ms < _MIN_GAP_MS:
+        return room
+    return msgspec.structs.replace(
+        room, steps=[step._replace(stood_still_ms=step.stood_still_ms + gap_ms) for step in room.steps]
+    )
 
 
 def _expired(room: Room, now_ms: int) -> int:
     """Return the number up to which everybody has had his time."""
-    end_ms = now_ms - room.served_valid_s * 1000
-    return max([room.expired, *(step.served for step in room.steps if step.at_ms <= end_ms)])
+    return max([room.expired, *(step.served for step in room.steps if step.end_ms(room.served_valid_s) <= now_ms)])
 
 
 def _add_step(room: Room, served: int, now_ms: int) -> list[Step]:
     """Add a step. Steps of a short time become one with its last moment, so that nobody's time is cut."""
-    end_ms, merged_ms = now_ms - room.served_valid_s * 1000, room.served_valid_s * 1000 // _STEPS_KEPT
-    steps = [step for step in room.steps if step.at_ms > end_ms]
-    if len(steps) >= 2 and now_ms - steps[-2].at_ms < merged_ms:
+    steps = [step for step in room.steps if step.end_ms(room.served_valid_s) > now_ms]
+    if len(steps) >= 2 and now_ms - steps[-2].at_ms < _merged_ms(room):
         steps.pop()
     return [*steps, Step(served, now_ms)]
+
+
+def _merged_ms(room: Room) -> int:
+    return room.served_valid_s * 1000 // _STEPS_KEPT
 
 
 async def _compute_delay(list_digest: bytes, rounds: int) -> str:

@@ -28,7 +28,7 @@ class RoomSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     join_opens_at: datetime
     list_closes_at: datetime | None = None
     min_account_age_s: _Seconds = 0
-    served_valid_s: Annotated[int, msgspec.Meta(ge=10, le=86_400)] = 300
+    served_valid_s: Annotated[int, msgspec.Meta(ge=10, le=3_600)] = 300
     max_pace_per_s: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1_000
     max_waiting: Annotated[int, msgspec.Meta(ge=1, le=5_000_000)] = 1_000_000
     served_per_unit: Annotated[float, msgspec.Meta(ge=0.1, le=100)] = 2.0
@@ -37,10 +37,18 @@ class RoomSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Step(NamedTuple):
-    """A step of the serving: everybody up to `served` had his turn by `at_ms`."""
+    """A step of the serving: everybody up to `served` had his turn by `at_ms`.
+
+    `stood_still_ms` is the time since then in which nobody could order; it is added to the turn.
+    """
 
     served: int
     at_ms: int
+    stood_still_ms: int = 0
+
+    def end_ms(self, served_valid_s: int) -> int:
+        """Return the moment at which the turn is over."""
+        return self.at_ms + served_valid_s * 1000 + self.stood_still_ms
 
 
 class Room(msgspec.Struct, frozen=True):
@@ -72,6 +80,7 @@ class Room(msgspec.Struct, frozen=True):
     last_number: int
     pace_per_s: float
     steps: list[Step]
+    turns_ran_at: datetime | None
     sold_out: list[str]
     ended_at: datetime | None
     version: int

@@ -1,5 +1,6 @@
 -- name: put_room
--- Times, the account's age and the fallback are fixed once the list is closed; an ended room stays as it is.
+-- Times, the account's age and the fallback are fixed seconds before the list is closed, since Redis closes it before
+-- the row does; an ended room stays as it is.
 INSERT INTO waiting_rooms AS room (sale_id, mode, salt, join_opens_at, list_closes_at, min_account_age_s,
     served_valid_s, max_pace_per_s, max_waiting, served_per_unit, fallback_after_s, fallback_rounds, named_source,
     created_at)
@@ -11,7 +12,7 @@ ON CONFLICT (sale_id) DO UPDATE SET mode = excluded.mode, served_valid_s = exclu
     fallback_after_s = excluded.fallback_after_s, fallback_rounds = excluded.fallback_rounds,
     named_source = CASE WHEN room.randomness_at IS NULL THEN excluded.named_source ELSE room.named_source END,
     version = room.version + 1
-WHERE room.state <> 'ended' AND (room.listed_at IS NULL
+WHERE room.state <> 'ended' AND (room.listed_at IS NULL AND room.list_closes_at > excluded.created_at + interval '5 s'
     OR (room.join_opens_at, room.list_closes_at, room.min_account_age_s, room.fallback_after_s, room.fallback_rounds)
      = (excluded.join_opens_at, excluded.list_closes_at, excluded.min_account_age_s, excluded.fallback_after_s,
         excluded.fallback_rounds))
@@ -31,14 +32,25 @@ FROM waiting_rooms JOIN sales USING (sale_id)
 WHERE waiting_rooms.mode = 'on' AND (waiting_rooms.ended_at IS NULL OR waiting_rooms.ended_at > $1)
 ORDER BY waiting_rooms.sale_id LIMIT $2;
 
+-- name: count_others
+-- Rooms as above, without that of sale $2.
+SELECT count(*) FROM waiting_rooms WHERE mode = 'on' AND (ended_at IS NULL OR ended_at > $1) AND sale_id <> $2;
+
 -- name: name_source
 UPDATE waiting_rooms SET named_source = $2, randomness_at = $3, fallback_rounds = $4, version = version + 1
 WHERE sale_id = $1 AND listed_at IS NULL AND state = 'waiting' RETURNING sale_id;
 
+-- name: lock_open_list
+SELECT sale_id FROM waiting_rooms WHERE sale_id = $1 AND version = $2 AND listed_at IS NULL FOR UPDATE;
+
 -- name: close_list
-UPDATE waiting_rooms SET state = 'drawing', listed_at = $3, entries = $4::integer, list_digest = $5,
-    last_number = $4::integer, version = version + 1
-WHERE sale_id = $1 AND version = $2 AND listed_at IS NULL RETURNING sale_id;
+UPDATE waiting_rooms SET state = 'drawing', listed_at = $2, entries = $3::integer, list_digest = $4,
+    last_number = greatest(last_number, $3::integer), version = version + 1
+WHERE sale_id = $1;
+
+-- name: raise_last_number
+-- The version stays: joins must not keep the keeper from its steps.
+UPDATE waiting_rooms SET last_number = $2 WHERE sale_id = $1 AND last_number < $2;
 
 -- name: set_randomness
 UPDATE waiting_rooms SET source = $2, randomness = $3, version = version + 1
@@ -64,7 +76,7 @@ WHERE sale_id = $1 AND part_no = $2 AND drawn_at IS NOT DISTINCT FROM $3::timest
 
 -- name: serve
 -- Two keepers never both take the step from one version; served and expired never fall.
-UPDATE waiting_rooms SET served = $3, expired = $4, last_number = $5, pace_per_s = $6, steps = $7, sold_out = $8,
+UPDATE waiting_rooms SET served = $3, expired = $4, pace_per_s = $5, steps = $6, sold_out = $7, turns_ran_at = $8,
     version = version + 1
 WHERE sale_id = $1 AND version = $2 AND state = 'serving' AND served <= $3 AND expired <= $4 RETURNING sale_id;
 
@@ -72,6 +84,6 @@ WHERE sale_id = $1 AND version = $2 AND state = 'serving' AND served <= $3 AND e
 UPDATE waiting_rooms SET state = 'ended', ended_at = $2, sold_out = $3, version = version + 1
 WHERE sale_id = $1 AND state <> 'ended' RETURNING sale_id;
 
--- name: count_orders
+-- name: count_buyers
 -- Ids of orders begin with their time.
-SELECT count(*) FROM orders WHERE sale_id = $1 AND order_id >= $2 AND order_id < $3;
+SELECT count(DISTINCT user_id) FROM orders WHERE sale_id = $1 AND order_id >= $2 AND order_id < $3;

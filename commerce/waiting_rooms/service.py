@@ -11,22 +11,24 @@ import orjson
 
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import Invalid
-from commerce.kernel.postgres import Database
+from commerce.kernel.postgres import Connection, Database
 from commerce.sales.service import Sales
 from commerce.waiting_rooms import store
 from commerce.waiting_rooms.draw import (
     FORMAT,
     LATE,
     MAX_TEXT_CHARS,
+    NO_DRAW,
     QUICKNET,
     TEXT_RULE,
     delay_rounds,
+    digest_list,
     drand_time,
     is_source,
     is_value_of,
 )
 from commerce.waiting_rooms.errors import InvalidRoomState, NoRoom
-from commerce.waiting_rooms.model import PublicDraw, PublicRoom, Room, RoomSettings
+from commerce.waiting_rooms.model import MAX_ROOMS, PublicDraw, PublicRoom, Room, RoomSettings
 
 _SHOWN_AFTER_END = timedelta(days=1)
 _MIN_ASK_AGAIN_S, _MAX_ASK_AGAIN_S = 1, 30
@@ -63,14 +65,27 @@ class WaitingRooms:
                     f"cannot close the list at {closes_at:%Y-%m-%dT%H:%M:%SZ}: {room.named_source} is public by then; "
                     "close it earlier, or name a later one first"
                 )
+            others = await store.count_others(connection, sale_id, self._now() - _SHOWN_AFTER_END)
+            if settings.mode == "on" and (room is None or room.mode == "off") and others >= MAX_ROOMS:
+                raise InvalidRoomState(f"cannot open another room: {others} are on; turn off those that are not needed")
             if not await store.put(connection, sale_id, settings, closes_at, self._random(_SALT_BYTES), self._now()):
                 raise InvalidRoomState(
-                    f"cannot change the room of {sale_id}: its list is closed; only mode, pace, served_valid_s, "
-                    "max_waiting and served_per_unit may change, and nothing after its end"
+                    f"cannot change the room of {sale_id}: its list is closed, or will be within seconds; only mode, "
+                    "pace, served_valid_s, max_waiting and served_per_unit may change, and nothing after its end"
                 )
+            if room is None and sale.opens_at <= self._now():
+                await self._skip_draw(connection, sale_id)
             detail = msgspec.to_builtins(settings)
             await store.log(connection, sale_id, self._now(), actor, "room", detail)
         return await self.get(sale_id)
+
+    async def _skip_draw(self, connection: Connection, sale_id: str) -> None:
+        """Close the list of a new room with nobody on it: the sale is open, and a draw would stop it."""
+        room = await store.get(connection, sale_id)
+        assert room is not None
+        await store.close_list(connection, room, [], digest_list(sale_id, []), self._now)
+        await store.set_randomness(connection, sale_id, NO_DRAW, "none")
+        await store.mark_drawn(connection, sale_id, [], self._now())
 
     async def get(self, sale_id: str) -> Room:
         """Read a room. Raises `NoRoom`."""

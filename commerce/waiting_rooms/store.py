@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -61,6 +61,11 @@ async def list_rooms(connection: Connection, ended_after: datetime) -> list[Room
     return [_room(row) for row in await connection.fetch(queries.list_rooms, ended_after, MAX_ROOMS)]
 
 
+async def count_others(connection: Connection, sale_id: str, ended_after: datetime) -> int:
+    """Count the rooms that are listed besides that of a sale."""
+    return int(await connection.fetchval(queries.count_others, ended_after, sale_id))
+
+
 async def name_source(
     connection: Connection, sale_id: str, source: str, at: datetime | None, fallback_rounds: int
 ) -> bool:
@@ -69,13 +74,26 @@ async def name_source(
 
 
 async def close_list(
-    connection: Connection, room: Room, hashes: Sequence[bytes], list_digest: bytes, now: datetime
+    connection: Connection,
+    room: Room,
+    hashes: Sequence[bytes],
+    list_digest: bytes,
+    read_time: Callable[[], datetime],
 ) -> bool:
-    """Store the sorted list of a room. Returns False if another process has changed the room."""
-    if not await connection.fetchval(queries.close_list, room.sale_id, room.version, now, len(hashes), list_digest):
+    """Store the sorted list of a room. Returns False if another process has changed the room.
+
+    Call inside a transaction. The time is read last, so that the list is fixed by then as nearly as can be.
+    """
+    if not await connection.fetchval(queries.lock_open_list, room.sale_id, room.version):
         return False
     await _store_list(connection, room.sale_id, hashes)
+    await connection.execute(queries.close_list, room.sale_id, read_time(), len(hashes), list_digest)
     return True
+
+
+async def raise_last_number(connection: Connection, sale_id: str, last_number: int) -> None:
+    """Keep the last number given: whoever joins next gets a higher one."""
+    await connection.execute(queries.raise_last_number, sale_id, last_number)
 
 
 async def set_randomness(connection: Connection, sale_id: str, source: str, randomness: str) -> bool:
@@ -112,7 +130,7 @@ def _split(data: bytes) -> list[bytes]:
     return [data[start : start + HASH_BYTES] for start in range(0, len(data), HASH_BYTES)]
 
 
-async def serve(connection: Connection, room: Room) -> bool:
+async def serve(connection: Connection, room: Room, now: datetime) -> bool:
     """Store a step that was taken from `room.version`. Returns False if another process took one."""
     steps = orjson.dumps([tuple(step) for step in room.steps]).decode()
     return bool(
@@ -122,10 +140,10 @@ async def serve(connection: Connection, room: Room) -> bool:
             room.version,
             room.served,
             room.expired,
-            room.last_number,
             room.pace_per_s,
             steps,
             room.sold_out,
+            now,
         )
     )
 
@@ -135,9 +153,9 @@ async def end(connection: Connection, sale_id: str, now: datetime, sold_out: Seq
     return bool(await connection.fetchval(queries.end_room, sale_id, now, list(sold_out)))
 
 
-async def count_orders(connection: Connection, sale_id: str, since_ms: int, until_ms: int) -> int:
-    """Count the stored orders of a sale by the time in their ids."""
-    return int(await connection.fetchval(queries.count_orders, sale_id, _first_id(since_ms), _first_id(until_ms)))
+async def count_buyers(connection: Connection, sale_id: str, since_ms: int, until_ms: int) -> int:
+    """Count the people with stored orders of a sale, by the time in the orders' ids."""
+    return int(await connection.fetchval(queries.count_buyers, sale_id, _first_id(since_ms), _first_id(until_ms)))
 
 
 def _first_id(ms: int) -> UUID:

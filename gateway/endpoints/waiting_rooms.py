@@ -43,7 +43,10 @@ async def join_room(call: Call) -> web.Response:
 
 
 async def leave_room(call: Call) -> web.Response:
-    """Leave the waiting room: your place is given up. A repeat changes nothing."""
+    """Leave the waiting room: the next person is let in for you. A repeat changes nothing.
+
+    Joining again takes your number back until its turn is over.
+    """
     await call.services.room_entrance.leave(call.parameters["sale_id"], call.identity.subject)
     return web.Response(status=204)
 

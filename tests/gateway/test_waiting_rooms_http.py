@@ -12,6 +12,7 @@ import pytest
 from aiohttp import ClientError, web
 from prometheus_client import REGISTRY
 
+import lua
 from commerce.kernel.clock import SystemClock, from_ms
 from commerce.waiting_rooms import draw
 from commerce.waiting_rooms.errors import InvalidRoomState
@@ -106,8 +107,7 @@ async def test_order_with_ticket_of_served_number_is_accepted_and_others_refused
         signer = gateway.services.room_status.tickets
         for forged in (signer.sign("another", users[1], 1, 1 << 33), signer.sign(sale_id, users[1], 1, 1)):
             assert (await _order(gateway, sale_id, users[1], forged)).code == "ticket_invalid"
-        room.clock.shift_ms += 61_000
-        await room.step()
+        await room.let_pass(62)
         await gateway.services.room_status.refresh()
         missed = await _order(gateway, sale_id, users[1], tickets[users[1]])
         assert (missed.status, missed.code) == (403, "turn_missed")
@@ -147,6 +147,7 @@ async def test_page_is_the_same_for_everybody_and_tells_of_the_end(
     assert draw.check_draw(file.text.splitlines(keepends=True)).list_digest == page.body["draw"]["list_digest"]
     await reserve(shop.redis, room.keys, reservation(shop.ids.new, sale_id, {SKU: 3}))
     await room.step()
+    await room.let_pass(2)
     await gateway.services.room_status.refresh()
     end = await gateway.call("GET", path, user=None)
     assert (end.body["state"], end.body["sold_out"]) == ("ended", [SKU])
@@ -154,14 +155,16 @@ async def test_page_is_the_same_for_everybody_and_tells_of_the_end(
     assert (await _order(gateway, sale_id, users[9], None)).code == "sold_out", "nobody waits any more"
 
 
-async def test_leaver_loses_place_and_repeat_changes_nothing(
+async def test_leaving_repeated_changes_nothing_and_joining_again_restores_the_number(
     gateway: TestGateway, shop: CliServices, sale_id: str
 ) -> None:
     room, users = await open_serving_room(shop, sale_id, 3)
     await gateway.services.room_status.refresh()
     path = f"/v1/sales/{sale_id}/room"
     assert [(await gateway.call("DELETE", path, user=users[0])).status for _ in range(2)] == [204, 204]
-    assert await room.numbers([users[0]]) == [4]
+    assert await lua.count_left(shop.redis, room.keys, 0, 3) == 1
+    assert (await _join(gateway, sale_id, users[0])).body["number"] == 1
+    assert await lua.count_left(shop.redis, room.keys, 0, 3) == 0
 
 
 async def test_new_accounts_and_early_joins_are_refused(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:

@@ -17,6 +17,8 @@ from ops.services import CliServices
 from tests.support.sales import make_sale
 
 SKU = "A1"
+MAX_STEP_S = 2.0
+"""below the gap after which the turns of a room have stood still"""
 
 
 class ShiftedClock(SystemClock):
@@ -56,6 +58,14 @@ class TestRoom:
                 return room
             await self.clock.sleep(0.005)
         raise AssertionError(f"the room is {room.state}, not {state}")
+
+    async def let_pass(self, seconds: float) -> Room:
+        """Move the clock on in parts, with a step after each, as keepers that run all the time."""
+        while seconds > 0:
+            self.clock.shift_ms += int(min(seconds, MAX_STEP_S) * 1000)
+            await self.step()
+            seconds -= MAX_STEP_S
+        return await self.read()
 
     async def join(self, users: Iterable[str], shown: int = 0) -> list[JoinResult]:
         room = await self.read()
