@@ -170,7 +170,7 @@ class WaitingRooms:
         if room.list_digest is None:
             raise InvalidRoomState(f"the list of {sale_id} closes at {room.list_closes_at:%Y-%m-%dT%H:%M:%SZ}")
         drawn = room.drawn_at is not None
-        fallback, fallback_at = _fallback(room)
+        fallback, fallback_at = find_fallback(room)
         header = {
             "format": FORMAT,
             "sale_id": sale_id,
@@ -204,13 +204,13 @@ def may_fall_back(room: Room, now: datetime) -> bool:
 
     It does if that is not known in time, and if it was public before the list was closed.
     """
-    _, fallback_at = _fallback(room)
+    _, fallback_at = find_fallback(room)
     if room.randomness_at is None or fallback_at is None or room.listed_at is None:
         return room.listed_at is not None
     return room.listed_at >= room.randomness_at - LATE or now >= fallback_at
 
 
-def _fallback(room: Room) -> tuple[str | None, datetime | None]:
+def find_fallback(room: Room) -> tuple[str | None, datetime | None]:
     """Return what takes the place of the named randomness, and when; nothing takes that of a delay."""
     if room.randomness_at is None:
         return None, None
@@ -222,7 +222,7 @@ def to_public_room(room: Room, now: datetime) -> PublicRoom:
     draw = PublicDraw(
         room.named_source,
         room.randomness_at,
-        *_fallback(room),
+        *find_fallback(room),
         room.listed_at,
         room.entries,
         None if room.list_digest is None else room.list_digest.hex(),

@@ -19,6 +19,7 @@ from commerce.waiting_rooms.draw import (
     drand_time,
 )
 from commerce.waiting_rooms.model import Room
+from commerce.waiting_rooms.service import find_fallback
 from ops.commands.console import (
     check_writable,
     exit_on_error,
@@ -65,7 +66,7 @@ def announce(
             return await shop.rooms.name_source(sale_id, named, moment, get_actor())
 
     room = run_change(work())
-    print_line(f"{sale_id} draws by {room.named_source}{_at(room)}")
+    print_line(f"{sale_id} draws by {_describe_source(room)}")
 
 
 @app.command("run")
@@ -133,5 +134,11 @@ def _drand_round(after: datetime) -> str:
     return f"drand:{QUICKNET}:{max(0, elapsed_s) // QUICKNET_PERIOD_S + 2}"
 
 
-def _at(room: Room) -> str:
-    return "" if room.randomness_at is None else f", published at {room.randomness_at:%Y-%m-%dT%H:%M:%SZ}"
+def _describe_source(room: Room) -> str:
+    fallback, fallback_at = find_fallback(room)
+    if room.randomness_at is None or fallback_at is None:
+        return room.named_source
+    return (
+        f"{room.named_source}, published at {room.randomness_at:%Y-%m-%dT%H:%M:%SZ}; "
+        f"{fallback} takes its place if `floodgate draw run` does not come before {fallback_at:%Y-%m-%dT%H:%M:%SZ}"
+    )

@@ -12,8 +12,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from typer.testing import CliRunner
 
 from commerce.waiting_rooms import draw
+from ops.cli import app
 
 SALE = "double-11"
 DRAND = f"drand:{draw.QUICKNET}:34021187"
@@ -121,8 +123,7 @@ def test_forged_draw_is_refused_with_its_reason(forge: object, reason: str) -> N
         draw.check_draw(forge(_file(_tickets(3, 20))))  # type: ignore[operator]
 
 
-def test_delay_is_computed_again_by_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draw, "DELAY_ITERATIONS", 10)
+def test_delay_is_computed_again_by_the_check() -> None:
     tickets = _tickets(4, 10)
     *_, value = draw.iterate_delay(draw.digest_list(SALE, sorted(tickets)), 3)
     assert draw.check_draw(_file(tickets, value.hex(), "delay:3")).entries == 10
@@ -210,10 +211,7 @@ def test_drand_round_is_shown_with_its_time_and_address() -> None:
         (DRAND, "2026-11-16T22:08:46+00:00", "fixed when that was public"),
     ],
 )
-def test_fallback_is_not_confirmed_with_its_reason(
-    monkeypatch: pytest.MonkeyPatch, named: str, listed_at: str, reason: str
-) -> None:
-    monkeypatch.setattr(draw, "DELAY_ITERATIONS", 10)
+def test_fallback_is_not_confirmed_with_its_reason(named: str, listed_at: str, reason: str) -> None:
     tickets = _tickets(5, 3)
     *_, value = draw.iterate_delay(draw.digest_list(SALE, sorted(tickets)), 60)
     checked = draw.check_draw(_file(tickets, value.hex(), named, source="delay:60", listed_at=listed_at))
@@ -223,8 +221,18 @@ def test_fallback_is_not_confirmed_with_its_reason(
     assert reason in checked.advice[0]
 
 
-def test_named_delay_says_that_the_shop_could_try_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draw, "DELAY_ITERATIONS", 10)
+def test_unconfirmed_draw_has_a_status_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tickets, file = _tickets(7, 3), tmp_path / "places.txt"
+    *_, value = draw.iterate_delay(draw.digest_list(SALE, sorted(tickets)), 60)
+    file.write_text("".join(_file(tickets, value.hex(), source="delay:60")))
+    assert draw.main([str(file)]) == 3
+    assert "delay:60, but the draw is not confirmed\n- not confirmed:" in capsys.readouterr().out
+    result = CliRunner().invoke(app, ["draw", "verify", str(file)])
+    assert (result.exit_code, "but the draw is not confirmed" in result.stdout) == (3, True)
+    assert f"{DRAND!r} was named and not used" in result.stderr
+
+
+def test_named_delay_says_that_the_shop_could_try_lists() -> None:
     tickets = _tickets(5, 3)
     *_, value = draw.iterate_delay(draw.digest_list(SALE, sorted(tickets)), 2)
     assert "could try many lists" in draw.check_draw(_file(tickets, value.hex(), "delay:2")).advice[0]
