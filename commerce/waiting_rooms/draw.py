@@ -258,24 +258,27 @@ def _advise_on_source(header: dict[str, Any]) -> list[str]:
     """List what a reader has to compare about the randomness."""
     named, source, randomness = header["named_source"], header["source"], header["randomness"]
     randomness_at, fallback_at = header["randomness_at"], header["fallback_at"]
+    announced = (
+        f"compare with what the room's page showed before the list closed at {_show(header['list_closes_at'])}: "
+        f"it must have named {named!r}"
+    )
     if randomness_at is None:
         return [
             f"{source} is computed from the list, not published by others: the shop could try many lists at the same "
-            f"time before it published the digest of one; see how long after {_show(header['list_closes_at'])} that was"
+            "time before it published the digest of one, the longer after the close the more",
+            announced,
         ]
-    announced = (
-        f"compare with the room's page of the time before {_show(header['list_closes_at'])}: it named {named!r} of "
-        f"{_show(randomness_at)}, and {header['fallback']} if that was not known by {_show(fallback_at)}"
-    )
+    announced += f" of {_show(randomness_at)}, and {header['fallback']} if that was not known by {_show(fallback_at)}"
     if source != named:
         is_late = header["listed_at"] >= randomness_at - LATE
         reason = (
             "the list was fixed when that was public, so the shop could try lists until it liked a result"
             if is_late
             else "the shop could know both results before it had to give one, and keep back the one it did not like; "
-            f"that {named!r} was in truth not published by {_show(fallback_at)} is for others to show"
+            f"it did nothing wrong only if others could not know the named one by {_show(fallback_at)}"
         )
-        return [f"not confirmed: {named!r} was named and not used: {reason}", announced]
+        address_hint = f"; look at {drand_address(named)}" if drand_time(named) is not None else ""
+        return [f"not confirmed: {named!r} was named and not used: {reason}{address_hint}", announced]
     if drand_time(source) is not None:
         seconds = (randomness_at - header["listed_at"]).total_seconds()
         return [
@@ -293,8 +296,8 @@ def _advise_on_source(header: dict[str, Any]) -> list[str]:
 
 def _advise_on_list(header: dict[str, Any]) -> list[str]:
     return [
-        f"compare the list's digest with the one that the room's page showed from {_show(header['listed_at'])} on, "
-        f"as the shop says; only who saw it there knows that it was: {header['list_digest']}",
+        f"compare the list's digest with the one that the room's page showed from {_show(header['listed_at'])} on; "
+        f"the file cannot show that it was there: {header['list_digest']}",
         "look for your own ticket hash: the file cannot show who was left out, or that each ticket is another person",
     ]
 

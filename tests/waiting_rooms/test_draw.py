@@ -206,8 +206,8 @@ def test_drand_round_is_shown_with_its_time_and_address() -> None:
 @pytest.mark.parametrize(
     ("named", "listed_at", "reason"),
     [
-        (LOTTERY, "2026-11-16T22:08:30+00:00", "not published by 2026-11-16T22:09:45Z"),
-        (DRAND, "2026-11-16T22:08:30+00:00", "both results"),
+        (LOTTERY, "2026-11-16T22:08:30+00:00", "others could not know the named one by 2026-11-16T22:09:45Z"),
+        (DRAND, "2026-11-16T22:08:30+00:00", f"look at https://api.drand.sh/{draw.QUICKNET}/public/34021187"),
         (DRAND, "2026-11-16T22:08:46+00:00", "fixed when that was public"),
     ],
 )
@@ -235,7 +235,9 @@ def test_unconfirmed_draw_has_a_status_of_its_own(tmp_path: Path, capsys: pytest
 def test_named_delay_says_that_the_shop_could_try_lists() -> None:
     tickets = _tickets(5, 3)
     *_, value = draw.iterate_delay(draw.digest_list(SALE, sorted(tickets)), 2)
-    assert "could try many lists" in draw.check_draw(_file(tickets, value.hex(), "delay:2")).advice[0]
+    advice = draw.check_draw(_file(tickets, value.hex(), "delay:2")).advice
+    assert "could try many lists" in advice[0]
+    assert "it must have named 'delay:2'" in advice[1], "a shop that named something else would write this file, too"
 
 
 def test_endless_line_is_read_in_part(tmp_path: Path) -> None:
