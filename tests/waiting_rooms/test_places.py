@@ -59,6 +59,7 @@ async def test_place_after_a_missed_turn_is_restored_by_its_ticket(shop: CliServ
     room.move_to((await room.read()).opens_at)
     assert (await room.let_pass(14)).expired == 3
     assert await room.numbers([users[0]]) == [4]
+    await room.step()
     await shop.redis.delete(room.keys.room, room.keys.room_meta)
     await room.step()
     assert [result.number for result in await room.join([users[0]], shown=4)] == [4]
@@ -82,6 +83,10 @@ async def test_redis_that_is_behind_gives_no_number_twice(shop: CliServices, sal
     run_id = (await lua.read_room(shop.redis, room.keys)).run_id
     await lua.stage_room(shop.redis, room.keys, "open", 9, 0, run_id)  # by a keeper with an old row
     assert (await lua.read_room(shop.redis, room.keys))[:2] == ("drawn", 4)
+    await shop.redis.delete(room.keys.room_meta)
+    assert await lua.stage_room(shop.redis, room.keys, "open", 0, 7, run_id) == 7
+    await lua.close_room(shop.redis, room.keys)
+    assert (await lua.read_room(shop.redis, room.keys))[:2] == ("closed", 7)
 
 
 async def test_list_read_from_a_redis_that_was_replaced_is_not_stored(
