@@ -40,7 +40,7 @@ def find_x_forwarded_for(value: str, is_proxy: Callable[[IpAddress], bool]) -> I
 
 
 def find_forwarded(value: str, is_proxy: Callable[[IpAddress], bool]) -> IpAddress | None:
-    """Return the address of the rightmost `for` of a Forwarded header that is no proxy's, None if there is none.
+    """Return the rightmost address of a Forwarded header that is no proxy's, None if there is none.
 
     Everything to the left of it was sent by the client and may be invented, or malformed.
     """

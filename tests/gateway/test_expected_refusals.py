@@ -91,8 +91,8 @@ async def test_sale_of_one_item_is_refused_before_decoding(
     assert (await gateway.order(body)).status == 202
 
 
-async def test_sale_that_opens_again_sells_what_is_left(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
-    """One item is sold out and the sale paused: orders of both kinds wait for one recheck when it opens again."""
+async def test_reopened_sale_sells_its_free_units(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
+    """Orders for an item that is sold out and for another wait for one recheck when the sale opens again."""
     await make_sale(shop, sale_id, {"a": (1, 100, None), "b": (50, 50, None)})
     assert (await gateway.order(order_body(sale_id, ("a", 1)))).status == 202
     assert (await gateway.order(order_body(sale_id, ("a", 1)))).code == "sold_out"
