@@ -38,8 +38,11 @@ NO_LIMITS_OF_CLIENTS = {
     "FLOODGATE_LIMITS__ORDERS_PER_USER_BURST": "100000",
     "FLOODGATE_LIMITS__CONNECTIONS": "100000",
     "FLOODGATE_LIMITS__CONNECTIONS_PER_ADDRESS": "100000",
+    "FLOODGATE_LIMITS__ORDERS_PER_ADDRESS_PER_S": "10000000",
+    "FLOODGATE_LIMITS__ORDERS_PER_ADDRESS_BURST": "10000000",
+    "FLOODGATE_HTTP__PROXY_NETWORKS": "[]",  # refused clients rest; those of a proxy would not
 }
-"""settings by which one machine may send the orders of a whole country"""
+"""settings by which one machine may send the orders of a whole country, as clients of its own"""
 SKU_PREFIX = "BENCH-"
 _PRICE = 255
 _UNITS = 1_000_000_000
