@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from commerce.fleet.driver_links import check_link
 from config.settings import Settings
-from ops.cli import app
 from ops.services import CliServices
 from tests.fleet.fleet_kit import ZONE, make_fleet_kit, point_near_depot
+from tests.support.commands import make_command
 from tests.support.processes import Processes
 
 Command = Callable[..., Awaitable[tuple[int, str]]]
@@ -24,14 +22,13 @@ Command = Callable[..., Awaitable[tuple[int, str]]]
 @pytest.fixture
 def floodgate(settings: Settings, tmp_path: Path) -> Command:
     """Run a command against this test's shop; returns its status and output, without the lines of tables."""
-    environment = Processes(settings, tmp_path).environment()
+    run = make_command(Processes(settings, tmp_path).environment())
 
-    async def run(*arguments: object) -> tuple[int, str]:
-        texts = [str(argument) for argument in arguments]
-        result = await asyncio.to_thread(CliRunner().invoke, app, texts, env=environment)
-        return result.exit_code, " ".join(result.output.translate(dict.fromkeys(range(0x2500, 0x2580), " ")).split())
+    async def run_on_one_line(*arguments: object) -> tuple[int, str]:
+        status, output = await run(*arguments)
+        return status, " ".join(output.translate(dict.fromkeys(range(0x2500, 0x2580), " ")).split())
 
-    return run
+    return run_on_one_line
 
 
 async def test_vehicle_commands_import_and_list(shop: CliServices, floodgate: Command, tmp_path: Path) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 import lua
 from commerce.kernel.clock import from_ms, to_ms
 from config.settings import Settings
 from lua import SaleKeys
-from ops.cli import app
 from ops.services import CliServices
+from tests.support.commands import make_command
 from tests.support.gateway import run_workers
 from tests.support.processes import Processes
 from tests.support.sales import eventually, make_sale
@@ -26,14 +24,13 @@ Command = Callable[..., Awaitable[tuple[int, str]]]
 @pytest.fixture
 def floodgate(settings: Settings, tmp_path: Path) -> Command:
     """Run a command against this test's shop; returns its status and output."""
-    environment = Processes(settings, tmp_path).environment()
+    run = make_command(Processes(settings, tmp_path).environment())
 
-    async def run(*arguments: object) -> tuple[int, str]:
-        texts = [str(argument) for argument in arguments]
-        result = await asyncio.to_thread(CliRunner().invoke, app, texts, env=environment)
-        return result.exit_code, " ".join(result.output.split())
+    async def run_on_one_line(*arguments: object) -> tuple[int, str]:
+        status, output = await run(*arguments)
+        return status, " ".join(output.split())
 
-    return run
+    return run_on_one_line
 
 
 async def test_evening_with_a_room_is_drawn_served_and_checked(
