@@ -26,6 +26,7 @@ from config.auth import AuthSettings
 from config.base import PRIVATE_NETWORKS, CredentialSection, Port, Positive, Seconds, SettingsSection
 from config.server_urls import DatabaseUrl, RedisUrl
 from config.shipping import ShippingSettings
+from config.waiting_rooms import WaitingRoomSettings
 
 Durability = Literal["fsync", "replicated", "memory"]
 
@@ -260,6 +261,7 @@ class Settings(BaseSettings):
     observer: ObserverSettings = ObserverSettings()
     payments: PaymentSettings = PaymentSettings()
     shipping: ShippingSettings = ShippingSettings()
+    rooms: WaitingRoomSettings = WaitingRoomSettings()
     sandbox: SandboxSettings = SandboxSettings()
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()

@@ -17,6 +17,7 @@ from commerce.kernel.clock import Clock
 from commerce.kernel.outages import log_failure
 from gateway import metrics
 from gateway.rate_limits import RateLimits
+from gateway.refused_orders import RefusedOrders
 
 _logger = logging.getLogger(__name__)
 _INTERVAL_S, _TIMEOUT_S = 0.25, 2.0
@@ -24,11 +25,17 @@ _MAX_NAMES_PER_REPORT = 200
 
 
 class FleetUsage:
-    """Reports what this process used of the rate limits, and applies the reports of the others."""
+    """Reports what this process used of the rate limits, and applies the reports of the others.
 
-    def __init__(self, redis: Redis, rate_limits: RateLimits, clock: Clock, reporter: bytes) -> None:
+    Refused orders of sales with an automatic waiting room are reported too; the keepers of rooms read them.
+    """
+
+    def __init__(
+        self, redis: Redis, rate_limits: RateLimits, refused_orders: RefusedOrders, clock: Clock, reporter: bytes
+    ) -> None:
         self._redis = redis
         self._rate_limits = rate_limits
+        self._refused_orders = refused_orders
         self._clock = clock
         self._reporter = reporter
         self._last_id: bytes | None = None
@@ -63,7 +70,9 @@ class FleetUsage:
                 used[buckets.kind] = shared
         if self._last_id is None:
             self._last_id = await lua.find_last_usage_report(self._redis)
-        reports = await lua.share_usage(self._redis, self._reporter, used, self._last_id)
+        refused_orders = self._refused_orders.take(_MAX_NAMES_PER_REPORT)
+        more = {lua.REFUSED_ORDERS: refused_orders} if refused_orders else {}
+        reports = await lua.share_usage(self._redis, self._reporter, {**used, **more}, self._last_id)
         for kind, shared in used.items():
             metrics.USAGE_SHARED.labels(kind).inc(len(shared))
         for report in reports:

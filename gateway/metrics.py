@@ -107,6 +107,12 @@ ROOM_JOINS = Counter(
     "Joins of waiting rooms by outcome: placed, listed (before the draw), full, not_ready; and left",
     ["outcome"],
 )
+ROOM_OPEN = Gauge(
+    "floodgate_room_open",
+    "1: orders of the sale need a ticket of its waiting room",
+    ["sale"],
+    multiprocess_mode="livemax",
+)
 ROOM_WAITING = Gauge(
     "floodgate_room_waiting_people",
     "Numbers given in a waiting room that are not served yet; from the closing of the list on",

@@ -58,6 +58,8 @@ class OrderConnection(TrackedConnection):
         services = self._services
         pressure = services.admission.pressure(now)
         if pressure > 0 and services.shedder.refuses(pressure, values[layout.authorization], values[layout.key]):
+            if services.refused_orders.sales:
+                services.refused_orders.count_body(body)
             self._shed(values[layout.request_id], now)
             return
         self._request_id = self._choose_request_id(values[layout.request_id])

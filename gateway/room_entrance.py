@@ -98,6 +98,8 @@ _COUNTERS = {outcome: partial(_count, outcome.name.lower()) for outcome in JoinO
 def _check_may_join(room: Room, identity: Identity, now_ms: int) -> None:
     if room.state == "ended":
         raise RoomEnded("everything is sold, or the sale is over: nobody waits any more")
+    if room.state == "standby":
+        raise RoomNotOpen("this room opens only in a rush: order without a ticket")
     if now_ms < to_ms(room.join_opens_at):
         text = room.join_opens_at.strftime("%Y-%m-%dT%H:%M:%SZ")
         raise RoomNotOpen(f"the waiting room opens at {text}", opens_at=text)

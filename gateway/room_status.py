@@ -1,6 +1,6 @@
 """The waiting rooms in this process's memory: their public pages, and whose turn it is.
 
-The rooms are polled four times a second while one of them is running, else once. While Postgres is unavailable the last
+The rooms are polled four times a second while one of them is on, else once. While Postgres is unavailable the last
 state is used: nobody is let in who was not, and nobody who was is sent away.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from commerce.kernel.clock import Clock, from_ms, to_ms
-from commerce.kernel.errors import Overloaded
+from commerce.kernel.errors import Overloaded, ProblemError
 from commerce.kernel.outages import log_failure
 from commerce.waiting_rooms.errors import NoRoom, NotYourTurn, RoomTicketsUnavailable, TicketInvalid, TurnMissed
 from commerce.waiting_rooms.model import Room
@@ -21,6 +21,7 @@ from commerce.waiting_rooms.tickets import RoomTickets
 from gateway import metrics
 from gateway.cached_content import Content, encode_content
 from gateway.problems import TooManyRequests
+from gateway.refused_orders import RefusedOrders
 
 _logger = logging.getLogger(__name__)
 _POLL_INTERVAL_S, _IDLE_INTERVAL_S = 0.25, 1.0
@@ -28,20 +29,29 @@ _CACHE_CONTROL = "public, max-age=1"
 _MIN_RETRY_AFTER_S, _MAX_RETRY_AFTER_S = 2, 60
 _STALLED_AFTER_MS = 10_000
 _DOWNLOADS_PER_ADDRESS = 2
+_GAUGES = (metrics.ROOM_OPEN, metrics.ROOM_WAITING, metrics.ROOM_SERVED, metrics.ROOM_PACE, metrics.ROOM_STALLED)
 
 
 class RoomStatus:
-    """The rooms that are on."""
+    """The rooms that are on, automatic ones too."""
 
-    def __init__(self, rooms: WaitingRooms, clock: Clock, tickets: RoomTickets | None, max_downloads: int) -> None:
+    def __init__(
+        self,
+        rooms: WaitingRooms,
+        clock: Clock,
+        tickets: RoomTickets | None,
+        refused_orders: RefusedOrders,
+        max_downloads: int,
+    ) -> None:
         self._waiting_rooms = rooms
         self._clock = clock
         self._tickets = tickets
+        self._refused_orders = refused_orders
         self._downloads_left = max_downloads
         self._downloads_by_address: Counter[str] = Counter()
         self._rooms: dict[str, Room] = {}
         self.guarded: dict[str, Room] = {}
-        """the rooms that have not ended: orders of their sales need a ticket"""
+        """the rooms that are open: orders of their sales need a ticket"""
         self.pages: dict[bytes, Content] = {}
         """public pages by the target of a GET request"""
 
@@ -74,6 +84,14 @@ class RoomStatus:
         room = self.guarded.get(sale_id)
         if room is None:
             return
+        try:
+            self._check_ticket(room, user_id, ticket)
+        except ProblemError:
+            self._refused_orders.count(sale_id)
+            raise
+
+    def _check_ticket(self, room: Room, user_id: str, ticket: str | bytes | None) -> None:
+        sale_id = room.sale_id
         if ticket is None:
             raise NotYourTurn(
                 f"this sale has a waiting room: POST /v1/sales/{sale_id}/room, and send its ticket as Room-Ticket",
@@ -131,7 +149,10 @@ class RoomStatus:
         for sale_id in self._rooms.keys() - rooms.keys():
             _clear_gauges(sale_id)
         self._rooms = rooms
-        self.guarded = {sale_id: room for sale_id, room in rooms.items() if room.state != "ended"}
+        self.guarded = {sale_id: room for sale_id, room in rooms.items() if room.is_open}
+        self._refused_orders.sales = {
+            sale_id for sale_id, room in rooms.items() if room.mode == "automatic" and room.state != "ended"
+        }
         for room in rooms.values():
             _set_gauges(room, now_ms)
 
@@ -142,7 +163,8 @@ class RoomStatus:
                 await self.refresh()
             except Exception as error:  # noqa: BLE001  # log_failure tells outages from bugs
                 log_failure(_logger, "cannot read the waiting rooms", error)
-            await self._clock.sleep(_POLL_INTERVAL_S if self.guarded else _IDLE_INTERVAL_S)
+            is_idle = not self.guarded and not self._refused_orders.sales
+            await self._clock.sleep(_IDLE_INTERVAL_S if is_idle else _POLL_INTERVAL_S)
 
 
 def expected_wait_s(room: Room, number: int) -> int | None:
@@ -160,12 +182,13 @@ def _set_gauges(room: Room, now_ms: int) -> None:
     waits = room.state == "serving" and room.last_number > room.served
     since_ms = room.steps[-1].end_ms(room.served_valid_s) if room.steps else to_ms(room.opens_at)
     is_stalled = waits and room.sale_state == "open" and now_ms > since_ms + _STALLED_AFTER_MS
-    metrics.ROOM_WAITING.labels(room.sale_id).set(room.last_number - room.served if room.state != "ended" else 0)
+    metrics.ROOM_WAITING.labels(room.sale_id).set(room.last_number - room.served if room.is_open else 0)
+    metrics.ROOM_OPEN.labels(room.sale_id).set(int(room.is_open))
     metrics.ROOM_SERVED.labels(room.sale_id).set(room.served)
     metrics.ROOM_PACE.labels(room.sale_id).set(room.pace_per_s if waits else 0)
     metrics.ROOM_STALLED.labels(room.sale_id).set(int(is_stalled))
 
 
 def _clear_gauges(sale_id: str) -> None:
-    for gauge in (metrics.ROOM_WAITING, metrics.ROOM_SERVED, metrics.ROOM_PACE, metrics.ROOM_STALLED):
+    for gauge in _GAUGES:
         gauge.labels(sale_id).set(0)

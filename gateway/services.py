@@ -73,6 +73,7 @@ from gateway.order_reads import OrderReads
 from gateway.page_cache import PageCache
 from gateway.public_pages import PublicPages
 from gateway.read_responses import ReadResponder
+from gateway.refused_orders import RefusedOrders
 from gateway.request_head import HeadParser
 from gateway.resting_connections import RestingConnections
 from gateway.room_entrance import RoomEntrance
@@ -123,6 +124,7 @@ class GatewayServices:
     sales: Sales
     rooms: WaitingRooms
     room_status: RoomStatus
+    refused_orders: RefusedOrders
     room_entrance: RoomEntrance
     stock: StockChanges
     orders: Orders
@@ -175,7 +177,9 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             services.database_monitor.poll_forever(),
             poll_backlog_forever(services.redis, snapshots, admission, clock),
             services.resting.resume_forever(),
-            FleetUsage(services.redis, admission.rate_limits, clock, services.ids.new().bytes).exchange_forever(),
+            FleetUsage(
+                services.redis, admission.rate_limits, services.refused_orders, clock, services.ids.new().bytes
+            ).exchange_forever(),
             flush_metrics_forever(services.metrics_buffer, admission, services.resting, clock),
         ):
             stack.push_async_callback(cancel_and_wait, asyncio.create_task(loop))
@@ -192,7 +196,8 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     await snapshots.refresh()
     auth, catalog, stopping = Authenticator(settings.auth, clock), Catalog(db, clock), asyncio.Event()
     public_pages = PublicPages(snapshots, sales, catalog, clock)
-    rooms, room_status = await _open_rooms(settings, WaitingRooms(db, sales, clock), clock)
+    refused_orders = RefusedOrders()
+    rooms, room_status = await _open_rooms(settings, WaitingRooms(db, sales, clock), refused_orders, clock)
     fast_reads = _build_fast_reads(
         limits, clock, auth, snapshots, public_pages, orders, room_status, response_heads, metrics_buffer, stopping
     )
@@ -231,6 +236,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         sales=sales,
         rooms=rooms,
         room_status=room_status,
+        refused_orders=refused_orders,
         room_entrance=RoomEntrance(room_status, RoomJoins(link, settings), clock),
         stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(jobs)),
         orders=orders,
@@ -307,10 +313,13 @@ async def _open_external_systems(
     return providers, carriers
 
 
-async def _open_rooms(settings: Settings, rooms: WaitingRooms, clock: Clock) -> tuple[WaitingRooms, RoomStatus]:
+async def _open_rooms(
+    settings: Settings, rooms: WaitingRooms, refused_orders: RefusedOrders, clock: Clock
+) -> tuple[WaitingRooms, RoomStatus]:
     """Read the waiting rooms before an order could pass one by."""
     key = room_ticket_key(settings.auth)
-    status = RoomStatus(rooms, clock, RoomTickets(key) if key else None, settings.limits.concurrent_draw_downloads)
+    tickets = RoomTickets(key) if key else None
+    status = RoomStatus(rooms, clock, tickets, refused_orders, settings.limits.concurrent_draw_downloads)
     await status.refresh()
     return rooms, status
 

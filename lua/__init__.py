@@ -91,10 +91,11 @@ from lua.stream import (
     restore_key_records,
     wait_for_replicas,
 )
-from lua.usage import UsageReport, find_last_usage_report, share_usage
+from lua.usage import REFUSED_ORDERS, UsageReport, find_last_usage_report, share_usage
 from lua.write_check import check_writable
 
 __all__ = [
+    "REFUSED_ORDERS",
     "AdoptOutcome",
     "Backlog",
     "ChangeStockOutcome",

@@ -15,8 +15,10 @@ _KEPT_S = 10
 _FIRST = b"0-0"
 _REPORTER, _USED = b"reporter", b"used"
 
+REFUSED_ORDERS = "refused_orders"
+"""kind of a report that counts refused new orders by sale, for the automatic waiting rooms"""
 Used = Mapping[str, Mapping[str, int]]
-"""tokens used since the last report, by limit and by the name of the user, address or device"""
+"""tokens used since the last report, by limit and by user, address or device; or orders by sale"""
 _Name = Annotated[str, msgspec.Meta(max_length=128)]
 _Tokens = Annotated[int, msgspec.Meta(ge=1)]
 _decode = msgspec.msgpack.Decoder(dict[_Name, Annotated[dict[_Name, _Tokens], msgspec.Meta(max_length=1_000)]]).decode

@@ -20,7 +20,7 @@ _MAX_RUNNING_STEPS = 8
 async def room_keeper(services: WorkerServices) -> None:
     """Take a step of every room twice a second; one that takes long, as a draw does, holds up no other."""
     rooms = WaitingRooms(services.db, services.sales, services.clock)
-    keeper = RoomKeeper(services.db, services.redis, services.clock)
+    keeper = RoomKeeper(services.db, services.redis, services.clock, services.settings.rooms)
     running: dict[str, asyncio.Task[None]] = {}
     slots = asyncio.Semaphore(_MAX_RUNNING_STEPS)
 
@@ -30,7 +30,11 @@ async def room_keeper(services: WorkerServices) -> None:
 
     async def step() -> int:
         failures = Failures("keep a waiting room", _logger)
-        for room in await rooms.list_shown():
+        shown = await rooms.list_shown()
+        if any(room.mode == "automatic" for room in shown):
+            with failures.catch(subject="refused orders"):
+                await keeper.poll_refusals()
+        for room in shown:
             if room.sale_id not in running:
                 running[room.sale_id] = asyncio.create_task(keep(room))
         if running:

@@ -1,4 +1,4 @@
-"""The keeping of a waiting room: closes its list, draws its places, lets people in, and ends it.
+"""The keeping of a waiting room, from its opening over its list, its draw and its turns to its end.
 
 Any number of keepers may run: each change is a compare-and-set on the room's row, and the time of the last step is in
 the row, so two keepers let in no more people than one.
@@ -25,6 +25,7 @@ from commerce.waiting_rooms import store
 from commerce.waiting_rooms.draw import NO_DRAW, delay_rounds, digest_list, iterate_delay, rank_hashes
 from commerce.waiting_rooms.model import MAX_SOLD_OUT_SKUS, Room, Step
 from commerce.waiting_rooms.order_counts import OrderCounts
+from commerce.waiting_rooms.refusal_rates import RefusalRates, RushThresholds
 from commerce.waiting_rooms.service import may_fall_back
 from lua import RoomStage, SaleKeys
 
@@ -40,22 +41,28 @@ _SOLD_OUT_MS = 2_000  # so long no unit is free before a room ends
 # Pace: the writer's lag tells whether the shop keeps up with those who are let in.
 _MAX_LAG_MS = 2_000
 _SLOWER, _FASTER = 0.5, 1.1
+_ACTOR = "room_keeper"
 
 
 class RoomKeeper:
     """Takes the next step of a room, as often as it is called."""
 
-    def __init__(self, db: Database, redis: Redis, clock: Clock) -> None:
+    def __init__(self, db: Database, redis: Redis, clock: Clock, thresholds: RushThresholds) -> None:
         self._db = db
         self._redis = redis
         self._clock = clock
+        self._rates = RefusalRates(redis, clock, thresholds)
         self._orders: dict[str, OrderCounts] = {}
         self._delays: dict[str, asyncio.Task[str]] = {}
         self._sold_out_since_ms: dict[str, int] = {}
         self._forgotten_ms: dict[str, int] = {}
 
+    async def poll_refusals(self) -> None:
+        """Read what the gateways report of refused orders; automatic rooms open and close by it."""
+        await self._rates.poll()
+
     async def step(self, room: Room) -> None:
-        """Take the next step of a room: prepare Redis, close the list, draw, serve or end."""
+        """Take the next step of a room: open, prepare Redis, close the list, draw, serve, stand by or end."""
         now, keys = self._now(), SaleKeys(room.sale_id)
         if room.state == "ended":
             await self._forget(room, keys)
@@ -63,25 +70,60 @@ class RoomKeeper:
         if room.sale_state is SaleState.CLOSED or (room.closes_at is not None and room.closes_at <= now):
             await self._end(room, now, room.sold_out)
             return
+        if room.state == "standby":
+            if room.mode == "on" or await self._is_rush(room, keys, now):
+                await self._open(room, now)
+            return
         last_number = await self._prepare_redis(room, keys)
         if last_number > room.last_number:
             async with self._db.connection() as connection:
                 await store.raise_last_number(connection, room.sale_id, last_number)
         if room.state == "waiting" and now >= room.list_closes_at:
             await self._close_list(room, keys)
-        elif room.state == "drawing" and room.randomness is not None:
+        elif room.state == "drawing":
             await self._draw(room, now)
-        elif room.state == "drawing" and room.entries == 0:
-            await self._set_randomness(room, NO_DRAW, "none")
-        elif room.state == "drawing" and may_fall_back(room, now):
-            await self._use_delay(room)
         elif room.state == "serving" and now >= room.opens_at and room.sale_state is SaleState.OPEN:
-            await self._serve(room, keys, now, last_number)
+            if room.mode == "automatic" and self._is_calm(room, last_number):
+                await self._stand_by(room, now)
+            else:
+                await self._serve(room, keys, now, last_number)
 
     def close(self) -> None:
         """Stop computing delays; another keeper begins them again."""
         for task in self._delays.values():
             task.cancel()
+
+    # Automatic rooms.
+
+    async def _is_rush(self, room: Room, keys: SaleKeys, now: datetime) -> bool:
+        """Tell whether so many orders are refused that the room opens: while the sale is open and has units."""
+        if not self._rates.is_high(room.sale_id) or now < room.opens_at or room.sale_state is not SaleState.OPEN:
+            return False
+        return any(units > 0 for units in (await lua.read_stock(self._redis, keys)).values())
+
+    async def _open(self, room: Room, now: datetime) -> None:
+        async with self._db.transaction() as connection:
+            opened = await store.open_room(connection, room, now)
+            if opened:
+                await store.log(connection, room.sale_id, now, _ACTOR, "room_opened", {"mode": room.mode})
+                failpoint("room.before_opened")
+        if opened:
+            _logger.info("opened a room", extra={"sale_id": room.sale_id})
+
+    def _is_calm(self, room: Room, last_number: int) -> bool:
+        """Tell whether few orders were refused, and nobody has waited, for so long that the room closes."""
+        if last_number > room.served:
+            self._rates.note_waiting(room.sale_id)
+        return self._rates.is_calm(room.sale_id)
+
+    async def _stand_by(self, room: Room, now: datetime) -> None:
+        async with self._db.transaction() as connection:
+            closed = await store.stand_by(connection, room)
+            if closed:
+                await store.log(connection, room.sale_id, now, _ACTOR, "room_closed", {"served": room.served})
+        self._orders.pop(room.sale_id, None)
+        if closed:
+            _logger.info("closed a room until the next rush", extra={"sale_id": room.sale_id, "count": room.served})
 
     # The list and its draw.
 
@@ -149,6 +191,15 @@ class RoomKeeper:
             await store.set_randomness(connection, room.sale_id, source, randomness)
 
     async def _draw(self, room: Room, now: datetime) -> None:
+        """Draw the places once there is a randomness."""
+        if room.randomness is not None:
+            await self._draw_places(room, now)
+        elif room.entries == 0:
+            await self._set_randomness(room, NO_DRAW, "none")
+        elif may_fall_back(room, now):
+            await self._use_delay(room)
+
+    async def _draw_places(self, room: Room, now: datetime) -> None:
         assert room.list_digest is not None
         assert room.randomness is not None
         hashes: list[bytes] = []
@@ -222,7 +273,7 @@ class RoomKeeper:
         if not begun_ms:
             return 0
         assert room.drawn_at is not None
-        begin_ms = max(to_ms(room.drawn_at), begun_ms[0] - _merged_ms(room))
+        begin_ms = max(to_ms(room.opened_at or room.drawn_at), begun_ms[0] - _merged_ms(room))
         counts = self._orders.get(room.sale_id)
         if counts is None:
             counts = self._orders[room.sale_id] = OrderCounts(room.sale_id)

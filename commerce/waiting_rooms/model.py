@@ -9,8 +9,8 @@ import msgspec
 
 from commerce.sales.model import SaleId, SaleState
 
-RoomMode = Literal["off", "on"]
-RoomState = Literal["waiting", "drawing", "serving", "ended"]
+RoomMode = Literal["off", "on", "automatic"]
+RoomState = Literal["standby", "waiting", "drawing", "serving", "ended"]
 HASH_BYTES = 32
 MAX_SOLD_OUT_SKUS = 100
 MAX_ROOMS = 1_000
@@ -19,6 +19,8 @@ _Seconds = Annotated[int, msgspec.Meta(ge=0, le=2_000_000_000)]
 
 class RoomSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The settings of a room. Without `list_closes_at` the list closes when the sale opens.
+
+    An `automatic` room opens when many orders are refused, and draws nothing unless people joined while it was `on`.
 
     `served_per_unit` bounds the people who are served and have not ordered: so many for each free unit. If the named
     randomness is not known `fallback_after_s` after its time, that of `delay:fallback_rounds` takes its place.
@@ -83,10 +85,16 @@ class Room(msgspec.Struct, frozen=True):
     turns_ran_at: datetime | None
     sold_out: list[str]
     ended_at: datetime | None
+    opened_at: datetime | None
     version: int
     opens_at: datetime
     closes_at: datetime | None
     sale_state: SaleState
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether orders of the sale need a ticket."""
+        return self.state not in ("standby", "ended")
 
 
 class PublicDraw(msgspec.Struct, frozen=True):
@@ -109,13 +117,14 @@ class PublicDraw(msgspec.Struct, frozen=True):
 
 
 class PublicRoom(msgspec.Struct, frozen=True):
-    """The public state of a room, the same for everybody.
+    """The public state of a room, the same for everybody. `is_open`: orders of the sale need a ticket.
 
     The holder of number n has (n - served) people before him, and waits about (n - served) / pace_per_s seconds.
     """
 
     sale_id: SaleId
     state: RoomState
+    is_open: bool
     join_opens_at: datetime
     list_closes_at: datetime
     opens_at: datetime

@@ -1,11 +1,15 @@
 -- name: put_room
 -- Times, the account's age and the fallback are fixed seconds before the list is closed, since Redis closes it before
 -- the row does; an ended room stays as it is.
-INSERT INTO waiting_rooms AS room (sale_id, mode, salt, join_opens_at, list_closes_at, min_account_age_s,
+INSERT INTO waiting_rooms AS room (sale_id, mode, state, salt, join_opens_at, list_closes_at, min_account_age_s,
     served_valid_s, max_pace_per_s, max_waiting, served_per_unit, fallback_after_s, fallback_rounds, named_source,
     created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'delay:' || $12::integer, $13)
-ON CONFLICT (sale_id) DO UPDATE SET mode = excluded.mode, served_valid_s = excluded.served_valid_s,
+VALUES ($1, $2, CASE WHEN $2 = 'automatic' THEN 'standby' ELSE 'waiting' END, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'delay:' || $12::integer, $13)
+ON CONFLICT (sale_id) DO UPDATE SET mode = excluded.mode,
+    state = CASE WHEN room.state = 'waiting' AND room.mode = 'off' AND excluded.mode = 'automatic' THEN 'standby'
+                 WHEN room.state = 'standby' AND room.listed_at IS NULL AND excluded.mode <> 'automatic' THEN 'waiting'
+                 ELSE room.state END,
+    served_valid_s = excluded.served_valid_s,
     max_pace_per_s = excluded.max_pace_per_s, max_waiting = excluded.max_waiting,
     served_per_unit = excluded.served_per_unit, join_opens_at = excluded.join_opens_at,
     list_closes_at = excluded.list_closes_at, min_account_age_s = excluded.min_account_age_s,
@@ -26,19 +30,19 @@ SELECT {waiting_rooms}, sales.opens_at, sales.closes_at, sales.state AS sale_sta
 FROM waiting_rooms JOIN sales USING (sale_id) WHERE waiting_rooms.sale_id = $1;
 
 -- name: list_rooms
--- Rooms that are on; those that ended before $1 are left out.
+-- Rooms that are on or automatic; those that ended before $1 are left out.
 SELECT {waiting_rooms}, sales.opens_at, sales.closes_at, sales.state AS sale_state
 FROM waiting_rooms JOIN sales USING (sale_id)
-WHERE waiting_rooms.mode = 'on' AND (waiting_rooms.ended_at IS NULL OR waiting_rooms.ended_at > $1)
+WHERE waiting_rooms.mode <> 'off' AND (waiting_rooms.ended_at IS NULL OR waiting_rooms.ended_at > $1)
 ORDER BY waiting_rooms.sale_id LIMIT $2;
 
 -- name: count_others
 -- Rooms as above, without that of sale $2.
-SELECT count(*) FROM waiting_rooms WHERE mode = 'on' AND (ended_at IS NULL OR ended_at > $1) AND sale_id <> $2;
+SELECT count(*) FROM waiting_rooms WHERE mode <> 'off' AND (ended_at IS NULL OR ended_at > $1) AND sale_id <> $2;
 
 -- name: name_source
 UPDATE waiting_rooms SET named_source = $2, randomness_at = $3, fallback_rounds = $4, version = version + 1
-WHERE sale_id = $1 AND listed_at IS NULL AND state = 'waiting' RETURNING sale_id;
+WHERE sale_id = $1 AND listed_at IS NULL AND state IN ('standby', 'waiting') RETURNING sale_id;
 
 -- name: lock_open_list
 SELECT sale_id FROM waiting_rooms WHERE sale_id = $1 AND version = $2 AND listed_at IS NULL FOR UPDATE;
@@ -79,6 +83,19 @@ WHERE sale_id = $1 AND part_no = $2 AND drawn_at IS NOT DISTINCT FROM $3::timest
 UPDATE waiting_rooms SET served = $3, expired = $4, pace_per_s = $5, steps = $6, sold_out = $7, turns_ran_at = $8,
     version = version + 1
 WHERE sale_id = $1 AND version = $2 AND state = 'serving' AND served <= $3 AND expired <= $4 RETURNING sale_id;
+
+-- name: open_room
+-- The first opening closes the list with nobody on it.
+UPDATE waiting_rooms SET state = 'serving', opened_at = $3, listed_at = coalesce(listed_at, $3),
+    entries = coalesce(entries, 0), list_digest = coalesce(list_digest, $4), source = coalesce(source, $5),
+    randomness = coalesce(randomness, 'none'), drawn_at = coalesce(drawn_at, $3), version = version + 1
+WHERE sale_id = $1 AND version = $2 AND state = 'standby' RETURNING sale_id;
+
+-- name: stand_by
+-- Nobody waits, so all turns are over. Numbers that were given since are the first when the room opens again.
+UPDATE waiting_rooms SET state = 'standby', expired = served, pace_per_s = 0, steps = '[]', turns_ran_at = NULL,
+    version = version + 1
+WHERE sale_id = $1 AND version = $2 AND state = 'serving' AND mode = 'automatic' RETURNING sale_id;
 
 -- name: end_room
 UPDATE waiting_rooms SET state = 'ended', ended_at = $2, sold_out = $3, version = version + 1

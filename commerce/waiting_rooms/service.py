@@ -48,6 +48,9 @@ class WaitingRooms:
     async def put(self, sale_id: str, settings: RoomSettings, actor: str) -> Room:
         """Set up the room of a sale, or change it. That of an open sale has no draw: first come, first served.
 
+        A new automatic room stands by, also one that was off before its list closed. One that was on stays open until
+        it is calm. With the mode `on` a room in standby opens, before the list closes for a draw.
+
         Once the list is closed, its times and all that the draw depends on stay as they are. Raises
         `InvalidRoomState`.
         """
@@ -66,14 +69,14 @@ class WaitingRooms:
                     "close it earlier, or name a later one first"
                 )
             others = await store.count_others(connection, sale_id, self._now() - _SHOWN_AFTER_END)
-            if settings.mode == "on" and (room is None or room.mode == "off") and others >= MAX_ROOMS:
+            if settings.mode != "off" and (room is None or room.mode == "off") and others >= MAX_ROOMS:
                 raise InvalidRoomState(f"cannot open another room: {others} are on; turn off those that are not needed")
             if not await store.put(connection, sale_id, settings, closes_at, self._random(_SALT_BYTES), self._now()):
                 raise InvalidRoomState(
                     f"cannot change the room of {sale_id}: its list is closed, or will be within seconds; only mode, "
                     "pace, served_valid_s, max_waiting and served_per_unit may change, and nothing after its end"
                 )
-            if room is None and sale.opens_at <= self._now():
+            if room is None and settings.mode != "automatic" and sale.opens_at <= self._now():
                 await self._skip_draw(connection, sale_id)
             detail = msgspec.to_builtins(settings)
             await store.log(connection, sale_id, self._now(), actor, "room", detail)
@@ -233,6 +236,7 @@ def to_public_room(room: Room, now: datetime) -> PublicRoom:
     return PublicRoom(
         room.sale_id,
         room.state,
+        room.is_open,
         room.join_opens_at,
         room.list_closes_at,
         room.opens_at,
@@ -248,7 +252,7 @@ def to_public_room(room: Room, now: datetime) -> PublicRoom:
 
 def _ask_again_s(room: Room, now: datetime) -> int:
     """Return when it is worth asking again: the later, the longer nothing can change."""
-    if room.state == "ended":
+    if not room.is_open:
         return _MAX_ASK_AGAIN_S
     next_at = room.join_opens_at if now < room.join_opens_at else room.list_closes_at
     if room.state != "waiting":

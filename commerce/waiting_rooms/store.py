@@ -12,6 +12,7 @@ import orjson
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.sales.model import SaleState
+from commerce.waiting_rooms.draw import NO_DRAW, digest_list
 from commerce.waiting_rooms.model import HASH_BYTES, MAX_ROOMS, Room, RoomSettings, Step
 
 _SALE_FIELDS = ("opens_at", "closes_at", "sale_state")
@@ -146,6 +147,17 @@ async def serve(connection: Connection, room: Room, now: datetime) -> bool:
             now,
         )
     )
+
+
+async def open_room(connection: Connection, room: Room, now: datetime) -> bool:
+    """Open a room that stands by. Returns False if another process has changed it."""
+    digest = digest_list(room.sale_id, [])
+    return bool(await connection.fetchval(queries.open_room, room.sale_id, room.version, now, digest, NO_DRAW))
+
+
+async def stand_by(connection: Connection, room: Room) -> bool:
+    """Close an automatic room until the next rush. Returns False if another process has changed it."""
+    return bool(await connection.fetchval(queries.stand_by, room.sale_id, room.version))
 
 
 async def end(connection: Connection, sale_id: str, now: datetime, sold_out: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ import typer
 
 from commerce.kernel.clock import from_ms
 from commerce.waiting_rooms.errors import NoRoom
-from commerce.waiting_rooms.model import Room, RoomSettings
+from commerce.waiting_rooms.model import Room, RoomMode, RoomSettings
 from ops.commands.console import (
     JsonOption,
     format_time,
@@ -38,6 +38,7 @@ def _moment(help_text: str) -> Any:
 def set_room(
     sale_id: SaleId,
     on: Annotated[bool | None, typer.Option("--on/--off", help="orders need a ticket, or not")] = None,
+    automatic: Annotated[bool, typer.Option("--automatic", help="orders need a ticket only in a rush")] = False,
     join_opens_at: Annotated[datetime | None, _moment("when people may join; at first: now")] = None,
     list_closes_at: Annotated[datetime | None, _moment("when the draw begins; at first: when the sale opens")] = None,
     min_account_age_s: Annotated[int | None, typer.Option(help="age of an account when the list closes")] = None,
@@ -50,7 +51,7 @@ def set_room(
 ) -> None:
     """Set up the waiting room of a sale, or change the given settings of it."""
     values = {
-        "mode": None if on is None else "on" if on else "off",
+        "mode": _mode(on, automatic),
         "join_opens_at": join_opens_at,
         "list_closes_at": list_closes_at,
         "min_account_age_s": min_account_age_s,
@@ -69,7 +70,14 @@ def set_room(
             return await shop.rooms.put(sale_id, settings, get_actor())
 
     room = run_change(work())
-    print_line(f"the waiting room of {sale_id} is {room.mode}; its list closes at {format_time(room.list_closes_at)}")
+    end = f"list closes at {format_time(room.list_closes_at)}" if room.mode == "on" else f"state is {room.state}"
+    print_line(f"the waiting room of {sale_id} is {room.mode}; its {end}")
+
+
+def _mode(on: bool | None, automatic: bool) -> RoomMode | None:
+    if automatic and on is not None:
+        raise typer.BadParameter("--on, --off and --automatic exclude each other; give one of them")
+    return "automatic" if automatic else None if on is None else "on" if on else "off"
 
 
 async def _current(shop: CliServices, sale_id: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from config.settings import LimitSettings, Settings
 from gateway.fleet_usage import FleetUsage
 from gateway.problems import RateLimited
 from gateway.rate_limits import RateLimits, TokenBuckets
+from gateway.refused_orders import RefusedOrders
 from lua.keys import USAGE
 from ops.services import CliServices
 from tests.support.gateway import GatewayResponse, TestGateway, open_gateway
@@ -62,7 +63,7 @@ class Process:
 
     def __init__(self, redis: Redis, number: int, clock: FakeClock) -> None:
         self.limits = RateLimits(LimitSettings(orders_per_user_per_s=1, orders_per_user_burst=20), clock)
-        self.usage = FleetUsage(redis, self.limits, clock, bytes([number]))
+        self.usage = FleetUsage(redis, self.limits, RefusedOrders(), clock, bytes([number]))
         self.exchange = self.usage.exchange
 
     def take(self, user: str, orders: int) -> int:

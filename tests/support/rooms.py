@@ -88,7 +88,7 @@ async def open_room(shop: CliServices, sale_id: str, *, units: int = 100, **sett
     wanted = RoomSettings("on", now - timedelta(minutes=1), now + timedelta(hours=1), **values)
     await shop.rooms.put(sale_id, wanted, "test")
     clock = ShiftedClock()
-    room = TestRoom(shop, RoomKeeper(shop.db, shop.redis, clock), clock, keys, sale_id)
+    room = TestRoom(shop, RoomKeeper(shop.db, shop.redis, clock, shop.settings.rooms), clock, keys, sale_id)
     await room.step()
     return room
 

@@ -218,7 +218,7 @@ async def test_serving_keeps_order_skips_leavers_and_is_bounded_by_stock(shop: C
 async def test_two_keepers_serve_no_faster_and_never_back(shop: CliServices, sale_id: str) -> None:
     room, _ = await open_serving_room(shop, sale_id, 200, units=1_000, max_pace_per_s=20)
     room.move_to((await room.read()).opens_at)
-    other = RoomKeeper(shop.db, shop.redis, room.clock)
+    other = RoomKeeper(shop.db, shop.redis, room.clock, shop.settings.rooms)
     served = [0]
     for _ in range(4):
         room.clock.shift_ms += 1_000
@@ -249,7 +249,8 @@ async def test_room_of_open_sale_draws_nothing_and_serves_first_comers_first(sho
     keys = await make_sale(shop, sale_id, {SKU: (100, 100, None)})
     now = from_ms(shop.clock.now_ms())
     stored = await shop.rooms.put(sale_id, RoomSettings("on", now), "test")
-    room = TestRoom(shop, RoomKeeper(shop.db, shop.redis, clock := ShiftedClock()), clock, keys, sale_id)
+    clock = ShiftedClock()
+    room = TestRoom(shop, RoomKeeper(shop.db, shop.redis, clock, shop.settings.rooms), clock, keys, sale_id)
     room.move_to(stored.list_closes_at)
     await room.step_until("serving")
     await room.step()

@@ -86,7 +86,8 @@ async def test_room_of_running_sale_begins_at_once_and_earlier_orders_do_not_cou
     await _store_orders(shop, sale_id, 500, 500, now_ms - 200_000, 400)
     stored = await shop.rooms.put(sale_id, RoomSettings("on", from_ms(now_ms), served_per_unit=1), "test")
     assert (stored.state, stored.entries, stored.source) == ("serving", 0, "none: nobody is on the list")
-    room = TestRoom(shop, RoomKeeper(shop.db, shop.redis, clock := ShiftedClock()), clock, keys, sale_id)
+    clock = ShiftedClock()
+    room = TestRoom(shop, RoomKeeper(shop.db, shop.redis, clock, shop.settings.rooms), clock, keys, sale_id)
     await room.step()
     assert await room.numbers([f"user-{number}" for number in range(40)]) == list(range(1, 41))
     assert (await room.let_pass(10)).served == 5
