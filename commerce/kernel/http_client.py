@@ -10,29 +10,31 @@ import aiohttp
 
 from commerce.kernel.external import ExternalOutcomeUnknown, HttpResponse
 
-_MAX_RESPONSE_BYTES = 8 * 2**20
+MAX_RESPONSE_BYTES = 8 * 2**20
 
 
 class AiohttpTransport:
     """An `HttpTransport` over an aiohttp session with its timeout; redirects are not followed."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, max_response_bytes: int = MAX_RESPONSE_BYTES) -> None:
         self._session = session
+        self._max_response_bytes = max_response_bytes
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpResponse:
         """Send one request and read the response.
 
-        Raises `ExternalOutcomeUnknown` if no response comes in time or if it is longer than 8 MiB.
+        Raises `ExternalOutcomeUnknown` if no response comes in time or if it is too long.
         """
+        max_bytes = self._max_response_bytes
         try:
             async with self._session.request(
                 method, url, headers=headers, data=body, allow_redirects=False
             ) as response:
-                content = await response.content.read(_MAX_RESPONSE_BYTES + 1)
-                while not response.content.at_eof() and len(content) <= _MAX_RESPONSE_BYTES:
-                    content += await response.content.read(_MAX_RESPONSE_BYTES + 1 - len(content))
-                if len(content) > _MAX_RESPONSE_BYTES:
-                    raise ExternalOutcomeUnknown(f"the answer is longer than {_MAX_RESPONSE_BYTES} bytes")
+                content = await response.content.read(max_bytes + 1)
+                while not response.content.at_eof() and len(content) <= max_bytes:
+                    content += await response.content.read(max_bytes + 1 - len(content))
+                if len(content) > max_bytes:
+                    raise ExternalOutcomeUnknown(f"the answer is longer than {max_bytes} bytes")
                 return HttpResponse(
                     response.status, {name.lower(): value for name, value in response.headers.items()}, content
                 )
@@ -43,11 +45,13 @@ class AiohttpTransport:
 
 
 @asynccontextmanager
-async def open_transport(*, timeout_s: float, connections: int) -> AsyncIterator[AiohttpTransport]:
+async def open_transport(
+    *, timeout_s: float, connections: int, max_response_bytes: int = MAX_RESPONSE_BYTES
+) -> AsyncIterator[AiohttpTransport]:
     """Open a transport with its own session, so that one slow system cannot use up another's connections."""
     connector = aiohttp.TCPConnector(limit=connections)
     timeout = aiohttp.ClientTimeout(total=timeout_s, connect=timeout_s / 2)
     async with aiohttp.ClientSession(
         connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
     ) as session:
-        yield AiohttpTransport(session)
+        yield AiohttpTransport(session, max_response_bytes)

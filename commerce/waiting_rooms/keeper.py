@@ -22,7 +22,8 @@ from commerce.kernel.failpoints import failpoint
 from commerce.kernel.postgres import Database
 from commerce.sales.model import SaleState
 from commerce.waiting_rooms import store
-from commerce.waiting_rooms.draw import NO_DRAW, delay_rounds, digest_list, iterate_delay, rank_hashes
+from commerce.waiting_rooms.drand import DrandRelays
+from commerce.waiting_rooms.draw import NO_DRAW, delay_rounds, digest_list, drand_time, iterate_delay, rank_hashes
 from commerce.waiting_rooms.model import MAX_SOLD_OUT_SKUS, Room, Step
 from commerce.waiting_rooms.order_counts import OrderCounts
 from commerce.waiting_rooms.refusal_rates import RefusalRates, RushThresholds
@@ -47,13 +48,17 @@ _ACTOR = "room_keeper"
 class RoomKeeper:
     """Takes the next step of a room, as often as it is called."""
 
-    def __init__(self, db: Database, redis: Redis, clock: Clock, thresholds: RushThresholds) -> None:
+    def __init__(
+        self, db: Database, redis: Redis, clock: Clock, thresholds: RushThresholds, relays: DrandRelays | None = None
+    ) -> None:
         self._db = db
         self._redis = redis
         self._clock = clock
         self._rates = RefusalRates(redis, clock, thresholds)
         self._orders: dict[str, OrderCounts] = {}
+        self._relays = relays
         self._delays: dict[str, asyncio.Task[str]] = {}
+        self._fetches: dict[str, asyncio.Task[str]] = {}
         self._sold_out_since_ms: dict[str, int] = {}
         self._forgotten_ms: dict[str, int] = {}
 
@@ -89,8 +94,8 @@ class RoomKeeper:
                 await self._serve(room, keys, now, last_number)
 
     def close(self) -> None:
-        """Stop computing delays; another keeper begins them again."""
-        for task in self._delays.values():
+        """Stop computing delays and fetching randomness; another keeper begins again."""
+        for task in (*self._delays.values(), *self._fetches.values()):
             task.cancel()
 
     # Automatic rooms.
@@ -186,17 +191,43 @@ class RoomKeeper:
             del self._delays[room.sale_id]
             await self._set_randomness(room, f"delay:{rounds}", task.result())
 
+    async def _fetch(self, room: Room, now: datetime) -> None:
+        """Fetch a named round of drand beside the steps of other rooms, again and again until it is there."""
+        public_at = drand_time(room.named_source)
+        if self._relays is None or public_at is None or now < public_at:
+            return
+        task = self._fetches.get(room.sale_id)
+        if task is None:
+            self._fetches[room.sale_id] = asyncio.create_task(self._relays.fetch_randomness(room.named_source))
+            return
+        if not task.done():
+            return
+        del self._fetches[room.sale_id]
+        try:
+            randomness = task.result()
+        except NotReady as error:
+            _logger.warning("cannot fetch a round of drand", extra={"sale_id": room.sale_id, "reason": str(error)})
+            return
+        async with self._db.transaction() as connection:
+            if await store.set_randomness(connection, room.sale_id, room.named_source, randomness):
+                await store.log(connection, room.sale_id, now, _ACTOR, "room_draw", {"randomness": randomness})
+
     async def _set_randomness(self, room: Room, source: str, randomness: str) -> None:
         async with self._db.connection() as connection:
             await store.set_randomness(connection, room.sale_id, source, randomness)
 
     async def _draw(self, room: Room, now: datetime) -> None:
         """Draw the places once there is a randomness."""
+        if room.randomness is None and room.entries != 0 and not may_fall_back(room, now):
+            await self._fetch(room, now)
+            return
+        if (fetch := self._fetches.pop(room.sale_id, None)) is not None:
+            fetch.cancel()  # by staff or by the delay there is, or will be, another value
         if room.randomness is not None:
             await self._draw_places(room, now)
         elif room.entries == 0:
             await self._set_randomness(room, NO_DRAW, "none")
-        elif may_fall_back(room, now):
+        else:
             await self._use_delay(room)
 
     async def _draw_places(self, room: Room, now: datetime) -> None:
