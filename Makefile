@@ -7,10 +7,10 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--default-index https://pypi.org/simple --custom-compile-command "make lock" pyproject.toml
 ALL := --extra fulfilment --extra fleet --extra drand
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev test drill fuzz loadtest bench check lint types imports dockerfile lock clean
+.PHONY: help setup run dev test drill drill-room fuzz loadtest bench check lint types imports dockerfile lock clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s'|'
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s'|'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -39,6 +39,9 @@ test: dev ## run the tests on their own servers, one file per core at a time
 
 drill: dev ## run the slow drills: full load, kill -9 of each part
 	$(BIN)/python -m pytest -m drill --timeout 600 -rP tests/drills tests/promises tests/ops
+
+drill-room: dev ## run the drill of a waiting room with 200,000 customers
+	FLOODGATE_DRILL_CUSTOMERS=200000 $(BIN)/python -m pytest -m drill --timeout 1800 -rP tests/drills/test_waiting_room.py
 
 fuzz: dev ## generate 100,000 inputs for every body, webhook and file
 	FLOODGATE_TEST_EXAMPLES=6000 $(BIN)/python -m pytest -n auto tests/gateway/test_generated_bodies.py \

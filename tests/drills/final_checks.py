@@ -35,7 +35,7 @@ async def check_final_state(
     contradictions = record.find_contradictions(initial, limits)
     assert not contradictions, format_examples(contradictions)
     async with open_cli_services(stack.settings()) as shop:
-        await eventually(lambda: _is_idle(shop, record.sale_id), _IDLE_TIMEOUT_S)
+        await wait_until_idle(shop, record.sale_id)
         await _check_orders(shop, record)
         available = (await lua.cut(shop.redis, SaleKeys(record.sale_id))).stock
         assert (await shop.audit.count_waiting())["dead_letters"] == 0
@@ -47,6 +47,11 @@ async def check_final_state(
         sku: (units, available[sku], promised[sku], 0) for sku, units in initial.items()
     }
     return audit
+
+
+async def wait_until_idle(shop: CliServices, sale_id: str) -> None:
+    """Wait until all orders of a sale are stored and all stock is released."""
+    await eventually(lambda: _is_idle(shop, sale_id), _IDLE_TIMEOUT_S)
 
 
 async def _is_idle(shop: CliServices, sale_id: str) -> bool:

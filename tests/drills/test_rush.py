@@ -1,10 +1,11 @@
-"""P1 to P4 at full load without kills: few units for many customers, and orders of several SKUs."""
+"""P1 to P4 at full load without kills: few units, orders of several SKUs, impatient customers."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -12,14 +13,19 @@ import pytest
 from loadtest.bench.machine import CpuMeter
 from ops.services import open_cli_services
 from tests.drills.client_record import ClientRecord, IntendedOrder
-from tests.drills.final_checks import check_final_state
+from tests.drills.final_checks import check_final_state, run_audit, wait_until_idle
 from tests.drills.local_stack import LocalStack
 from tests.drills.retrying_client import RetriedRequest, run_requests
 from tests.support.gateway import token
+from tests.support.locust_runs import check_clean, run_locust
 from tests.support.sales import make_sale
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(240)]
 CONNECTIONS = 64
+_TWO_PER_SECOND = {
+    "FLOODGATE_LIMITS__ORDERS_PER_USER_PER_S": "2",
+    "FLOODGATE_LIMITS__ORDERS_PER_USER_BURST": "1",
+}
 _EXPECTED_RESULTS = {"202", "200", "sold_out", "over_limit", "too_many_requests", "overloaded"}
 
 
@@ -103,4 +109,29 @@ async def test_orders_of_three_skus_sell_out_only_some(stack: LocalStack, rng: R
     print(
         f"\nSeveral SKUs: {summary}; {audit.orders} orders of {sold.total()} units, {len(sold_out)} of {len(initial)} "
         f"SKUs sold out, difference {audit.differences}"
+    )
+
+
+@pytest.mark.parametrize("stack", [_TWO_PER_SECOND], indirect=True, ids=["two orders per second and user"])
+async def test_impatient_crowd_gets_every_unit_once_and_no_more(stack: LocalStack, tmp_path: Path) -> None:
+    """Locust's customers, of whom four in five press again at once, until 600 units are gone and beyond."""
+    units = 600
+    async with open_cli_services(stack.settings()) as shop:
+        await make_sale(shop, "impatient", {"phone": (units, 399_900, None)})
+        options = ("--sale", "impatient", "--sku", "phone", "--impatient-share", "0.8", "--think-s", "0.1", "-t", "8s")
+        result = await run_locust(
+            "impatient_crowd", f"http://127.0.0.1:{stack.port}", tmp_path, stack.env, *options, users=80
+        )
+        check_clean(result)
+        impatient = "POST /v1/orders by the impatient"
+        assert result.requests[f"{impatient} (too_many_requests)"] > result.requests[impatient] > 0
+        assert result.requests["POST /v1/orders"] > 0, "the patient got nothing"
+        assert f"units promised in all: {units} (phone {units})" in result.output
+        await wait_until_idle(shop, "impatient")
+        async with shop.db.connection() as connection:
+            stored = await connection.fetchval("SELECT count(*) FROM orders WHERE sale_id = 'impatient'")
+    audit = await run_audit(stack, "impatient")
+    assert (stored, audit.orders, audit.total.available) == (units, units, 0)
+    print(
+        f"\nImpatient crowd: {result.requests}; {audit.orders} orders of {units} units, difference {audit.differences}"
     )

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from functools import cmp_to_key
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -16,36 +15,12 @@ from typer.testing import CliRunner
 
 from commerce.waiting_rooms import draw
 from ops.cli import app
+from tests.support.second_draw import draw_by_rules
 
 SALE = "double-11"
 DRAND = f"drand:{draw.QUICKNET}:34021187"
 PUBLIC_AT = "2026-11-16T22:08:45+00:00"
 LOTTERY, NUMBERS = "the lottery of 16 November", "3 14 15 0"
-
-
-def _xor(data: bytes, value: int) -> bytes:
-    return bytes(byte ^ value for byte in data)
-
-
-def _second_implementation(sale_id: str, tickets: set[bytes], randomness: str) -> tuple[str, list[bytes]]:
-    """Draw by the published rules, written without the first: HMAC from RFC 2104, and pairwise comparison."""
-    digest = sha256(f"floodgate-list\0{sale_id}\0".encode() + b"".join(sorted(tickets))).digest()
-    secret = randomness.encode()
-    block = (sha256(secret).digest() if len(secret) > 64 else secret).ljust(64, b"\0")
-    inner, outer = sha256(_xor(block, 0x36)), sha256(_xor(block, 0x5C))
-
-    def score(ticket: bytes) -> bytes:
-        inside, outside = inner.copy(), outer.copy()
-        inside.update(digest + ticket)
-        outside.update(inside.digest())
-        return outside.digest()
-
-    scores = {ticket: score(ticket) for ticket in tickets}
-
-    def compare(ticket: bytes, other: bytes) -> int:
-        return -1 if (scores[ticket], ticket) < (scores[other], other) else 1
-
-    return digest.hex(), sorted(tickets, key=cmp_to_key(compare))
 
 
 def _tickets(seed: int, count: int) -> list[bytes]:
@@ -78,17 +53,17 @@ def _file(tickets: list[bytes], randomness: str = "cd" * 32, named: str = DRAND,
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 17, 1_000])
-def test_draw_of_random_list_agrees_with_second_implementation(count: int) -> None:
+def test_draw_of_random_list_agrees_withdraw_by_rules(count: int) -> None:
     for seed in range(5):
         tickets, randomness = _tickets(seed, count), "Ω" * seed + f"value {seed}"
-        digest, places = _second_implementation(SALE, set(tickets), randomness)
+        digest, places = draw_by_rules(SALE, set(tickets), randomness)
         assert draw.digest_list(SALE, sorted(tickets)).hex() == digest
         assert draw.rank_hashes(bytes.fromhex(digest), randomness, tickets) == places
 
 
 def test_draw_of_twenty_thousand_agrees_and_is_confirmed() -> None:
     tickets = [sha256(number.to_bytes(4, "big")).digest() for number in range(20_000)]
-    digest, places = _second_implementation(SALE, set(tickets), "cd" * 32)
+    digest, places = draw_by_rules(SALE, set(tickets), "cd" * 32)
     lines = _file(tickets)
     assert [bytes.fromhex(line) for line in lines[1:]] == places
     assert draw.check_draw(lines).list_digest == digest
