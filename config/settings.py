@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from config.auth import AuthSettings
 from config.base import PRIVATE_NETWORKS, CredentialSection, Port, Positive, Seconds, SettingsSection
+from config.screening import ScreeningSettings
 from config.server_urls import DatabaseUrl, RedisUrl
 from config.shipping import ShippingSettings
 from config.waiting_rooms import WaitingRoomSettings
@@ -262,6 +263,7 @@ class Settings(BaseSettings):
     payments: PaymentSettings = PaymentSettings()
     shipping: ShippingSettings = ShippingSettings()
     rooms: WaitingRoomSettings = WaitingRoomSettings()
+    screening: ScreeningSettings = ScreeningSettings()
     sandbox: SandboxSettings = SandboxSettings()
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()

@@ -33,6 +33,7 @@ from gateway.endpoints import (
     health,
     orders,
     payments,
+    screening,
     shipments,
     waiting_rooms,
     webhooks,
@@ -56,7 +57,15 @@ PUBLIC = [
     *waiting_rooms.OPERATIONS,
     *health.HEALTH,
 ]
-ADMIN = [*admin.OPERATIONS, *payments.ADMIN, *fulfilment.ADMIN, *delivery_routes.ADMIN, *health.HEALTH, *health.METRICS]
+ADMIN = [
+    *admin.OPERATIONS,
+    *screening.ADMIN,
+    *payments.ADMIN,
+    *fulfilment.ADMIN,
+    *delivery_routes.ADMIN,
+    *health.HEALTH,
+    *health.METRICS,
+]
 
 
 def build_application(services: GatewayServices, operations: Sequence[Operation]) -> web.Application:

@@ -15,8 +15,10 @@ from commerce.waiting_rooms.tickets import MAX_TICKET_CHARS
 from gateway import problems
 from gateway.client_addresses import Client
 from gateway.fast_path_responses import encode
+from gateway.proof_of_work import MAX_PROOF_CHARS
 from gateway.request_head import RequestHead
-from gateway.room_entrance import PlaceOrProblem
+from gateway.request_origin import origin_of_head
+from gateway.room_entrance import JoinRequest, PlaceOrProblem
 from gateway.services import GatewayServices
 
 _ROOM = re.compile(rb"/v1/sales/([a-z0-9][a-z0-9-]{0,63})/room")
@@ -34,7 +36,9 @@ def take_join(
     """Answer a join: call `send` once, now or later. Returns False if aiohttp is to answer the POST."""
     match, layout, values = _ROOM.fullmatch(target), head.layout, head.values
     ticket = (values[layout.room_ticket] or b"").decode("latin-1")
-    if match is None or len(ticket) > MAX_TICKET_CHARS or services.stopping.is_set():
+    proof = values[layout.proof_of_work]
+    is_too_long = len(ticket) > MAX_TICKET_CHARS or (proof is not None and len(proof) > MAX_PROOF_CHARS)
+    if match is None or is_too_long or services.stopping.is_set():
         return False
     answer = partial(_answer, services, request_id, send, perf_counter())
     try:
@@ -42,7 +46,13 @@ def take_join(
         identity = services.auth.identify_customer(values[layout.authorization])
         address = client.bucket or services.client_addresses.find_bucket(client, layout, values)
         services.admission.rate_limits.check(identity.subject, address, values[layout.device_id])
-        services.room_entrance.submit(match[1].decode(), identity, ticket or None, answer)
+        request = JoinRequest(
+            identity,
+            ticket or None,
+            None if proof is None else proof.decode("latin-1"),
+            origin_of_head(address, layout, values),
+        )
+        services.room_entrance.submit(match[1].decode(), request, answer)
     except ProblemError as refusal:
         answer(refusal)
     return True

@@ -14,12 +14,15 @@ BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 ORDER_OUTCOMES = (
     *("accepted", "replayed", "sold_out", "over_limit", "sale_not_open", "sale_paused", "sale_closed", "key_reused"),
-    *("not_your_turn", "turn_missed", "ticket_invalid"),
+    *("not_your_turn", "turn_missed", "ticket_invalid", "refused_by_screening"),
     *("bad_request", "invalid", "not_found", "unauthorized", "too_many_requests", "request_timeout", "body_too_large"),
     *("unsupported_media_type", "not_ready", "overloaded", "outcome_unknown"),
 )
 RATE_LIMITS = ("user", "address", "device")
 ROOM_JOIN_OUTCOMES = ("placed", "listed", "full", "not_ready", "left")
+SCREENING_ACTIONS_TAKEN = ("log", "proof_of_work", "wait", "refuse")
+SCREENING_DROPPED_KINDS = ("sightings", "customers")
+PROOF_RESULTS = ("issued", "solved", "invalid", "used_before", "full")
 PAYMENT_WEBHOOK_RESULTS = (
     *("captured", "refunded", "unchanged", "duplicate", "recorded", "refused", "not_stored"),
     *InvalidWebhook.CODES,
@@ -137,6 +140,33 @@ ROOM_STALLED = Gauge(
     ["sale"],
     multiprocess_mode="livemax",
 )
+SCREENING_ACTIONS = Counter(
+    "floodgate_screening_actions_total",
+    "Joins and orders of suspected customers by action: log, proof_of_work, wait, refuse",
+    ["action"],
+)
+SCREENING_SUSPECTS = Gauge(
+    "floodgate_screening_suspects",
+    "Customers of running sales whose score leads to an action, cleared ones included",
+    ["action"],
+    multiprocess_mode="livemax",
+)
+SCREENING_DROPPED = Counter(
+    "floodgate_screening_dropped_total",
+    "What a limit of screening left out: sightings, customers who are not acted on",
+    ["what"],
+)
+PROOFS = Counter(
+    "floodgate_proofs_of_work_total",
+    "Proofs of work at waiting rooms by result: issued, solved, invalid, used_before, full",
+    ["result"],
+)
+PROOFS_REMEMBERED = Gauge(
+    "floodgate_proofs_remembered",
+    "Nonces of solved proofs of work that Redis remembers, as of the last one",
+    ["sale"],
+    multiprocess_mode="livemostrecent",
+)
 
 
 def create_series(providers: Iterable[str], carrier_systems: Iterable[str]) -> None:
@@ -147,10 +177,15 @@ def create_series(providers: Iterable[str], carrier_systems: Iterable[str]) -> N
     for kind in RATE_LIMITS:
         RATE_LIMITED.labels(kind)
         USAGE_SHARED.labels(kind)
-    for outcome in ROOM_JOIN_OUTCOMES:
-        ROOM_JOINS.labels(outcome)
-    for outcome in ORDER_OUTCOMES:
-        ORDERS.labels(outcome)
+    for counter, words in (
+        (ROOM_JOINS, ROOM_JOIN_OUTCOMES),
+        (SCREENING_ACTIONS, SCREENING_ACTIONS_TAKEN),
+        (SCREENING_DROPPED, SCREENING_DROPPED_KINDS),
+        (PROOFS, PROOF_RESULTS),
+        (ORDERS, ORDER_OUTCOMES),
+    ):
+        for word in words:
+            counter.labels(word)
     for provider in providers:
         PAYMENT_WEBHOOK_LAG.labels(provider)
         for result in PAYMENT_WEBHOOK_RESULTS:

@@ -21,6 +21,7 @@ from gateway.order_placement import MAX_TRACEPARENT_CHARS, ORDERS_PATH, NeedsSlo
 from gateway.pending_order import Outcome, PendingOrder
 from gateway.problems import RateLimited, RawResponse
 from gateway.request_head import HeaderLayout, Match, Values
+from gateway.request_origin import origin_of_head
 from gateway.services import REQUEST_ID_PATTERN, GatewayServices
 from lua import ReserveOutcome
 
@@ -39,8 +40,8 @@ class OrderConnection(TrackedConnection):
     """A connection that answers orders; `FastPathConnection` finds them in what arrives."""
 
     __slots__ = (
-        "_match_previous_head", "_order_arguments", "_refused_at", "_request_id", "_reservation", "_room_ticket",
-        "_sale_id", "_services", "_started", "_state", "_task", "_template", "_unlearned_names",
+        "_match_previous_head", "_order_arguments", "_origin", "_refused_at", "_request_id", "_reservation",
+        "_room_ticket", "_sale_id", "_services", "_started", "_state", "_task", "_template", "_unlearned_names",
     )  # fmt: skip
 
     def __init__(self, connections: ConnectionRegistry, services: GatewayServices) -> None:
@@ -57,9 +58,7 @@ class OrderConnection(TrackedConnection):
         self._started = now = perf_counter()
         services = self._services
         pressure = services.admission.pressure(now)
-        if pressure > 0 and services.shedder.refuses(
-            pressure, values[layout.authorization], values[layout.key], values[layout.room_ticket]
-        ):
+        if pressure > 0 and services.shedder.refuses(pressure, values[layout.authorization], values[layout.key]):
             if services.refused_orders.sales:
                 services.refused_orders.count_body(body)
             self._shed(values[layout.request_id], now)
@@ -77,6 +76,8 @@ class OrderConnection(TrackedConnection):
             # be expensive to free by then. In the rare case that the order is needed, it is decoded again.
             self._order_arguments = body, user_id, key, trace
             self._room_ticket = values[layout.room_ticket]
+            if services.screening_signals.is_on:
+                self._origin = origin_of_head(address, layout, values)
             expected = services.expected_refusals
             sale = expected.find_sale(body) if expected.is_active else None
             if sale is not None:
@@ -100,7 +101,9 @@ class OrderConnection(TrackedConnection):
             self._refuse(refusal)
             return
         now = perf_counter()
-        self._services.metrics_buffer.count_refusal(refusal.code, ORDERS_PATH, refusal.status)
+        metrics_buffer = self._services.metrics_buffer
+        metrics_buffer.count_order(refusal.code)
+        metrics_buffer.count_request(ORDERS_PATH, "POST", refusal.status, now - self._started)
         if not self._transport.is_closing():
             self._transport.write(refusal.render(self._request_id, refusal.retry_after_s, now))
         is_again, self._refused_at = now - self._refused_at < _MAX_REST_S, now
@@ -130,8 +133,17 @@ class OrderConnection(TrackedConnection):
             self._answer(problems.raw_internal_error(self._request_id))
 
     def _check_turn(self, order: PlaceOrder) -> None:
-        """Place an order, unless it is neither a repeat nor the customer's turn in the sale's waiting room."""
+        """Place an order, unless it is no repeat and screening or the sale's waiting room refuses it."""
         services, (_, user_id, key, _) = self._services, self._order_arguments
+        if services.screening_signals.is_on:
+            services.screening_signals.note_order(order.sale_id, user_id, self._origin)
+            if services.screening_actions.is_refusing and (
+                refusal := services.screening_actions.check_order(order.sale_id, user_id)
+            ):
+                services.expected_refusals.refuse_unless_repeat(
+                    order.sale_id, user_id, key, self._on_turn_rechecked, refusal
+                )
+                return
         if services.room_status.guarded:
             try:
                 services.room_status.check_turn(order.sale_id, user_id, self._room_ticket)
@@ -157,8 +169,7 @@ class OrderConnection(TrackedConnection):
         """Refuse an order because of overload."""
         services = self._services
         prebuilt, rest_s = services.shedder.prebuilt(), services.resting.choose_rest_s()
-        services.metrics_buffer.shed_orders += 1
-        services.metrics_buffer.count_refusal(prebuilt.code, ORDERS_PATH, prebuilt.status)
+        services.metrics_buffer.count_shed(prebuilt.code, ORDERS_PATH, prebuilt.status)
         if not self._transport.is_closing():
             self._transport.write(prebuilt.render(self._choose_request_id(request_id), rest_s, now))
         self._rest(rest_s)

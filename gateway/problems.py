@@ -41,6 +41,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     number: int | None = None
     served: int | None = None
     limit: str | None = None
+    until: str | None = None
+    challenge: dict[str, Any] | None = None
 
 
 class BadRequest(ProblemError):

@@ -9,8 +9,9 @@ extracts its values in one match.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
+from zlib import crc32
 
 import httptools
 
@@ -23,6 +24,7 @@ _LAYOUT_NAMES = (
     *(b"content-length", b"host", b"content-type", b"connection"),
     *(b"authorization", b"idempotency-key", b"x-request-id", b"traceparent", b"if-none-match"),
     *(b"x-device-id", b"x-forwarded-for", b"forwarded", b"room-ticket"),
+    b"proof-of-work",
 )
 _MAX_LAYOUTS = 1_024
 _MAX_PATTERNS = 256
@@ -43,6 +45,8 @@ class HeaderLayout(NamedTuple):
 
     has_clear_framing: bool
     """the fast path may find the end of the request"""
+    form: int
+    """the names and their sequence as a number of 32 bits"""
     length: int
     host: int
     content_type: int
@@ -56,6 +60,7 @@ class HeaderLayout(NamedTuple):
     x_forwarded_for: int
     forwarded: int
     room_ticket: int
+    proof_of_work: int
 
 
 Values = Sequence[bytes | None]
@@ -90,13 +95,6 @@ class RequestHead(NamedTuple):
 Match = Callable[[bytes], "re.Match[bytes] | None"]
 
 
-class LearnedHead(NamedTuple):
-    """The pattern of a sequence of names, and their layout."""
-
-    match: Match
-    layout: HeaderLayout
-
-
 class HeadParser:
     """Parses heads; keeps the layouts and patterns of sequences of names, up to a limit.
 
@@ -104,8 +102,6 @@ class HeadParser:
     """
 
     def __init__(self) -> None:
-        self.latest: LearnedHead | None = None
-        """the head learned last, with which a new connection most likely begins: many use the same app"""
         self._layouts = _Layouts()
         self._patterns: dict[tuple[bytes, tuple[bytes, ...]], Match] = {}
 
@@ -149,7 +145,6 @@ class HeadParser:
             # The last group never matches: it is the None at the end of the values.
             pattern = re.compile(re.escape(line) + b"".join(lines) + rb"\r\n((?!))?").match
             self._patterns[line, names] = pattern
-        self.latest = LearnedHead(pattern, self._layouts[names])
         return pattern
 
 
@@ -177,5 +172,14 @@ def _compute_layout(names: tuple[bytes, ...]) -> HeaderLayout:
     lower = [name.lower() for name in names]
     return HeaderLayout(
         len(set(lower)) == len(lower) and not any(name in lower for name in _UNCOMMON_NAMES),
+        compute_form(names),
         *(lower.index(name) if name in lower else -1 for name in _LAYOUT_NAMES),
     )
+
+
+def compute_form(names: Iterable[bytes]) -> int:
+    """Return the number of a sequence of header names.
+
+    Programs send others than browsers, and in other sequences.
+    """
+    return crc32(b"\n".join(names))

@@ -3,55 +3,89 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import partial
+from typing import Any, NamedTuple
 
 from commerce.kernel.clock import Clock, from_ms, to_ms
-from commerce.kernel.errors import NotReady, ProblemError
+from commerce.kernel.errors import NotReady, Overloaded, ProblemError
+from commerce.kernel.outages import log_failure
 from commerce.waiting_rooms.errors import AccountTooNew, RoomEnded, RoomFull, RoomNotOpen
 from commerce.waiting_rooms.model import Room, RoomPlace
 from commerce.waiting_rooms.tickets import hash_of
 from gateway import metrics
 from gateway.auth import Identity
+from gateway.proof_of_work import ProofOfWork, SolvedProof
+from gateway.request_origin import RequestOrigin
 from gateway.room_joins import RoomJoins
 from gateway.room_status import RoomStatus, expected_wait_s
+from gateway.screening_actions import ScreeningActions
+from gateway.screening_signals import ScreeningSignals
 from lua import JoinOutcome, JoinResult
 
+_logger = logging.getLogger(__name__)
+_MAX_SPENDING = 1_000
 _TICKET_LIFETIME_S = timedelta(days=1) // timedelta(seconds=1)
 PlaceOrProblem = RoomPlace | ProblemError
+
+
+class JoinRequest(NamedTuple):
+    """A request to join, with the customer's last ticket and a proof of work if he sends them."""
+
+    identity: Identity
+    ticket: str | None
+    proof: str | None
+    origin: RequestOrigin
 
 
 class RoomEntrance:
     """Lets customers join and leave the rooms of this process's memory."""
 
-    def __init__(self, status: RoomStatus, joins: RoomJoins, clock: Clock) -> None:
+    def __init__(
+        self,
+        status: RoomStatus,
+        joins: RoomJoins,
+        signals: ScreeningSignals,
+        actions: ScreeningActions,
+        proofs: ProofOfWork,
+        clock: Clock,
+    ) -> None:
         self._status = status
         self._joins = joins
+        self._signals = signals
+        self._actions = actions
+        self._proofs = proofs
         self._clock = clock
+        self._spending: set[asyncio.Task[None]] = set()
 
-    async def join(self, sale_id: str, identity: Identity, ticket: str | None) -> RoomPlace:
-        """Join the room of a sale, with the customer's last ticket if he has one. Raises the refusal."""
+    async def join(self, sale_id: str, request: JoinRequest) -> RoomPlace:
+        """Join the room of a sale. Raises the refusal."""
         future: asyncio.Future[PlaceOrProblem] = asyncio.get_running_loop().create_future()
 
         def set_result(outcome: PlaceOrProblem) -> None:
             if not future.done():  # done: the caller was cancelled
                 future.set_result(outcome)
 
-        self.submit(sale_id, identity, ticket, set_result)
+        self.submit(sale_id, request, set_result)
         outcome = await future
         if isinstance(outcome, ProblemError):
             raise outcome
         return outcome
 
-    def submit(
-        self, sale_id: str, identity: Identity, ticket: str | None, resolve: Callable[[PlaceOrProblem], None]
-    ) -> None:
+    def submit(self, sale_id: str, request: JoinRequest, resolve: Callable[[PlaceOrProblem], None]) -> None:
         """Join as `join` does, and call `resolve` once with the outcome. Raises a refusal that memory decides."""
+        identity = request.identity
         room, user_id, now_ms = self._status.find(sale_id), identity.subject, self._clock.now_ms()
         _check_may_join(room, identity, now_ms)
         tickets = self._status.tickets
-        shown = tickets.verify(sale_id, user_id, ticket, now_ms / 1000) if ticket else None
+        shown = tickets.verify(sale_id, user_id, request.ticket, now_ms / 1000) if request.ticket else None
+        solution: SolvedProof | None = None
+        if self._signals.is_on:
+            self._signals.note_join(sale_id, user_id, request.origin, to_ms(room.join_opens_at))
+            if self._actions.check_join(sale_id, user_id, to_ms(room.opens_at), bool(shown)):
+                solution = self._proofs.verify(sale_id, user_id, request.proof)
         ticket_hash, nonce = hash_of(room.salt, sale_id, user_id)
 
         def build_place(result: JoinResult | ProblemError) -> None:
@@ -59,7 +93,33 @@ class RoomEntrance:
                 result if isinstance(result, ProblemError) else self._place(room, user_id, ticket_hash, nonce, result)
             )
 
-        self._joins.submit(room, ticket_hash, shown or 0, build_place)
+        join = partial(self._joins.submit, room, ticket_hash, shown or 0, build_place)
+        if solution is None:
+            join()
+        else:
+            self._join_with_proof(self._proofs.spend(sale_id, user_id, solution), join, resolve)
+
+    def _join_with_proof(
+        self, spending: Coroutine[Any, Any, None], join: Callable[[], None], resolve: Callable[[ProblemError], None]
+    ) -> None:
+        """Join once the solution has counted. Raises `Overloaded` if too many solutions wait for Redis."""
+
+        async def spend_and_join() -> None:
+            try:
+                await spending
+                join()
+            except ProblemError as refusal:
+                resolve(refusal)
+            except Exception as error:  # noqa: BLE001  # log_failure tells outages from bugs
+                log_failure(_logger, "cannot take a proof of work", error)
+                resolve(NotReady("cannot join at the moment; repeat the request"))
+
+        if len(self._spending) >= _MAX_SPENDING:
+            spending.close()
+            raise Overloaded("too many people are joining at this moment; repeat the request")
+        task = asyncio.create_task(spend_and_join())
+        self._spending.add(task)
+        task.add_done_callback(self._spending.discard)
 
     async def leave(self, sale_id: str, user_id: str) -> None:
         """Leave the room of a sale. Raises `NoRoom`, or `NotReady` if Redis does not answer."""

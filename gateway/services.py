@@ -40,6 +40,7 @@ from commerce.rates.service import Rates
 from commerce.sales.server_adoption import ServerAdoption
 from commerce.sales.service import Sales
 from commerce.sales.stock_changes import StockChanges
+from commerce.screening.service import Screening
 from commerce.shipping.carrier_port import CarrierRegistry, TrackingEvent
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
@@ -70,8 +71,8 @@ from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_intake import OrderIntake
 from gateway.order_placement import ORDERS_PATH, OrderPlacement
 from gateway.order_reads import OrderReads
-from gateway.order_turns import OrderTurns
 from gateway.page_cache import PageCache
+from gateway.proof_of_work import ProofOfWork
 from gateway.public_pages import PublicPages
 from gateway.read_responses import ReadResponder
 from gateway.refused_orders import RefusedOrders
@@ -81,6 +82,8 @@ from gateway.room_entrance import RoomEntrance
 from gateway.room_joins import RoomJoins
 from gateway.room_status import RoomStatus
 from gateway.sale_snapshots import SaleSnapshots
+from gateway.screening_actions import ScreeningActions
+from gateway.screening_signals import ScreeningSignals
 
 
 class RequestIdGenerator:
@@ -108,7 +111,6 @@ class GatewayServices:
     admission: Admission
     shedder: LoadShedder
     known_keys: KnownKeys
-    order_turns: OrderTurns
     resting: RestingConnections
     expected_refusals: ExpectedRefusals
     snapshots: SaleSnapshots
@@ -128,6 +130,9 @@ class GatewayServices:
     room_status: RoomStatus
     refused_orders: RefusedOrders
     room_entrance: RoomEntrance
+    screening: Screening
+    screening_signals: ScreeningSignals
+    screening_actions: ScreeningActions
     stock: StockChanges
     orders: Orders
     staff_requests: StaffRequests
@@ -173,6 +178,8 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
         for loop in (
             snapshots.refresh_forever(),
             services.room_status.refresh_forever(),
+            services.screening_actions.refresh_forever(),
+            services.screening_signals.export_forever(),
             services.watcher.poll_forever(),
             adopt_sales_forever(services.adoption, snapshots, services.intake),
             report_entries_forever(services.adoption, services.intake, clock),
@@ -187,6 +194,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             stack.push_async_callback(cancel_and_wait, asyncio.create_task(loop))
         yield services
         await services.intake.drain()
+        await services.screening_signals.export_rest()
 
 
 async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayServices:
@@ -194,23 +202,20 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     redis, db = await stack.enter_async_context(connect_databases(settings, "gateway"))
     ids, metrics_buffer, response_heads = IdGenerator(clock), MetricsBuffer(), ResponseHeads()
     sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
-    known_keys, snapshots = KnownKeys(settings.metrics_dir), SaleSnapshots(sales, clock)
+    known_keys, snapshots, refused_orders = KnownKeys(), SaleSnapshots(sales, clock), RefusedOrders()
     await snapshots.refresh()
     auth, catalog, stopping = Authenticator(settings.auth, clock), Catalog(db, clock), asyncio.Event()
     public_pages = PublicPages(snapshots, sales, catalog, clock)
-    refused_orders = RefusedOrders()
     rooms, room_status = await _open_rooms(settings, WaitingRooms(db, sales, clock), refused_orders, clock)
     fast_reads = _build_fast_reads(
         limits, clock, auth, snapshots, public_pages, orders, room_status, response_heads, metrics_buffer, stopping
     )
     stack.push_async_callback(fast_reads.close)
     link = await _open_reserve_link(stack, settings)
+    screening, signals, actions = await _open_screening(settings, db, clock)
     providers, carriers = await _open_external_systems(stack, settings, clock)
-    metrics.create_series(providers, carriers.webhook_readers)
     intake = OrderIntake(redis, link, settings, clock, admission, metrics_buffer, snapshots.ids_with_live_keys)
-    rates, shipping = Rates(db, clock), Shipping(db, clock, settings.shipping)
-    assignment = CarrierAssignment(rates, carriers, settings.shipping)
-    fulfilment = Fulfilment(db, clock, ids, assignment, carriers, settings.shipping)
+    rates, shipping, fulfilment = _build_fulfilment(settings, db, clock, ids, carriers)
     return GatewayServices(
         settings=settings,
         clock=clock,
@@ -219,9 +224,8 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         redis=redis,
         auth=auth,
         admission=admission,
-        shedder=LoadShedder(admission, auth, known_keys, room_status, response_heads),
+        shedder=LoadShedder(admission, auth, known_keys, response_heads),
         known_keys=known_keys,
-        order_turns=OrderTurns(admission),
         resting=RestingConnections(),
         expected_refusals=ExpectedRefusals(link, snapshots, clock, response_heads),
         snapshots=snapshots,
@@ -240,7 +244,10 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         rooms=rooms,
         room_status=room_status,
         refused_orders=refused_orders,
-        room_entrance=RoomEntrance(room_status, RoomJoins(link, settings), clock),
+        room_entrance=_build_entrance(settings, room_status, link, signals, actions, clock),
+        screening=screening,
+        screening_signals=signals,
+        screening_actions=actions,
         stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(jobs)),
         orders=orders,
         staff_requests=StaffRequests(db, clock),
@@ -313,6 +320,7 @@ async def _open_external_systems(
     carriers = await stack.enter_async_context(
         open_carriers(settings.shipping, clock, timeout_s=timeout_s, connections=1)
     )
+    metrics.create_series(providers, carriers.webhook_readers)
     return providers, carriers
 
 
@@ -325,6 +333,40 @@ async def _open_rooms(
     status = RoomStatus(rooms, clock, tickets, refused_orders, settings.limits.concurrent_draw_downloads)
     await status.refresh()
     return rooms, status
+
+
+async def _open_screening(
+    settings: Settings, db: Database, clock: Clock
+) -> tuple[Screening, ScreeningSignals, ScreeningActions]:
+    """Read the suspected customers before one of them could join or order."""
+    screening = Screening(db, clock)
+    signals = ScreeningSignals(screening, settings.screening, clock)
+    actions = ScreeningActions(screening, signals, settings.screening, clock)
+    if signals.is_on:
+        await actions.refresh()
+    return screening, signals, actions
+
+
+def _build_fulfilment(
+    settings: Settings, db: Database, clock: Clock, ids: IdGenerator, carriers: CarrierRegistry
+) -> tuple[Rates, Shipping, Fulfilment]:
+    """Build the services that send shipments."""
+    rates, shipping = Rates(db, clock), Shipping(db, clock, settings.shipping)
+    assignment = CarrierAssignment(rates, carriers, settings.shipping)
+    return rates, shipping, Fulfilment(db, clock, ids, assignment, carriers, settings.shipping)
+
+
+def _build_entrance(
+    settings: Settings,
+    room_status: RoomStatus,
+    link: RedisMultiplexer,
+    signals: ScreeningSignals,
+    actions: ScreeningActions,
+    clock: Clock,
+) -> RoomEntrance:
+    """Build the entrance of waiting rooms."""
+    proofs = ProofOfWork(room_ticket_key(settings.auth), link, settings.screening, clock)
+    return RoomEntrance(room_status, RoomJoins(link, settings), signals, actions, proofs, clock)
 
 
 def _order_limits(settings: Settings) -> OrderLimits:

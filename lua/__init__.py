@@ -4,6 +4,7 @@ No other package knows the name of a key or of a script.
 """
 
 from lua.keys import SaleKeys, buyer_field, idempotency_field
+from lua.proof import SpendOutcome, SpendResult, spend_proof
 from lua.room import (
     JoinOutcome,
     JoinResult,
@@ -125,6 +126,8 @@ __all__ = [
     "RoomStage",
     "SaleKeys",
     "SaleTerms",
+    "SpendOutcome",
+    "SpendResult",
     "StreamMissing",
     "UsageReport",
     "acknowledge",
@@ -179,6 +182,7 @@ __all__ = [
     "reserve",
     "restore_key_records",
     "share_usage",
+    "spend_proof",
     "stage_room",
     "unload",
     "wait_for_replicas",

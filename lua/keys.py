@@ -12,7 +12,9 @@ USAGE = b"{sale:}:usage"
 class SaleKeys:
     """The keys of one sale, as bytes."""
 
-    __slots__ = ("_tag", "accepted", "buyers", "fence", "meta", "orders", "room", "room_left", "room_meta", "stock")
+    __slots__ = (
+        "_tag", "accepted", "buyers", "fence", "meta", "orders", "proofs", "room", "room_left", "room_meta", "stock",
+    )  # fmt: skip
 
     def __init__(self, sale_id: str) -> None:
         self._tag = f"{{sale:{sale_id}}}:"
@@ -34,6 +36,8 @@ class SaleKeys:
         """hash: the stage of the waiting room, the length of its closed list, the last number given"""
         self.room_left = self._key("room-left")
         """sorted set: numbers whose holders have left the waiting room"""
+        self.proofs = self._key("proofs")
+        """sorted set: nonces of solved proofs of work, by the time in ms at which their challenges expire"""
 
     def _key(self, name: str) -> bytes:
         return (self._tag + name).encode()

@@ -26,6 +26,7 @@ from commerce.payments.service import Payments
 from commerce.rates.service import Rates
 from commerce.sales.service import Sales
 from commerce.sales.stock_changes import StockChanges
+from commerce.screening.service import Screening
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
 from commerce.waiting_rooms.service import WaitingRooms
@@ -44,6 +45,7 @@ class CliServices:
     catalog: Catalog
     sales: Sales
     rooms: WaitingRooms
+    screening: Screening
     stock: StockChanges
     orders: Orders
     dead_letters: DeadLetters
@@ -75,6 +77,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
             catalog=Catalog(db, clock),
             sales=sales,
             rooms=WaitingRooms(db, sales, clock),
+            screening=Screening(db, clock),
             stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(settings.jobs)),
             orders=Orders(db, redis, clock),
             dead_letters=DeadLetters(db, redis, clock, persist),

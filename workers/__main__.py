@@ -19,6 +19,7 @@ NAMES = (
     "fulfilment_worker",
     "sale_sync",
     "room_keeper",
+    "screening_worker",
     "observer",
     "auditor",
 )

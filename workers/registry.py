@@ -11,6 +11,7 @@ from workers.release_worker import release_worker
 from workers.room_keeper import room_keeper
 from workers.runtime import Worker
 from workers.sale_sync import sale_sync
+from workers.screening_worker import screening_worker
 
 WORKERS: dict[str, Worker] = {
     "order_writer": order_writer,
@@ -19,6 +20,7 @@ WORKERS: dict[str, Worker] = {
     "fulfilment_worker": fulfilment_worker,
     "sale_sync": sale_sync,
     "room_keeper": room_keeper,
+    "screening_worker": screening_worker,
     "observer": observer,
     "auditor": auditor,
 }

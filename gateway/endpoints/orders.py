@@ -18,6 +18,7 @@ from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.order_placement import MAX_TRACEPARENT_CHARS, ORDERS_PATH
 from gateway.order_reads import encode_order
 from gateway.rate_limits import DEVICE_HEADER, DEVICE_ID_INVALID, DeviceId
+from gateway.request_origin import origin_of_request
 from gateway.server_sent_events import EventBatch, last_event_id_parameter, stream_events
 from gateway.services import ORDER_ID
 
@@ -51,16 +52,21 @@ async def place_order(call: Call) -> web.Response:
     repeat of an accepted order returns 200 with the first answer. Lines of one SKU are added together. All lines are
     reserved or none.
     """
-    services, key = call.services, call.parameters[KEY.name]
+    services, key, sale_id, user_id = call.services, call.parameters[KEY.name], call.body.sale_id, call.identity.subject
+    if services.screening_signals.is_on:
+        origin = origin_of_request(call.request, services.client_addresses)
+        services.screening_signals.note_order(sale_id, user_id, origin)
     try:
-        services.room_status.check_turn(call.body.sale_id, call.identity.subject, call.parameters[ROOM_TICKET.name])
+        if (refusal := services.screening_actions.check_order(sale_id, user_id)) is not None:
+            raise refusal
+        services.room_status.check_turn(sale_id, user_id, call.parameters[ROOM_TICKET.name])
     except ProblemError:
-        if not await services.placement.is_repeat(call.body.sale_id, call.identity.subject, key):
+        if not await services.placement.is_repeat(sale_id, user_id, key):
             raise
     traceparent = call.request.headers.get("traceparent", "")[:MAX_TRACEPARENT_CHARS]
     if not traceparent.isascii():
         traceparent = ""  # not a trace context; bytes that are not UTF-8 could not be stored
-    placed, status = await services.placement.place(call.body, call.identity.subject, key, traceparent)
+    placed, status = await services.placement.place(call.body, user_id, key, traceparent)
     services.metrics_buffer.count_order("accepted" if status == 202 else "replayed")
     call.request[ORDER_ID] = str(placed.order_id)
     return json_response(placed, status, {"Location": f"{ORDERS_PATH}/{placed.order_id}"})

@@ -10,7 +10,8 @@ import msgspec
 from commerce.catalog.model import Sku
 from commerce.sales.model import SaleId
 from commerce.waiting_rooms.tickets import MAX_TICKET_CHARS
-from gateway.operations import ROOM_TICKET_HEADER, Call, Parameter
+from gateway.operations import Call, Parameter
+from gateway.proof_of_work import MAX_PROOF_CHARS
 
 LIMIT = Parameter(
     name="limit",
@@ -19,10 +20,16 @@ LIMIT = Parameter(
     description="maximum number of items per page",
 )
 ROOM_TICKET = Parameter(
-    name=ROOM_TICKET_HEADER,
+    name="Room-Ticket",
     location="header",
     type=Annotated[str, msgspec.Meta(max_length=MAX_TICKET_CHARS)],
     description="the customer's ticket of the sale's waiting room, if it has one",
+)
+PROOF_OF_WORK = Parameter(
+    name="Proof-Of-Work",
+    location="header",
+    type=Annotated[str, msgspec.Meta(max_length=MAX_PROOF_CHARS)],
+    description="the solution of the challenge of a `proof_required`, in the form of ALTCHA: base64 of JSON",
 )
 SKU = Parameter(name="sku", location="path", type=Sku, description="the product's SKU")
 SALE = Parameter(name="sale_id", location="path", type=SaleId, description="the sale's id")

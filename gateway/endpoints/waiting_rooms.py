@@ -12,8 +12,10 @@ from commerce.kernel.postgres import POSTGRES_UNAVAILABLE_OR_BUSY
 from commerce.waiting_rooms.errors import InvalidRoomState
 from commerce.waiting_rooms.model import PublicRoom, RoomPlace
 from gateway.cached_content import content_response
-from gateway.endpoints.parameters import IF_NONE_MATCH, ROOM_TICKET, SALE
+from gateway.endpoints.parameters import IF_NONE_MATCH, PROOF_OF_WORK, ROOM_TICKET, SALE
 from gateway.operations import Call, Operation, json_response
+from gateway.request_origin import origin_of_request
+from gateway.room_entrance import JoinRequest
 
 _TICKET_LIFETIME = timedelta(days=1)
 _DRAW_MAX_AGE_S = 5
@@ -35,10 +37,13 @@ async def join_room(call: Call) -> web.Response:
     """Join the waiting room of a sale: any device and any repeat gets the same place.
 
     Who joins before the list closes gets a number in the draw; join again then to learn it. Who joins later stands at
-    the end. Send your last ticket along, if you have one: it proves your place.
+    the end. Send your last ticket along, if you have one: it proves your place. A `proof_required` has a `challenge`:
+    solve it and join again.
     """
-    entrance, ticket = call.services.room_entrance, call.parameters[ROOM_TICKET.name]
-    place = await entrance.join(call.parameters["sale_id"], call.identity, ticket)
+    services, parameters = call.services, call.parameters
+    origin = origin_of_request(call.request, services.client_addresses)
+    request = JoinRequest(call.identity, parameters[ROOM_TICKET.name], parameters[PROOF_OF_WORK.name], origin)
+    place = await services.room_entrance.join(parameters["sale_id"], request)
     return json_response(place, headers={"Cache-Control": "no-store"})
 
 
@@ -103,7 +108,7 @@ OPERATIONS = [
         access="customer",
         answers={200: ("the customer's place", RoomPlace)},
         problems=(401, 403, 404, 410, 429, 503),
-        parameters=(SALE, ROOM_TICKET),
+        parameters=(SALE, ROOM_TICKET, PROOF_OF_WORK),
         admit=True,
     ),
     _operation(

@@ -49,7 +49,7 @@ _WORKERS = (
     ("writer", ("order_writer",)),
     ("payments", ("payment_worker",)),
     ("fulfilment", ("fulfilment_worker",)),
-    ("maintenance", ("release_worker", "sale_sync", "room_keeper", "observer", "auditor")),
+    ("maintenance", ("release_worker", "sale_sync", "room_keeper", "screening_worker", "observer", "auditor")),
 )
 """worker processes: name, workers"""
 _MIGRATION_TIMEOUT_S = 600
@@ -190,8 +190,7 @@ async def _start(supervisor: Supervisor, settings: Settings, with_demo: bool) ->
         await supervisor.start([build_sandbox_spec(settings)])
     processes = settings.http.processes or os.cpu_count() or 1
     specs = [_python_spec(settings, name, ["workers", *names, "--instance", name], env) for name, names in _WORKERS]
-    gateway_env = {**env, "PYTHONHASHSEED": str(secrets.randbits(32))}  # the same for all: they share known keys
-    specs += [_gateway_spec(settings, number, gateway_env) for number in range(1, processes + 1)]
+    specs += [_gateway_spec(settings, number, env) for number in range(1, processes + 1)]
     await supervisor.start(specs)
 
 

@@ -17,6 +17,7 @@ from lua import (
     ReacquireOutcome,
     ReleaseOutcome,
     ReserveOutcome,
+    SpendOutcome,
 )
 from lua.keys import CHANGE_DEDUP_DAYS
 from lua.script import Script, assemble_script
@@ -30,6 +31,7 @@ ENUMS: dict[str, type[IntEnum]] = {
     "load": LoadOutcome,
     "adopt": AdoptOutcome,
     "join_room": JoinOutcome,
+    "spend_proof": SpendOutcome,
 }
 
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "room set --join-opens-at": ["room", "set", "a", "--join-opens-at"],
     "room set --list-closes-at": ["room", "set", "a", "--list-closes-at"],
     "draw announce --at": ["draw", "announce", "a", "--at"],
+    "screening clear --until": ["screening", "clear", "a", "user", "--reason", "a", "--until"],
     "reconcile --date": ["reconcile", "{file}", "--provider", "alipay", "--date"],
     "route plan --date": ["route", "plan", "--date"],
     "route show --date": ["route", "show", "--date"],

@@ -53,6 +53,7 @@ class Processes:
             "FLOODGATE_WRITER": settings.writer.model_dump_json(),
             "FLOODGATE_JOBS": settings.jobs.model_dump_json(),
             "FLOODGATE_SHIPPING": settings.shipping.model_dump_json(),
+            "FLOODGATE_SCREENING": settings.screening.model_dump_json(),
             **({"FLOODGATE_METRICS_DIR": str(settings.metrics_dir)} if settings.metrics_dir else {}),
         }
 

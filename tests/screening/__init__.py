@@ -1,0 +1,1 @@
+"""Screening: signals, scores, actions and clearings."""

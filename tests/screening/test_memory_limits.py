@@ -1,0 +1,137 @@
+"""Limits of screening: a gateway's memory, waiting rows, customers who are acted on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from commerce.kernel.clock import from_ms
+from commerce.kernel.errors import NotReady
+from commerce.screening.errors import RefusedByScreening
+from commerce.screening.model import Score, ScoreReason
+from commerce.screening.store import set_scores
+from config.screening import ScreeningSettings
+from gateway.screening_actions import ScreeningActions
+from ops.services import CliServices
+from tests.support.sales import make_sale
+from tests.support.screening import JOIN_OPENED_MS, ScreenedShop, colleagues, make_screened_shop
+
+
+def _dropped(kind: str) -> float:
+    return REGISTRY.get_sample_value("floodgate_screening_dropped_total", {"what": kind}) or 0
+
+
+async def _open(shop: CliServices, sale_id: str, **values: Any) -> ScreenedShop:
+    await make_sale(shop, sale_id, {"A1": (10, 100, None)})
+    screened = make_screened_shop(shop, **values)
+    await screened.follow_sales()
+    return screened
+
+
+def _note(screened: ScreenedShop, sale_id: str, count: int) -> None:
+    for user_id, origin in colleagues(count):
+        screened.signals.note_join(sale_id, user_id, origin, JOIN_OPENED_MS)
+
+
+async def test_customers_beyond_the_buffer_are_counted_and_not_kept(shop: CliServices, sale_id: str) -> None:
+    screened = await _open(shop, sale_id, buffered_customers=50, sightings_per_s=20)
+    before = _dropped("sightings")
+    _note(screened, sale_id, 60)
+    _note(screened, "a-sale-that-is-not-screened", 60)
+    assert len(screened.signals._activities) == 50
+    assert [await screened.signals.export() for _ in range(4)] == [20, 20, 10, 0]
+    assert _dropped("sightings") == before + 10
+    await screened.score()
+    assert (await screened.screening.get(sale_id, "colleague-0049")).user.joins == 1
+
+
+async def test_sightings_wait_in_memory_while_they_cannot_be_stored(
+    shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screened = await _open(shop, sale_id, buffered_customers=50)
+    before = _dropped("sightings")
+    _note(screened, sale_id, 40)
+
+    async def fail(*_: object) -> bool:
+        _note(screened, sale_id, 41)  # 40 of them are known; the buffer seems empty meanwhile
+        raise NotReady("Postgres does not answer")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(screened.screening, "record", fail)
+        with pytest.raises(NotReady):
+            await screened.signals.export()
+    assert len(screened.signals._activities) == 41
+    assert await screened.signals.export() == 41
+    await screened.score()
+    assert {(await screened.screening.get(sale_id, f"colleague-{number:04}")).user.joins for number in range(40)} == {2}
+    assert _dropped("sightings") == before
+
+
+async def test_rows_that_wait_for_the_worker_are_limited(shop: CliServices, sale_id: str) -> None:
+    screened = await _open(shop, sale_id, waiting_sightings=30, sightings_per_s=30)
+    _note(screened, sale_id, 40)
+    assert [await screened.signals.export() for _ in range(3)] == [30, 0, 0]
+    assert len(screened.signals._activities) == 10, "kept until the worker has made place"
+    await screened.score()
+    assert await screened.signals.export() == 10
+
+
+async def test_number_of_customers_acted_on_is_limited(shop: CliServices, sale_id: str) -> None:
+    screened = await _open(shop, sale_id)
+    await screened.note_joins(sale_id, colleagues(30))
+    await screened.score()
+    settings = ScreeningSettings(enabled=True, refuse_min_score=80, acted_on_customers=20)
+    actions = ScreeningActions(screened.screening, screened.signals, settings, shop.clock)
+    before = _dropped("customers")
+
+    async def set_all(score: int) -> None:
+        scores = {
+            user_id: Score(score, (ScoreReason("device", score, 9),) if score else ()) for user_id, _ in colleagues(30)
+        }
+        async with shop.db.transaction() as connection:
+            await set_scores(connection, sale_id, scores, from_ms(shop.clock.now_ms()))
+        await actions.refresh()
+
+    await set_all(100)
+    refused = [user_id for user_id, _ in colleagues(30) if actions.check_order(sale_id, user_id)]
+    assert len(refused) == 20
+    assert _dropped("customers") == before + 10
+    assert actions.is_refusing
+    with pytest.raises(RefusedByScreening):
+        actions.check_join(sale_id, refused[0], 0, has_number=True)
+    await set_all(0)
+    assert not actions.is_refusing
+    assert not any(actions.check_order(sale_id, user_id) for user_id, _ in colleagues(30))
+    await shop.sales.close(sale_id, "test")
+    await actions.refresh()
+    assert not actions._sales
+
+
+async def test_changes_are_read_in_pages_and_only_once(
+    shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.screening_actions._PAGE_SIZE", 7)
+    screened = await _open(shop, sale_id, accounts_per_device=1, accounts_per_address=1)
+    await screened.note_joins(sale_id, colleagues(20))
+    await screened.score()
+    settings = ScreeningSettings(enabled=True, log_min_score=25)
+    actions = ScreeningActions(screened.screening, screened.signals, settings, shop.clock)
+    await actions.refresh()
+    assert len(actions._sales[sale_id].customers) == 20
+    pages = 0
+    list_suspects = screened.screening.list_suspects
+
+    async def count_pages(*arguments: Any) -> Any:
+        nonlocal pages
+        pages += 1
+        return await list_suspects(*arguments)
+
+    monkeypatch.setattr(screened.screening, "list_suspects", count_pages)
+    await actions.refresh()
+    assert pages == 0
+    await screened.note_joins(sale_id, colleagues(21))
+    await screened.score()
+    await actions.refresh()
+    assert (pages, len(actions._sales[sale_id].customers)) == (1, 21)

@@ -1,0 +1,62 @@
+"""Scores the customers of running sales, and deletes what is old. Several may run."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from commerce.kernel.failures import Failures
+from commerce.screening.model import SignalLimits
+from commerce.screening.screener import Screener
+from config.screening import ScreeningSettings
+from workers.loop import run_steps
+from workers.runtime import WorkerServices
+
+_logger = logging.getLogger(__name__)
+_POLL_INTERVAL_S = 0.5
+_DELETION_INTERVAL_S = 60.0
+
+
+async def screening_worker(services: WorkerServices) -> None:
+    """Take one step of each kind at a time. What is old is deleted also while screening is not enabled."""
+    settings, clock = services.settings.screening, services.clock
+    limits, retention = make_signal_limits(settings), timedelta(days=settings.retention_days)
+    screener = Screener(services.db, services.redis, clock, limits, settings.rows_per_step, retention)
+    deletion_due_at = 0.0
+
+    async def fold_orders() -> int:
+        return await screener.fold_orders([sale.sale_id for sale in await services.sales.list_opened()])
+
+    async def delete_old() -> int:
+        nonlocal deletion_due_at
+        if clock.monotonic() < deletion_due_at:
+            return 0
+        count = await screener.delete_old()
+        if not count:
+            deletion_due_at = clock.monotonic() + _DELETION_INTERVAL_S
+        return count
+
+    steps = {"deletion": delete_old}
+    if settings.enabled:
+        steps |= {
+            "sales": screener.add_sales,
+            "sightings": screener.fold_sightings,
+            "orders": fold_orders,
+            "scores": screener.rescore,
+        }
+
+    async def step() -> int:
+        failures = Failures("screen", _logger)
+        done = 0
+        for jobs, take_step in steps.items():
+            with failures.catch(jobs=jobs):
+                done += await take_step()
+        failures.raise_any()
+        return done
+
+    await run_steps("screening_worker", step, services.stop, _POLL_INTERVAL_S)
+
+
+def make_signal_limits(settings: ScreeningSettings) -> SignalLimits:
+    """Return the limits of signals in the settings."""
+    return SignalLimits(*(getattr(settings, name) for name in SignalLimits._fields))
