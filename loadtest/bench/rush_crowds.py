@@ -13,12 +13,13 @@ from loadtest.bench.crowd import Crowd, count_possible_connections, list_address
 from loadtest.bench.crowd_process import CrowdSample
 from loadtest.bench.environment import BenchEnvironment
 from loadtest.bench.machine import CpuMeter
-from loadtest.bench.rush_figures import FULL, CrowdFigures, PatientFigures
+from loadtest.bench.rush_figures import CrowdFigures, PatientFigures
 from loadtest.bench.wrk import LoadFailed
 
 PATIENT_CUSTOMERS, PATIENT_PAUSE_MS = 200, 100.0
 _RAMP_S, _QUIET_S, _AFTER_S = 1.0, 1.0, 2.0
 _SLICE_S = 0.1
+_CALM_MS = 10.0  # nobody notices less
 _IDLE_INTERVAL_S = 0.05
 _FIRST_PATIENT_USER = 5_000
 
@@ -104,11 +105,12 @@ def find_calm_ms(quiet: Answers, after: Answers, left_at: float) -> float:
     """Return the milliseconds from `left_at` until customers were served as in the quiet.
 
     The time after it is cut into tenths of a second. One is not calm if any answer in it is a refusal, or nine in ten
-    are not within twice the p99 of the quiet. The result is the end of the last one that is not calm, 0 if all are.
+    are not within 10 ms or twice the p99 of the quiet. The result is the end of the last one that is not calm, 0 if all
+    are.
     """
     if not quiet:
         raise LoadFailed("patient customers were not served even before the crowd came")
-    limit_ms = 2 * find_percentile([elapsed_ms for _, elapsed_ms, _ in quiet], 0.99)
+    limit_ms = max(_CALM_MS, 2 * find_percentile([elapsed_ms for _, elapsed_ms, _ in quiet], 0.99))
     slices: dict[int, list[tuple[float, bool]]] = {}
     for at, elapsed_ms, is_success in after:
         if at >= left_at:
@@ -148,15 +150,14 @@ async def measure_sizes(
 ) -> dict[int, list[CrowdFigures]]:
     """Measure crowds of all sizes in turn, several times, each after `prepare`.
 
-    Large ones have patient customers beside them.
-    A size that a process cannot hold is cut to what it can.
+    Patient customers order beside each of them. A size that a process cannot hold is cut to what it can.
     """
     figures: dict[int, list[CrowdFigures]] = {size: [] for size in sizes}
     for _ in range(repeats):
         for size in sizes:
             await prepare()
             connections = min(size, count_possible_connections())
-            measured = await measure_crowd(environment, server, connections, seconds, has_patient=size >= FULL)
+            measured = await measure_crowd(environment, server, connections, seconds, has_patient=True)
             figures[size].append(measured)
             show(f"{server.name}, {size:,} impatient: {measured.accepted_per_s:,.0f} accepted/s")
     return figures

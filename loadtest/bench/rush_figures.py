@@ -66,15 +66,15 @@ class RefusalFigures(msgspec.Struct, frozen=True):
 class SoldOutFigures(msgspec.Struct, frozen=True):
     """Refusals after a sale has sold out, and an order in the same process before.
 
-    `reserved_share` is the number of orders that the gateway asked Redis for, by the refusals; `commands_share` that of
-    all commands which Redis ran, polls included. `bought_after_ms` is the time from stock that was added until it was
-    bought.
+    `reserved_share` is the number of orders that the gateway asked Redis for, by the refusals; `reads_share` that of
+    the times that Redis read from its connections, polls included. `bought_after_ms` is the time from stock that was
+    added until it was bought.
     """
 
     accepted_cpu_us: float
     refusals: RefusalFigures
     reserved_share: float
-    commands_share: float
+    reads_share: float
     bought_after_ms: list[float]
 
 
