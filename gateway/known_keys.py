@@ -1,23 +1,63 @@
-"""Idempotency keys of accepted orders, whose repeats come before new orders."""
+"""Idempotency keys of accepted orders, whose repeats come before new orders.
+
+A table of one byte per slot: the slot and the byte follow from the hash of user and key. A newer key takes the place of
+an older one. An unknown key is taken for a known one at most once in 255 times, which does no harm: its order is
+admitted though the gateway is overloaded.
+
+Gateways of one machine share the table in `metrics_dir` if they hash alike, that is, run with the same secret
+PYTHONHASHSEED. Without either, each has its own, and a repeat at another gateway counts as a new order.
+"""
 
 from __future__ import annotations
 
-_MAX_KEYS = 200_000
+import logging
+import mmap
+import os
+from pathlib import Path
+
+_logger = logging.getLogger(__name__)
+FILE_NAME = "known-keys"
+_SLOTS = 1 << 22
+_SLOT_MASK = _SLOTS - 1
+_SEED_BYTES = 8
+_SEED_PROBE = "floodgate known keys"
 
 
 class KnownKeys:
-    """Hashes of the last 100,000 to 200,000 accepted users and keys."""
+    """Accepted users and keys: of this process, or of all that share a directory."""
 
-    def __init__(self) -> None:
-        self._recent: set[int] = set()
-        self._earlier: set[int] = set()
+    def __init__(self, directory: Path | None = None) -> None:
+        shared = _open_shared(directory / FILE_NAME) if directory is not None else None
+        self._table: bytearray | mmap.mmap = bytearray(_SLOTS) if shared is None else shared
 
     def add(self, user_id: str, key: str) -> None:
-        if len(self._recent) >= _MAX_KEYS // 2:
-            self._earlier, self._recent = self._recent, set()
-        self._recent.add(hash((user_id, key)))
+        value = hash((user_id, key))
+        self._table[value & _SLOT_MASK] = (value >> 24) % 255 + 1
 
     def has(self, user_id: str, key: str) -> bool:
-        """Tell whether the user's key is known; one in 10^14 unknown ones seems to be."""
+        """Tell whether the user's key is probably known."""
         value = hash((user_id, key))
-        return value in self._recent or value in self._earlier
+        return self._table[value & _SLOT_MASK] == (value >> 24) % 255 + 1
+
+
+def _open_shared(path: Path) -> mmap.mmap | None:
+    """Map the table of all gateways. Returns None if it cannot be shared."""
+    seed = hash(_SEED_PROBE).to_bytes(_SEED_BYTES, "big", signed=True)
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(file, 0, _SLOTS + _SEED_BYTES)  # on a full disk a later write would end the process
+            table = mmap.mmap(file, _SLOTS + _SEED_BYTES)
+        finally:
+            os.close(file)
+    except OSError as error:
+        _logger.warning("gateways do not share known keys", extra={"path": str(path), "reason": str(error)})
+        return None
+    stored = table[_SLOTS:]
+    if stored == bytes(_SEED_BYTES):
+        table[_SLOTS:] = seed
+    elif stored != seed:
+        table.close()
+        _logger.info("gateways do not share known keys: set the same PYTHONHASHSEED", extra={"path": str(path)})
+        return None
+    return table

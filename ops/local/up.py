@@ -190,7 +190,8 @@ async def _start(supervisor: Supervisor, settings: Settings, with_demo: bool) ->
         await supervisor.start([build_sandbox_spec(settings)])
     processes = settings.http.processes or os.cpu_count() or 1
     specs = [_python_spec(settings, name, ["workers", *names, "--instance", name], env) for name, names in _WORKERS]
-    specs += [_gateway_spec(settings, number, env) for number in range(1, processes + 1)]
+    gateway_env = {**env, "PYTHONHASHSEED": str(secrets.randbits(32))}  # the same for all: they share known keys
+    specs += [_gateway_spec(settings, number, gateway_env) for number in range(1, processes + 1)]
     await supervisor.start(specs)
 
 
