@@ -1,10 +1,11 @@
 """Admission: refuses orders that would wait too long, before they are decoded or priced.
 
-The measure is time, not a number. The wait of the oldest order that has not been sent to Redis is known exactly; up to
+The measure is time, not a number. The wait of the oldest order that was not sent to Redis is known exactly; up to
 `limits.order_wait_target_ms` everybody is admitted. Between once and twice the target, the user decides: each user has
 a rank, the same at all gateways, which changes every ten seconds. So a user who asks again at once is refused again,
-and a user who waits gets another chance. Repeats of orders that were accepted here are admitted up to four times
-the target. A queue that one call carries is no overload, however long Redis takes.
+and a user who waits gets another chance. Repeats of accepted orders, and orders of customers whose turn it is in a
+waiting room, are admitted up to four times the target. A queue that one call carries is no overload, however long
+Redis takes.
 
 The idea of ranks is DAGOR's (Zhou et al., "Overload Control for Scaling WeChat Microservices", SoCC 2018), the rule of
 once and twice the target is CoDel's as in Facebook's Wangle ("Fail at Scale", ACM Queue 13(8), 2015).
@@ -21,7 +22,7 @@ from config.settings import LimitSettings
 from gateway.rate_limits import RateLimits
 
 _RANK_LIFETIME_MS = 10_000
-_MAX_REPEAT_PRESSURE = 3.0
+_MAX_PREFERRED_PRESSURE = 3.0
 _LONG_WAIT = "too many orders are waiting at this gateway; repeat with the same key after Retry-After"
 _LONG_BACKLOG = "too many accepted orders wait to be stored; repeat with the same key after Retry-After"
 
@@ -29,7 +30,7 @@ _LONG_BACKLOG = "too many accepted orders wait to be stored; repeat with the sam
 class Admission:
     """Limits of rate and load, decided in well under a microsecond.
 
-    `background_loops` reports the backlog, `OrderIntake` updates `waiting`.
+    `background_loops` reports the backlog, `OrderIntake` updates `waiting`, `OrderTurns` what is deferred.
     """
 
     def __init__(self, limits: LimitSettings, clock: Clock) -> None:
@@ -45,6 +46,10 @@ class Admission:
         """bytes of these orders"""
         self.waiting_since = inf
         """arrival of the oldest of these orders, by the monotonic clock"""
+        self.deferred = 0
+        """orders that this process has received and left to a later iteration of its event loop"""
+        self.deferred_since = inf
+        """arrival of the oldest of these orders"""
         self._is_backlogged = False
 
     def report_backlog(self, orders: int, size: int, age_s: float) -> None:
@@ -62,13 +67,16 @@ class Admission:
         """
         if self._is_backlogged or self.waiting_bytes >= self._limits.waiting_bytes:
             return inf
-        if self.waiting < self._limits.batch_orders:
+        if self.waiting + self.deferred < self._limits.batch_orders:
             return -1.0
-        return (now - self.waiting_since) / self._target_s - 1
+        since = self.waiting_since
+        if self.deferred_since < since:
+            since = self.deferred_since
+        return (now - since) / self._target_s - 1
 
-    def admits(self, pressure: float, user_hash: int, *, is_repeat: bool) -> bool:
+    def admits(self, pressure: float, user_hash: int, *, comes_first: bool) -> bool:
         """Tell whether a user's order is admitted at a pressure above 0."""
-        return pressure < _MAX_REPEAT_PRESSURE if is_repeat else pressure < self._rank(user_hash)
+        return pressure < _MAX_PREFERRED_PRESSURE if comes_first else pressure < self._rank(user_hash)
 
     def refusal(self) -> Overloaded:
         """Build the refusal of an order that is not admitted."""

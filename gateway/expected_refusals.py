@@ -1,9 +1,9 @@
 """Orders that are expected to be refused: of a sale that takes none, or of something that is sold out.
 
 A refusal teaches this process what the next orders will hear. They are not decoded, priced and sent to `reserve.lua`
-any more. `recheck.lua` confirms the refusal of all that arrive in one iteration of the event loop by one small call,
-made after they have arrived. So the answers are never older than the requests: added stock is bought at once, and an
-order whose key is known, which must be answered as before, goes the ordinary way.
+any more. `recheck.lua` confirms the refusal of all that arrive within fifty milliseconds by one small call, made after
+they have arrived; the first of a quiet time does not wait. So the answers are never older than the requests: added
+stock is bought at once, and an order whose key is known, which must be answered as before, goes the ordinary way.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ _logger = logging.getLogger(__name__)
 _OF_SALE = (ReserveOutcome.NOT_OPEN, ReserveOutcome.PAUSED, ReserveOutcome.CLOSED)
 _SALE_AT_HEAD = re.compile(rb'\s*\{\s*"sale_id"\s*:\s*"([a-z0-9-]{1,64})"')
 _ORDERS_PER_CALL = 1_000
+_RECHECK_INTERVAL_S = 0.05
+"""shortest time between two calls, while fewer orders wait than one call takes"""
 _MAX_SOLD_OUT = 10_000
 _WHOLE_SALE = ""
 
@@ -55,7 +57,7 @@ class _Expected(NamedTuple):
 class RefusingSale:
     """A sale that refuses orders, as far as this process knows."""
 
-    __slots__ = ("is_closed", "keys", "prebuilt", "rechecking", "sale_id", "sold_out", "waiting")
+    __slots__ = ("is_closed", "keys", "next_recheck_at", "prebuilt", "rechecking", "sale_id", "sold_out", "waiting")
 
     def __init__(self, sale_id: str) -> None:
         self.sale_id = sale_id
@@ -65,6 +67,7 @@ class RefusingSale:
         self.sold_out: set[str] = set()
         self.waiting: list[_Expected] = []
         self.rechecking: asyncio.Task[None] | None = None
+        self.next_recheck_at = 0.0
         self.prebuilt: dict[tuple[ReserveOutcome, str, int], PrebuiltRefusals] = {}
 
 
@@ -150,14 +153,25 @@ class ExpectedRefusals:
         """Recheck until nothing waits; forget the sale if nothing of it is refused any more."""
         try:
             while sale.waiting:
+                pause_s = sale.next_recheck_at - self._loop.time()
+                if pause_s > 0 and len(sale.waiting) < _ORDERS_PER_CALL:
+                    await asyncio.sleep(pause_s)  # one call refuses all who come meanwhile
+                sale.next_recheck_at = self._loop.time() + _RECHECK_INTERVAL_S
                 batch, sale.waiting = sale.waiting[:_ORDERS_PER_CALL], sale.waiting[_ORDERS_PER_CALL:]
                 recheck = await self._recheck(sale, batch)
+                refusals: dict[tuple[str, int], PrebuiltRefusals | ProblemError | None] = {}
                 for position, order in enumerate(batch):
                     refusal: PrebuiltRefusals | ProblemError | None = None
                     if recheck is None or (recheck.outcome and recheck.outcome.outcome is ReserveOutcome.NOT_READY):
                         refusal = redis_unreachable() if order.problem else None  # it may be a repeat
-                    elif position not in recheck.repeats:
-                        refusal = self._refusal(sale, recheck, order)
+                    elif position in recheck.repeats:
+                        pass
+                    elif order.problem is not None:
+                        refusal = order.problem
+                    elif (wanted := (order.sku, order.units)) in refusals:
+                        refusal = refusals[wanted]
+                    else:
+                        refusal = refusals[wanted] = self._refusal(sale, recheck, *wanted)
                     self._resolve(order, refusal)
         finally:
             sale.rechecking = None
@@ -189,18 +203,14 @@ class ExpectedRefusals:
         sale.sold_out.difference_update(sku for sku, free in recheck.free.items() if free > 0)
         return recheck
 
-    def _refusal(
-        self, sale: RefusingSale, recheck: Recheck, order: _Expected
-    ) -> PrebuiltRefusals | ProblemError | None:
-        """Return the refusal that Redis has confirmed for an order whose key is not known, None if it has not."""
-        if order.problem is not None:
-            return order.problem
+    def _refusal(self, sale: RefusingSale, recheck: Recheck, sku: str, units: int) -> PrebuiltRefusals | None:
+        """Return the refusal that Redis has confirmed for orders of so many units, None if it has not."""
         if recheck.outcome is not None:
             return self._prebuild(sale, recheck.outcome) if sale.is_closed else None
-        sku = order.sku or self._find_only_sku(sale)
-        if sku is None or recheck.free.get(sku, order.units) >= order.units:
+        of_sku = sku or self._find_only_sku(sale)
+        if of_sku is None or recheck.free.get(of_sku, units) >= units:
             return None
-        return self._prebuild(sale, ReserveResult(ReserveOutcome.SOLD_OUT, sku=sku))
+        return self._prebuild(sale, ReserveResult(ReserveOutcome.SOLD_OUT, sku=of_sku))
 
     def _prebuild(self, sale: RefusingSale, result: ReserveResult) -> PrebuiltRefusals:
         key = result.outcome, result.sku, result.opens_ms

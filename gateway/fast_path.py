@@ -9,6 +9,7 @@ connection whose requests it cannot frame with certainty is handed over to aioht
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import replace
 from time import perf_counter
@@ -53,15 +54,15 @@ class FastPathConnection(OrderConnection):
 
     # Calls of the transport.
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        latest = self._services.head_parser.latest
+        if latest is not None and self._admitted:
+            self._match_previous_head, self._layout = latest
+
     def data_received(self, data: bytes) -> None:
-        if self._match_previous_head is not None and self._state == _IDLE and not self._buffer and self._writable:
-            match = self._match_previous_head(data)
-            if match is not None:
-                values, end, limits = match.groups(), match.end(), self._limits
-                length = int(values[self._layout.length])
-                if len(data) == end + length and end <= limits.header_line_bytes and length <= limits.body_bytes:
-                    self._take_order(self._layout, values, data[end:])
-                    return
+        if self._state == _IDLE and not self._buffer and self._writable and self._take_similar_order(data):
+            return
         if self._state == ConnectionState.HANDED_OVER:
             cast(AiohttpHandler, self._handler).data_received(data)
             return
@@ -72,6 +73,26 @@ class FastPathConnection(OrderConnection):
             self._process_buffer()
         elif self._state == ConnectionState.RESTING or len(self._buffer) > self._limits.body_bytes:
             self._transport.pause_reading()  # until the buffer is processed
+
+    def _take_similar_order(self, data: bytes) -> bool:
+        """Take an order whose head is similar to the previous one, if `data` is one and no more."""
+        if self._match_previous_head is None:
+            return False
+        turns = self._services.order_turns
+        if turns.left <= 0 and data.startswith(ORDER_LINE):
+            self._buffer = data
+            turns.defer(self, perf_counter())
+            return True
+        match = self._match_previous_head(data)
+        if match is None:
+            return False
+        values, end, limits = match.groups(), match.end(), self._limits
+        length = int(values[self._layout.length])
+        if len(data) != end + length or end > limits.header_line_bytes or length > limits.body_bytes:
+            return False
+        turns.count()
+        self._take_order(self._layout, values, data[end:])
+        return True
 
     def eof_received(self) -> bool:
         self._eof = True
@@ -196,8 +217,8 @@ class FastPathConnection(OrderConnection):
         key = head.values[head.layout.key]
         try:
             text = None if key is None else key.decode("latin-1")
-            authorization = head.values[head.layout.authorization]
-            self._services.shedder.check(perf_counter(), authorization, text)
+            authorization, room_ticket = head.values[head.layout.authorization], head.values[head.layout.room_ticket]
+            self._services.shedder.check(perf_counter(), authorization, text, room_ticket)
             self._services.auth.identify_customer(authorization)
             check_idempotency_key(text)
         except ProblemError:
@@ -285,10 +306,21 @@ class FastPathConnection(OrderConnection):
 
     def resume(self) -> None:
         """Take requests again after a rest."""
-        self._state = ConnectionState.IDLE
+        self._state = _IDLE
         self._since = self._loop.time()
-        if not self._transport.is_closing():
-            self._process_buffer()
+        self.take_deferred()
+
+    def take_deferred(self) -> None:
+        """Take the request that was left in the buffer."""
+        if self._state != _IDLE or self._transport.is_closing():
+            return
+        data = self._buffer
+        if data and self._head is None and self._writable and not self._eof:
+            self._buffer = b""
+            if self._take_similar_order(data):
+                return
+            self._buffer = data
+        self._process_buffer()
 
     # Calls of and to aiohttp.
 

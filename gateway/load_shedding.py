@@ -13,6 +13,7 @@ from gateway.admission import Admission
 from gateway.auth import Authenticator
 from gateway.fast_path_responses import ResponseHeads
 from gateway.known_keys import KnownKeys
+from gateway.room_status import RoomStatus
 
 _REQUEST_ID = "@request-id@"
 
@@ -51,16 +52,31 @@ class PrebuiltRefusals:
 class LoadShedder:
     """Decides which orders an overloaded gateway refuses, before it reads more of them than the head."""
 
-    def __init__(self, admission: Admission, auth: Authenticator, known_keys: KnownKeys, heads: ResponseHeads) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        auth: Authenticator,
+        known_keys: KnownKeys,
+        room_status: RoomStatus,
+        heads: ResponseHeads,
+    ) -> None:
         self._admission = admission
         self._auth = auth
         self._known_keys = known_keys
+        self._room_status = room_status
         self._heads = heads
         self._prebuilt: dict[str, PrebuiltRefusals] = {}
 
-    def refuses(self, pressure: float, authorization: bytes | str | None, key: bytes | str | None) -> bool:
+    def refuses(
+        self,
+        pressure: float,
+        authorization: bytes | str | None,
+        key: bytes | str | None,
+        room_ticket: bytes | str | None = None,
+    ) -> bool:
         """Tell whether an order is refused at a pressure above 0.
 
+        Repeats of known keys and orders of customers whose turn it is in a waiting room come before others.
         A token that was not verified lately is not verified now, which costs more than the refusal: its text takes the
         place of the user.
         """
@@ -69,16 +85,24 @@ class LoadShedder:
             text = authorization or b""
             header = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
             user_hash = zlib.crc32(header.split(b" ")[-1])  # the token alone: there are many ways to write the rest
-            is_repeat = False
+            comes_first = False
         else:
-            key = key.decode("latin-1") if isinstance(key, bytes) else key
-            user_hash, is_repeat = user.user_hash, key is not None and self._known_keys.has(user.subject, key)
-        return not self._admission.admits(pressure, user_hash, is_repeat=is_repeat)
+            key, user_hash = key.decode("latin-1") if isinstance(key, bytes) else key, user.user_hash
+            comes_first = (key is not None and self._known_keys.has(user.subject, key)) or (
+                room_ticket is not None and self._room_status.has_turn(user.subject, room_ticket)
+            )
+        return not self._admission.admits(pressure, user_hash, comes_first=comes_first)
 
-    def check(self, now: float, authorization: bytes | str | None, key: str | None) -> None:
+    def check(
+        self,
+        now: float,
+        authorization: bytes | str | None,
+        key: str | None,
+        room_ticket: bytes | str | None = None,
+    ) -> None:
         """Raise `Overloaded` if an order is refused; `now` is perf_counter's."""
         pressure = self._admission.pressure(now)
-        if pressure > 0 and self.refuses(pressure, authorization, key):
+        if pressure > 0 and self.refuses(pressure, authorization, key, room_ticket):
             raise self._admission.refusal()
 
     def prebuilt(self) -> PrebuiltRefusals:

@@ -74,9 +74,8 @@ class MetricsBuffer:
             histogram = self._seconds[route] = HistogramBuffer(metrics.REQUEST_BOUNDS)
         histogram.observe(seconds)
 
-    def count_shed(self, code: str, route: str, status: int) -> None:
-        """Count a refused order that was not even read; its duration says nothing."""
-        self.shed_orders += 1
+    def count_refusal(self, code: str, route: str, status: int) -> None:
+        """Count a refused order with a prebuilt answer; its duration says nothing."""
         self._orders[code] += 1
         self._requests[route, "POST", status] += 1
 

@@ -27,6 +27,7 @@ from gateway.services import GatewayServices, services_of
 
 Access = Literal["anyone", "customer"] | Role
 _NOBODY = Identity("", frozenset(), 0)
+ROOM_TICKET_HEADER = "Room-Ticket"
 _KEY_HEADER = "Idempotency-Key"
 
 
@@ -121,8 +122,9 @@ class Operation:
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         services = services_of(request)
         if self.admit:
+            sent = request.headers
             services.shedder.check(
-                perf_counter(), request.headers.get("Authorization"), request.headers.get(_KEY_HEADER)
+                perf_counter(), sent.get("Authorization"), sent.get(_KEY_HEADER), sent.get(ROOM_TICKET_HEADER)
             )
         identity = self._identify(request, services)
         if self.admit:

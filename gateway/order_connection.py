@@ -58,7 +58,9 @@ class OrderConnection(TrackedConnection):
         self._started = now = perf_counter()
         services = self._services
         pressure = services.admission.pressure(now)
-        if pressure > 0 and services.shedder.refuses(pressure, values[layout.authorization], values[layout.key]):
+        if pressure > 0 and services.shedder.refuses(
+            pressure, values[layout.authorization], values[layout.key], values[layout.room_ticket]
+        ):
             if services.refused_orders.sales:
                 services.refused_orders.count_body(body)
             self._shed(values[layout.request_id], now)
@@ -101,9 +103,7 @@ class OrderConnection(TrackedConnection):
             self._refuse(refusal)
             return
         now = perf_counter()
-        metrics_buffer = self._services.metrics_buffer
-        metrics_buffer.count_order(refusal.code)
-        metrics_buffer.count_request(ORDERS_PATH, "POST", refusal.status, now - self._started)
+        self._services.metrics_buffer.count_refusal(refusal.code, ORDERS_PATH, refusal.status)
         if not self._transport.is_closing():
             self._transport.write(refusal.render(self._request_id, refusal.retry_after_s, now))
         is_again, self._refused_at = now - self._refused_at < _MAX_REST_S, now
@@ -169,7 +169,8 @@ class OrderConnection(TrackedConnection):
         """Refuse an order because of overload."""
         services = self._services
         prebuilt, rest_s = services.shedder.prebuilt(), services.resting.choose_rest_s()
-        services.metrics_buffer.count_shed(prebuilt.code, ORDERS_PATH, prebuilt.status)
+        services.metrics_buffer.shed_orders += 1
+        services.metrics_buffer.count_refusal(prebuilt.code, ORDERS_PATH, prebuilt.status)
         if not self._transport.is_closing():
             self._transport.write(prebuilt.render(self._choose_request_id(request_id), rest_s, now))
         self._rest(rest_s)

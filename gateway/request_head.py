@@ -95,6 +95,13 @@ class RequestHead(NamedTuple):
 Match = Callable[[bytes], "re.Match[bytes] | None"]
 
 
+class LearnedHead(NamedTuple):
+    """The pattern of a sequence of names, and their layout."""
+
+    match: Match
+    layout: HeaderLayout
+
+
 class HeadParser:
     """Parses heads; keeps the layouts and patterns of sequences of names, up to a limit.
 
@@ -102,6 +109,8 @@ class HeadParser:
     """
 
     def __init__(self) -> None:
+        self.latest: LearnedHead | None = None
+        """the head learned last, with which a new connection most likely begins: many use the same app"""
         self._layouts = _Layouts()
         self._patterns: dict[tuple[bytes, tuple[bytes, ...]], Match] = {}
 
@@ -145,6 +154,7 @@ class HeadParser:
             # The last group never matches: it is the None at the end of the values.
             pattern = re.compile(re.escape(line) + b"".join(lines) + rb"\r\n((?!))?").match
             self._patterns[line, names] = pattern
+        self.latest = LearnedHead(pattern, self._layouts[names])
         return pattern
 
 

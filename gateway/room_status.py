@@ -30,6 +30,7 @@ _MIN_RETRY_AFTER_S, _MAX_RETRY_AFTER_S = 2, 60
 _STALLED_AFTER_MS = 10_000
 _DOWNLOADS_PER_ADDRESS = 2
 _GAUGES = (metrics.ROOM_OPEN, metrics.ROOM_WAITING, metrics.ROOM_SERVED, metrics.ROOM_PACE, metrics.ROOM_STALLED)
+_MAX_ROOMS_OF_TICKET = 8  # a ticket does not say of which sale it is, and each costs an HMAC
 
 
 class RoomStatus:
@@ -116,6 +117,17 @@ class RoomStatus:
                 number=number,
                 served=room.served,
             )
+
+    def has_turn(self, user_id: str, ticket: str | bytes) -> bool:
+        """Tell whether it is the customer's turn in any room; False if there are many rooms."""
+        if len(self.guarded) > _MAX_ROOMS_OF_TICKET:
+            return False
+        text, now_s = ticket.decode("latin-1") if isinstance(ticket, bytes) else ticket, self._clock.now_ms() / 1000
+        return any(
+            (number := self.tickets.verify(sale_id, user_id, text, now_s)) is not None
+            and room.expired < number <= room.served
+            for sale_id, room in self.guarded.items()
+        )
 
     @contextmanager
     def draw_download(self, address: str | None) -> Iterator[None]:

@@ -71,6 +71,7 @@ from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_intake import OrderIntake
 from gateway.order_placement import ORDERS_PATH, OrderPlacement
 from gateway.order_reads import OrderReads
+from gateway.order_turns import OrderTurns
 from gateway.page_cache import PageCache
 from gateway.proof_of_work import ProofOfWork
 from gateway.public_pages import PublicPages
@@ -111,6 +112,7 @@ class GatewayServices:
     admission: Admission
     shedder: LoadShedder
     known_keys: KnownKeys
+    order_turns: OrderTurns
     resting: RestingConnections
     expected_refusals: ExpectedRefusals
     snapshots: SaleSnapshots
@@ -202,7 +204,8 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     redis, db = await stack.enter_async_context(connect_databases(settings, "gateway"))
     ids, metrics_buffer, response_heads = IdGenerator(clock), MetricsBuffer(), ResponseHeads()
     sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
-    known_keys, snapshots, refused_orders = KnownKeys(), SaleSnapshots(sales, clock), RefusedOrders()
+    known_keys, refused_orders = KnownKeys(settings.metrics_dir), RefusedOrders()
+    snapshots = SaleSnapshots(sales, clock)
     await snapshots.refresh()
     auth, catalog, stopping = Authenticator(settings.auth, clock), Catalog(db, clock), asyncio.Event()
     public_pages = PublicPages(snapshots, sales, catalog, clock)
@@ -224,8 +227,9 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         redis=redis,
         auth=auth,
         admission=admission,
-        shedder=LoadShedder(admission, auth, known_keys, response_heads),
+        shedder=LoadShedder(admission, auth, known_keys, room_status, response_heads),
         known_keys=known_keys,
+        order_turns=OrderTurns(admission),
         resting=RestingConnections(),
         expected_refusals=ExpectedRefusals(link, snapshots, clock, response_heads),
         snapshots=snapshots,

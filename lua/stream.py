@@ -289,7 +289,7 @@ async def read_used_keys(
             for near_day in (day + 1, day, day - 1)
         )
     )
-    return [any(records[number] is not None for records in replies) for number in range(len(orders))]
+    return [any(records) for records in zip(*replies, strict=True)]  # a record is never empty
 
 
 async def wait_for_replicas(client: Commands, keys: SaleKeys, replicas: int, timeout_ms: int) -> bool:

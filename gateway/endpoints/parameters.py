@@ -10,7 +10,7 @@ import msgspec
 from commerce.catalog.model import Sku
 from commerce.sales.model import SaleId
 from commerce.waiting_rooms.tickets import MAX_TICKET_CHARS
-from gateway.operations import Call, Parameter
+from gateway.operations import ROOM_TICKET_HEADER, Call, Parameter
 from gateway.proof_of_work import MAX_PROOF_CHARS
 
 LIMIT = Parameter(
@@ -20,7 +20,7 @@ LIMIT = Parameter(
     description="maximum number of items per page",
 )
 ROOM_TICKET = Parameter(
-    name="Room-Ticket",
+    name=ROOM_TICKET_HEADER,
     location="header",
     type=Annotated[str, msgspec.Meta(max_length=MAX_TICKET_CHARS)],
     description="the customer's ticket of the sale's waiting room, if it has one",

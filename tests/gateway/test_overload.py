@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
@@ -15,6 +19,7 @@ from config.settings import LimitSettings, Settings
 from gateway.admission import Admission
 from gateway.fast_path import FastPathConnection
 from gateway.known_keys import KnownKeys
+from gateway.order_turns import OrderTurns
 from lua import SaleKeys
 from ops.services import CliServices
 from tests.gateway.test_slow_clients import build_order_request, connect, tracked_connections
@@ -54,7 +59,7 @@ def test_rank_is_the_same_at_all_gateways_and_changes_after_ten_seconds() -> Non
     users = [zlib.crc32(b"user %d" % number) for number in range(4_000)]
 
     def admitted(admission: Admission, pressure: float) -> set[int]:
-        return {user for user in users if admission.admits(pressure, user, is_repeat=False)}
+        return {user for user in users if admission.admits(pressure, user, comes_first=False)}
 
     early = {pressure: admitted(first, pressure) for pressure in (0.1, 0.5, 0.9, 1.0)}
     assert all(admitted(second, pressure) == users for pressure, users in early.items())
@@ -68,16 +73,99 @@ def test_rank_is_the_same_at_all_gateways_and_changes_after_ten_seconds() -> Non
     assert abs(len(later & early[0.5]) / len(users) - 0.25) < 0.03  # and has another chance afterwards
 
 
-def test_known_keys_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.known_keys._MAX_KEYS", 20)
+def test_known_keys_are_found_until_newer_ones_take_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.known_keys._SLOTS", 64)
+    monkeypatch.setattr("gateway.known_keys._SLOT_MASK", 63)
     keys = KnownKeys()
-    for number in range(100):
+    for number in range(1_000):
         keys.add("user", f"key {number}")
         assert keys.has("user", f"key {number}")
-        assert len(keys._recent) + len(keys._earlier) <= 20
-    assert keys.has("user", "key 90")
-    assert not keys.has("user", "key 1")
-    assert not keys.has("other", "key 99")
+    assert sum(keys.has("user", f"key {number}") for number in range(1_000)) < 100
+    assert sum(keys.has("other", f"key {number}") for number in range(1_000)) < 50
+
+
+_USE_KNOWN_KEYS = """
+import sys
+from pathlib import Path
+from gateway.known_keys import KnownKeys
+from gateway.order_turns import OrderTurns
+keys = KnownKeys(Path(sys.argv[1]))
+print(keys.has("user", "old"), keys.has("user", "new"))
+keys.add("user", sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize(
+    ("seeds", "printed"), [((7, 7, 7), ["False False", "True False", "True True"]), ((7, 8, 9), ["False False"] * 3)]
+)
+def test_known_keys_are_shared_by_processes_with_one_hash_seed(
+    tmp_path: Path, seeds: tuple[int, ...], printed: list[str]
+) -> None:
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", _USE_KNOWN_KEYS, str(tmp_path), key],
+            env=os.environ | {"PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=60,
+        ).stdout.strip()
+        for seed, key in zip(seeds, ("old", "new", "old"), strict=True)
+    ]
+    assert outputs == printed
+
+
+def test_known_keys_do_without_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
+    keys = KnownKeys(tmp_path / "missing")
+    keys.add("user", "key")
+    assert keys.has("user", "key")
+
+
+class DeferringConnection:
+    """A connection with an order, which it takes or leaves to a later turn."""
+
+    def __init__(self, turns: OrderTurns, taken: list[int], iteration: Callable[[], int], error: bool) -> None:
+        self._turns, self._taken, self._iteration, self._error = turns, taken, iteration, error
+        self.aborted = False
+
+    def take_deferred(self) -> None:
+        if self._error:
+            raise RuntimeError("broken")
+        if self._turns.left <= 0:
+            self._turns.defer(self, 0.0)
+            return
+        self._turns.count()
+        self._taken.append(self._iteration())
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+async def test_crowd_leaves_room_for_others_in_each_iteration() -> None:
+    admission, iteration, taken = create_admission(FakeClock(0)), 0, list[int]()
+    turns = OrderTurns(admission)
+    connections = [DeferringConnection(turns, taken, lambda: iteration, number == 100) for number in range(1_000)]
+    for connection in connections:
+        if connection is connections[100]:
+            turns.defer(connection, 0.0)
+        else:
+            connection.take_deferred()
+    while admission.deferred:
+        iteration += 1
+        await asyncio.sleep(0)
+        assert iteration < 100
+    assert len(taken) == 999
+    assert max(Counter(taken).values()) <= 64
+    assert admission.deferred_since == float("inf")
+    assert [connection.aborted for connection in connections].count(True) == 1
+
+
+def test_deferred_orders_count_as_waiting() -> None:
+    admission = create_admission(FakeClock(0), batch_orders=10, order_wait_target_ms=20)
+    admission.deferred, admission.deferred_since = 10, 0.0
+    assert [round(admission.pressure(now), 6) for now in (0.0, 0.02, 0.03)] == [-1, 0, 0.5]
+    admission.waiting, admission.waiting_since = 1, 0.01
+    assert admission.pressure(0.03) == pytest.approx(0.5)
 
 
 async def wait_for_overload(gateway: TestGateway, sale_id: str) -> list[asyncio.Task[GatewayResponse]]:

@@ -114,6 +114,22 @@ async def test_order_with_ticket_of_served_number_is_accepted_and_others_refused
         assert (await _join(gateway, sale_id, users[1])).body["number"] == 6
 
 
+async def test_ticket_of_served_number_comes_first_under_overload(shop: CliServices, sale_id: str) -> None:
+    room, users = await open_serving_room(shop, sale_id, 5, max_pace_per_s=2, served_valid_s=60)
+    room.move_to((await room.read()).opens_at)
+    assert (await room.step()).served == 2
+    async with open_gateway(shop.settings) as gateway:
+        tickets = [(await _join(gateway, sale_id, user)).body["ticket"] for user in users]
+        shedder, verified = gateway.services.shedder, gateway.services.auth._verified_customers
+        tokens = {identity.subject: token for token, identity in verified.items()}
+
+        def refuses(user: int, ticket: int) -> bool:
+            return shedder.refuses(2.0, tokens[users[user]], b"new", tickets[ticket])
+
+        assert [refuses(0, 0), refuses(1, 1), refuses(2, 2), refuses(2, 0)] == [False, False, True, True]
+        assert shedder.refuses(3.0, tokens[users[0]], b"new", tickets[0])
+
+
 async def test_sale_without_room_needs_no_ticket(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
     room = await open_room(shop, sale_id)
     await _open_sale_in_redis(room)
