@@ -1,6 +1,7 @@
 """Idempotency keys of accepted orders, whose repeats come before new orders.
 
-A table of one byte per slot: the slot and the byte follow from the hash of user and key. A newer key takes the place of
+A table of one byte per slot: the slot and the byte follow from the hash of token and key. The token stands for its
+user: it is known before it is verified, and who repeats an order has no other one yet. A newer key takes the place of
 an older one. An unknown key is taken for a known one at most once in 255 times, which does no harm: its order is
 admitted though the gateway is overloaded.
 
@@ -24,19 +25,20 @@ _SEED_PROBE = "floodgate known keys"
 
 
 class KnownKeys:
-    """Accepted users and keys: of this process, or of all that share a directory."""
+    """Accepted keys and their tokens: of this process, or of all that share a directory."""
 
     def __init__(self, directory: Path | None = None) -> None:
         shared = _open_shared(directory / FILE_NAME) if directory is not None else None
         self._table: bytearray | mmap.mmap = bytearray(_SLOTS) if shared is None else shared
 
-    def add(self, user_id: str, key: str) -> None:
-        value = hash((user_id, key))
+    def add(self, authorization: bytes | None, key: bytes | None) -> None:
+        """Remember the Authorization and Idempotency-Key of an accepted order."""
+        value = hash((authorization, key))
         self._table[value & _SLOT_MASK] = (value >> 24) % 255 + 1
 
-    def has(self, user_id: str, key: str) -> bool:
-        """Tell whether the user's key is probably known."""
-        value = hash((user_id, key))
+    def has(self, authorization: bytes, key: bytes) -> bool:
+        """Tell whether an order with these headers was probably accepted."""
+        value = hash((authorization, key))
         return self._table[value & _SLOT_MASK] == (value >> 24) % 255 + 1
 
 

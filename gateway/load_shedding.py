@@ -76,21 +76,19 @@ class LoadShedder:
     ) -> bool:
         """Tell whether an order is refused at a pressure above 0.
 
-        Repeats of known keys and orders of customers whose turn it is in a waiting room come before others.
-        A token that was not verified lately is not verified now, which costs more than the refusal: its text takes the
-        place of the user.
+        Repeats of known keys and orders of customers whose turn it is in a waiting room come before others. A token
+        that was not verified lately is not verified now, which costs more than the refusal: its text takes the place of
+        the user.
         """
+        token = b"" if authorization is None else _encode(authorization)
+        comes_first = key is not None and self._known_keys.has(token, _encode(key))
         user = self._auth.find_recent_customer(authorization)
         if user is None:
-            text = authorization or b""
-            header = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
-            user_hash = zlib.crc32(header.split(b" ")[-1])  # the token alone: there are many ways to write the rest
-            comes_first = False
+            user_hash = zlib.crc32(token.split(b" ")[-1])  # the token alone: there are many ways to write the rest
         else:
-            key, user_hash = key.decode("latin-1") if isinstance(key, bytes) else key, user.user_hash
-            comes_first = (key is not None and self._known_keys.has(user.subject, key)) or (
-                room_ticket is not None and self._room_status.has_turn(user.subject, room_ticket)
-            )
+            user_hash = user.user_hash
+            if not comes_first and room_ticket is not None:
+                comes_first = self._room_status.has_turn(user.subject, room_ticket)
         return not self._admission.admits(pressure, user_hash, comes_first=comes_first)
 
     def check(
@@ -112,3 +110,7 @@ class LoadShedder:
         if prebuilt is None:
             prebuilt = self._prebuilt[refusal.detail] = PrebuiltRefusals(refusal, self._heads)
         return prebuilt
+
+
+def _encode(value: bytes | str) -> bytes:
+    return value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")

@@ -40,8 +40,8 @@ class OrderConnection(TrackedConnection):
     """A connection that answers orders; `FastPathConnection` finds them in what arrives."""
 
     __slots__ = (
-        "_match_previous_head", "_order_arguments", "_origin", "_refused_at", "_request_id", "_reservation",
-        "_room_ticket", "_sale_id", "_services", "_started", "_state", "_task", "_template", "_unlearned_names",
+        "_key_headers", "_match_previous_head", "_order_arguments", "_origin", "_refused_at", "_request_id",
+        "_reservation", "_room_ticket", "_sale_id", "_services", "_started", "_state", "_task", "_template", "_unlearned_names",
     )  # fmt: skip
 
     def __init__(self, connections: ConnectionRegistry, services: GatewayServices) -> None:
@@ -77,6 +77,7 @@ class OrderConnection(TrackedConnection):
             # Not the decoded order: a hundred others are decoded before this one is answered, and its many parts would
             # be expensive to free by then. In the rare case that the order is needed, it is decoded again.
             self._order_arguments = body, user_id, key, trace
+            self._key_headers = values[layout.authorization], key_bytes
             self._room_ticket = values[layout.room_ticket]
             if services.screening_signals.is_on:
                 self._origin = origin_of_head(address, layout, values)
@@ -219,7 +220,7 @@ class OrderConnection(TrackedConnection):
         if self._unlearned_names is not None:
             self._learn_head(self._unlearned_names)
         self._services.metrics_buffer.count_order("accepted" if status == 202 else "replayed")
-        self._services.known_keys.add(*self._order_arguments[1:3])
+        self._services.known_keys.add(*self._key_headers)
         self._write(status, "application/json", encode(placed), f"Location: {ORDERS_PATH}/{placed.order_id}\r\n")
 
     def _accept_from_template(self) -> None:
@@ -229,7 +230,7 @@ class OrderConnection(TrackedConnection):
         self._services.metrics_buffer.count_order("accepted")
         self._services.metrics_buffer.count_request(ORDERS_PATH, "POST", 202, perf_counter() - self._started)
         order = self._reservation
-        self._services.known_keys.add(order.user_id, order.idempotency_key)
+        self._services.known_keys.add(*self._key_headers)
         if not self._transport.is_closing():
             self._transport.write(self._template.render(self._request_id, str(order.order_id), order.total_minor))
         self._become_idle()

@@ -68,6 +68,7 @@ async def place_order(call: Call) -> web.Response:
         traceparent = ""  # not a trace context; bytes that are not UTF-8 could not be stored
     placed, status = await services.placement.place(call.body, user_id, key, traceparent)
     services.metrics_buffer.count_order("accepted" if status == 202 else "replayed")
+    services.known_keys.add(call.request.headers["Authorization"].encode(), key.encode())
     call.request[ORDER_ID] = str(placed.order_id)
     return json_response(placed, status, {"Location": f"{ORDERS_PATH}/{placed.order_id}"})
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -197,8 +198,9 @@ async def test_repeat_is_answered_when_the_turn_is_over(
     async with open_redis_proxy(servers.redis_url, tmp_path) as (proxy, url):
         limits = {"order_timeout_ms": 600, "redis_call_timeout_ms": 300}
         async with open_gateway(make_settings(redis_url=url, limits=limits), fast_path=fast_path) as gateway:
-            bought = await gateway.order(body, key="first")
             rooms = gateway.services.room_status
+            monkeypatch.setattr(rooms, "refresh", AsyncMock())  # it would undo the next changes
+            bought = await gateway.order(body, key="first")
             monkeypatch.setattr(rooms, "check_turn", refuse)
             monkeypatch.setattr(rooms, "guarded", {sale_id: None})
             repeat = await gateway.order(body, key="first")
