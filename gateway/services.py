@@ -175,6 +175,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
     """
     async with AsyncExitStack() as stack:
         services = await _build_services(stack, settings)
+        stack.push_async_callback(services.fast_reads.close)
         clock, admission, snapshots = services.clock, services.admission, services.snapshots
         await adopt_sales_once(services.adoption, snapshots, services.intake)  # before the gateway is ready
         for loop in (
@@ -200,12 +201,11 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
 
 
 async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayServices:
-    limits, jobs, clock = settings.limits, settings.jobs, SystemClock()
+    limits, jobs, clock, refused_orders = settings.limits, settings.jobs, SystemClock(), RefusedOrders()
     redis, db = await stack.enter_async_context(connect_databases(settings, "gateway"))
     ids, metrics_buffer, response_heads = IdGenerator(clock), MetricsBuffer(), ResponseHeads()
     sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
-    known_keys, refused_orders = KnownKeys(settings.metrics_dir), RefusedOrders()
-    snapshots = SaleSnapshots(sales, clock)
+    known_keys, snapshots = KnownKeys(settings.metrics_dir), SaleSnapshots(sales, clock)
     await snapshots.refresh()
     auth, catalog, stopping = Authenticator(settings.auth, clock), Catalog(db, clock), asyncio.Event()
     public_pages = PublicPages(snapshots, sales, catalog, clock)
@@ -213,7 +213,6 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     fast_reads = _build_fast_reads(
         limits, clock, auth, snapshots, public_pages, orders, room_status, response_heads, metrics_buffer, stopping
     )
-    stack.push_async_callback(fast_reads.close)
     link = await _open_reserve_link(stack, settings)
     screening, signals, actions = await _open_screening(settings, db, clock)
     providers, carriers = await _open_external_systems(stack, settings, clock)

@@ -77,7 +77,7 @@ async def revoke_clearing(call: Call) -> web.Response:
     return json_response(await call.services.screening.revoke(sale_id, user_id, call.body.reason, call.staff_actor))
 
 
-_operation = partial(Operation, tag="screening", access="support", also_for=("sales",))
+_operation = partial(Operation, tag="screening", access="support")
 _USER_PATH = f"{_PATH}/{{user_id}}"
 _DETAILS = {200: ("the customer with all decisions", ScreenedUserDetails)}
 
@@ -89,6 +89,7 @@ ADMIN = [
         summary="List scored customers",
         answers={200: ("a page", Page[ScreenedUser])},
         problems=(503,),
+        also_for=("sales",),
         parameters=(SALE, _MIN_SCORE, _SIGNAL, _CLEARED, cursor_parameter(Cursor), LIMIT),
     ),
     _operation(
@@ -98,6 +99,7 @@ ADMIN = [
         summary="Read a scored customer",
         answers=_DETAILS,
         problems=(404, 503),
+        also_for=("sales",),
         parameters=(SALE, _USER),
     ),
     _operation(
