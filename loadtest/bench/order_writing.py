@@ -105,18 +105,18 @@ async def _count_stored(environment: BenchEnvironment) -> int:
         return int(await connection.fetchval("SELECT count(*) FROM orders"))
 
 
-async def count_waiting(environment: BenchEnvironment) -> int:
+async def count_waiting(environment: BenchEnvironment, sale_id: str = SALE_ID) -> int:
     """Return the number of accepted orders that are not in Postgres yet."""
-    [count] = await lua.read_accepted_counts(environment.shop.redis, [SaleKeys(SALE_ID)])
+    [count] = await lua.read_accepted_counts(environment.shop.redis, [SaleKeys(sale_id)])
     if count is None:
         raise LoadFailed("cannot count the waiting orders: Redis refuses")
     return count
 
 
-async def wait_until_drained(environment: BenchEnvironment) -> None:
+async def wait_until_drained(environment: BenchEnvironment, sale_id: str = SALE_ID) -> None:
     """Wait until all orders are stored. Raises `LoadFailed` after five minutes."""
     deadline = asyncio.get_running_loop().time() + _TIMEOUT_S
-    while waiting := await count_waiting(environment):
+    while waiting := await count_waiting(environment, sale_id):
         if asyncio.get_running_loop().time() > deadline:
             raise LoadFailed(f"{waiting} orders were not stored within {_TIMEOUT_S:g} s")
         await asyncio.sleep(_POLL_INTERVAL_S)

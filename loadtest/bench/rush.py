@@ -19,11 +19,12 @@ from loadtest.bench.rush_figures import FULL, CrowdFigures, RushFigures
 from loadtest.bench.rush_priority import measure_priority
 from loadtest.bench.rush_reads import measure_reads
 from loadtest.bench.rush_refusals import measure_refusals, measure_sold_out
+from loadtest.bench.rush_room import measure_room
 from loadtest.bench.shop_environment import BenchedShop, open_shop
 from loadtest.bench.wrk import LoadFailed
 from ops.local.subprocesses import ProcessFailed, ProcessSpec, start_process
 
-STEPS = ("gateway", "peers", "late", "refusal", "sold_out", "shop", "reads", "priority", "abuse")
+STEPS = ("gateway", "peers", "late", "refusal", "sold_out", "shop", "reads", "priority", "abuse", "room")
 SIZES = (256, 1_000, 3_000, 6_000, 20_000)
 _LATE_SIZES = (256, 1_000, 6_000)
 _LATE_MS = 20
@@ -55,6 +56,7 @@ class Rush:
         await self._try("late", self._measure_late)
         await self._run_on_shop()
         await self._try("abuse", self._measure_abuse)
+        await self._try("room", self._measure_room)
         self.figures.ratios = self.figures.compute_ratios()
 
     async def _try(self, step: str, measure: Callable[[], Awaitable[None]]) -> None:
@@ -164,6 +166,10 @@ class Rush:
 
     async def _measure_priority(self, shop: BenchedShop) -> None:
         self.figures.priority = await measure_priority(shop, _PRIORITY_TIMES * self.seconds)
+
+    async def _measure_room(self) -> None:
+        async with open_shop() as shop:
+            self.figures.room = await measure_room(shop, self.seconds)
 
     async def _measure_abuse(self) -> None:
         self.figures.abuse = await measure_abuse(self.seconds, self.repeats)

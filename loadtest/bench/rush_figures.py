@@ -117,6 +117,35 @@ class AbuseFigures(msgspec.Struct, frozen=True):
         return 1 - self.beside_per_s / self.alone_per_s
 
 
+class RoomFigures(msgspec.Struct, frozen=True):
+    """A waiting room of so many customers, at a shop of two gateways.
+
+    Those who did not join over HTTP in time joined by the gateways' script. `draw_s` is the time from the closing of
+    the list until all have their places, a round of the delay included; `reads_per_s` is of the page, from one process.
+    `known_after_s` is the time from the last unit sold until everybody who asks for the page reads that nothing is
+    left, `ended_after_s` until it says that the room has ended.
+
+    `accepted_early` counts accepted orders before anybody had a turn, `accepted_twice` those beyond the first of a
+    customer, `accepted_out_of_order` those of customers without a turn.
+    """
+
+    customers: int
+    joined_over_http: int
+    joins_per_s: float
+    join_p99_ms: float
+    bytes_per_person: float
+    draw_s: float
+    reads_per_s: float
+    reads_p99_ms: float
+    known_after_s: float
+    ended_after_s: float
+    sold: int
+    accepted_early: int
+    accepted_twice: int
+    accepted_out_of_order: int
+    audit_differences: int
+
+
 class RushFigures(msgspec.Struct):
     """All measurements of the part, by impatient connections or server, and when and where they were made.
 
@@ -140,6 +169,7 @@ class RushFigures(msgspec.Struct):
     reads: ReadFigures | None = None
     priority: dict[str, PriorityFigures] = {}
     abuse: dict[str, list[AbuseFigures]] = {}
+    room: RoomFigures | None = None
     ratios: dict[str, float] = {}
 
     def compute_ratios(self) -> dict[str, float]:
@@ -163,7 +193,21 @@ class RushFigures(msgspec.Struct):
             ratios[f"{name}_p99_vs_quiet"] = priority.p99_ms / priority.quiet_p99_ms if priority.quiet_p99_ms else 0.0
         for name, abuse in self.abuse.items():
             ratios[f"{name}_loss"] = median(figures.loss for figures in abuse)
+        if self.room:
+            ratios |= _find_room_ratios(self.room)
         return {name: round(ratio, 4) for name, ratio in ratios.items()}
+
+
+def _find_room_ratios(room: RoomFigures) -> dict[str, float]:
+    return {
+        "room_joins_per_s": room.joins_per_s,
+        "room_reads_per_s": room.reads_per_s,
+        "room_bytes_per_person": room.bytes_per_person,
+        "room_draw_s": room.draw_s,
+        "room_known_after_s": room.known_after_s,
+        "room_wrong_turns": room.accepted_early + room.accepted_twice + room.accepted_out_of_order,
+        "room_audit_differences": room.audit_differences,
+    }
 
 
 def _compare_with_best_peer(figures_by_server: dict[str, list[CrowdFigures]]) -> float:

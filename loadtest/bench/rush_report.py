@@ -46,6 +46,7 @@ def show_rush(rush: RushFigures) -> None:
             f"beside {name.replace('_', ' ')}: ordinary customers lose {loss:.1%} of {alone_per_s:,.0f} "
             "accepted orders/s"
         )
+    _show_room(rush)
     print_line(f"rush: {rush.ratios}")
 
 
@@ -75,6 +76,23 @@ def _create_table(rows: list[tuple[str, list[CrowdFigures]]]) -> Table:
             f"{median(calm):.0f}" if calm else "",
         )
     return table
+
+
+def _show_room(rush: RushFigures) -> None:
+    if rush.room:
+        room = rush.room
+        print_line(
+            f"waiting room of {room.customers:,}: {room.joined_over_http:,} joined over HTTP, {room.joins_per_s:,.0f} "
+            f"per second, p99 {room.join_p99_ms:.0f} ms; {room.bytes_per_person:.0f} bytes of Redis a person; drawn in "
+            f"{room.draw_s:.1f} s; {room.reads_per_s:,.0f} reads of the page per second from one process, p99 "
+            f"{room.reads_p99_ms:.1f} ms"
+        )
+        print_line(
+            f"the room's sale: {room.sold:,} units sold, known to everybody after {room.known_after_s:.1f} s, ended "
+            f"after {room.ended_after_s:.1f} s; orders accepted early {room.accepted_early}, twice "
+            f"{room.accepted_twice}, out of order {room.accepted_out_of_order}; audit difference "
+            f"{room.audit_differences}"
+        )
 
 
 def _show_sold_out(rush: RushFigures) -> None:

@@ -21,7 +21,8 @@ from loadtest.bench.environment import BenchEnvironment
 from loadtest.bench.late_redis import forward
 from loadtest.bench.order_writing import WriteMeasurement
 from loadtest.bench.rush_crowds import find_calm_ms
-from loadtest.bench.rush_figures import CrowdFigures, PatientFigures, RushFigures
+from loadtest.bench.rush_figures import CrowdFigures, PatientFigures, RoomFigures, RushFigures
+from loadtest.bench.rush_report import show_rush
 from tests.support.sales import eventually
 
 _ACCEPTED = b'HTTP/1.1 202 Accepted\r\nContent-Length: 17\r\n\r\n{"status":"done"}'
@@ -172,6 +173,39 @@ def test_ratios_compare_with_own_best_and_best_peer() -> None:
         "gateway_6000_calm_after_ms": 200.0,
         "gateway_vs_best_peer": 5.0,  # of 2, 5 and 8.5
     }
+
+
+def test_ratios_of_a_room_count_every_wrong_turn(capsys: pytest.CaptureFixture[str]) -> None:
+    room = RoomFigures(
+        customers=200_000,
+        joined_over_http=150_000,
+        joins_per_s=1_000,
+        join_p99_ms=20,
+        bytes_per_person=90,
+        draw_s=4,
+        reads_per_s=40_000,
+        reads_p99_ms=9,
+        known_after_s=0.25,
+        ended_after_s=2.5,
+        sold=1_000,
+        accepted_early=1,
+        accepted_twice=2,
+        accepted_out_of_order=4,
+        audit_differences=8,
+    )
+    rush = RushFigures(room=room)
+    rush.ratios = rush.compute_ratios()
+    assert rush.ratios == {
+        "room_joins_per_s": 1_000,
+        "room_reads_per_s": 40_000,
+        "room_bytes_per_person": 90,
+        "room_draw_s": 4,
+        "room_known_after_s": 0.25,
+        "room_wrong_turns": 7,
+        "room_audit_differences": 8,
+    }
+    show_rush(rush)
+    assert "waiting room of 200,000: 150,000 joined over HTTP" in capsys.readouterr().out
 
 
 def test_rush_and_other_parts_are_written_by_different_runs(tmp_path: Path) -> None:
