@@ -41,7 +41,8 @@ class OrderConnection(TrackedConnection):
 
     __slots__ = (
         "_key_headers", "_match_previous_head", "_order_arguments", "_origin", "_refused_at", "_request_id",
-        "_reservation", "_room_ticket", "_sale_id", "_services", "_started", "_state", "_task", "_template", "_unlearned_names",
+        "_reservation", "_room_ticket", "_sale_id", "_services", "_started", "_state", "_task", "_template",
+        "_unlearned_names",
     )  # fmt: skip
 
     def __init__(self, connections: ConnectionRegistry, services: GatewayServices) -> None:
