@@ -76,14 +76,15 @@ class WaitingRooms:
                     f"cannot change the room of {sale_id}: its list is closed, or will be within seconds; only mode, "
                     "pace, served_valid_s, max_waiting and served_per_unit may change, and nothing after its end"
                 )
-            if room is None and settings.mode != "automatic" and sale.opens_at <= self._now():
+            has_no_list = room is None or (room.state == "standby" and room.listed_at is None)
+            if has_no_list and settings.mode != "automatic" and sale.opens_at <= self._now():
                 await self._skip_draw(connection, sale_id)
             detail = msgspec.to_builtins(settings)
             await store.log(connection, sale_id, self._now(), actor, "room", detail)
         return await self.get(sale_id)
 
     async def _skip_draw(self, connection: Connection, sale_id: str) -> None:
-        """Close the list of a new room with nobody on it: the sale is open, and a draw would stop it."""
+        """Close the list of a room before anybody is on it: the sale is open, and a draw would stop it."""
         room = await store.get(connection, sale_id)
         assert room is not None
         await store.close_list(connection, room, [], digest_list(sale_id, []), self._now)

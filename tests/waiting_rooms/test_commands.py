@@ -92,3 +92,17 @@ async def test_evening_with_a_room_is_drawn_served_and_checked(
     assert (status, '"served": 5' in text, "salt" in text) == (0, True, False), text
     status, text = await floodgate("room", "set", sale_id, "--min-account-age-s", 60)
     assert (status, "its list is closed" in text) == (1, True), text
+
+
+async def test_automatic_room_is_set_up_and_shown(floodgate: Command, shop: CliServices, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {"A1": (10, 100, None)})
+    status, text = await floodgate("room", "set", sale_id, "--automatic", "--off")
+    assert (status, "exclude each other" in text) == (2, True), text
+    status, text = await floodgate("room", "set", sale_id, "--automatic", "--max-pace-per-s", 50)
+    assert (status, text) == (0, f"the waiting room of {sale_id} is automatic; its state is standby")
+    status, text = await floodgate("room", "show", sale_id, "--json")
+    assert (status, '"state": "standby"' in text, '"max_pace_per_s": 50' in text) == (0, True, True), text
+    status, text = await floodgate("room", "set", sale_id, "--on")
+    assert (status, f"the waiting room of {sale_id} is on; its list closes at" in text) == (0, True), text
+    status, text = await floodgate("room", "show", sale_id, "--json")
+    assert '"state": "serving"' in text, "the sale is open: nothing is drawn"
