@@ -35,6 +35,7 @@ from gateway.endpoints import (
     payments,
     screening,
     shipments,
+    wait_lists,
     waiting_rooms,
     webhooks,
 )
@@ -55,11 +56,13 @@ PUBLIC = [
     *delivery_routes.OPERATIONS,
     *catalog.OPERATIONS,
     *waiting_rooms.OPERATIONS,
+    *wait_lists.OPERATIONS,
     *health.HEALTH,
 ]
 ADMIN = [
     *admin.OPERATIONS,
     *screening.ADMIN,
+    *wait_lists.ADMIN,
     *payments.ADMIN,
     *fulfilment.ADMIN,
     *delivery_routes.ADMIN,

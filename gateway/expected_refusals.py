@@ -3,7 +3,8 @@
 A refusal teaches this process what the next orders will hear. They are not decoded, priced and sent to `reserve.lua`
 any more. `recheck.lua` confirms the refusal of all that arrive within fifty milliseconds by one small call, made after
 they have arrived; the first of a quiet time does not wait. So the answers are never older than the requests: added
-stock is bought at once, and an order whose key is known, which must be answered as before, goes the ordinary way.
+stock is bought at once. An order whose key is known, which must be answered as before, and one of a customer to whom
+the wait-list offers units go the ordinary way.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from gateway.load_shedding import PrebuiltRefusals
 from gateway.order_intake import redis_unreachable
 from gateway.order_placement import problem_for_outcome
 from gateway.sale_snapshots import SaleSnapshots
-from lua import Recheck, ReserveOutcome, ReserveResult, SaleKeys, idempotency_field
+from lua import Recheck, ReserveOutcome, ReserveResult, SaleKeys, buyer_field, idempotency_field
 
 _logger = logging.getLogger(__name__)
 _OF_SALE = (ReserveOutcome.NOT_OPEN, ReserveOutcome.PAUSED, ReserveOutcome.CLOSED)
@@ -43,7 +44,8 @@ OnRechecked = Callable[[PrebuiltRefusals | ProblemError | None], None]
 class _Expected(NamedTuple):
     """An order that is expected to be refused.
 
-    The reason is that fewer than `units` of `sku` are free, the state of its whole sale, or `problem`.
+    The reason is that fewer than `units` of `sku` are free, the state of its whole sale, or `problem`. An order with
+    `problem` is not refused if its only SKU, which is `sku` then, is offered to the customer by the wait-list.
     """
 
     user_id: str
@@ -57,13 +59,18 @@ class _Expected(NamedTuple):
 class RefusingSale:
     """A sale that refuses orders, as far as this process knows."""
 
-    __slots__ = ("is_closed", "keys", "next_recheck_at", "prebuilt", "rechecking", "sale_id", "sold_out", "waiting")
+    __slots__ = (
+        *("has_offers", "is_closed", "keys", "next_recheck_at", "prebuilt", "rechecking", "sale_id", "sold_out"),
+        "waiting",
+    )
 
     def __init__(self, sale_id: str) -> None:
         self.sale_id = sale_id
         self.keys = SaleKeys(sale_id)
         self.is_closed = False
         """true if the sale is not open yet, paused or closed"""
+        self.has_offers = False
+        """true if the wait-list offered units at the last recheck"""
         self.sold_out: set[str] = set()
         self.waiting: list[_Expected] = []
         self.rechecking: asyncio.Task[None] | None = None
@@ -127,10 +134,16 @@ class ExpectedRefusals:
         self._add(sale, _Expected(user_id, key, on_rechecked, sku, units))
 
     def refuse_unless_repeat(
-        self, sale_id: str, user_id: str, key: str, on_rechecked: OnRechecked, problem: ProblemError
+        self,
+        sale_id: str,
+        user_id: str,
+        key: str,
+        on_rechecked: OnRechecked,
+        problem: ProblemError,
+        sku: str = _WHOLE_SALE,
     ) -> None:
-        """Refuse an order with a problem, unless it is the repeat of an accepted order."""
-        self._add(self._find(sale_id), _Expected(user_id, key, on_rechecked, problem=problem))
+        """Refuse an order with a problem, unless it is a repeat, or its only SKU is offered to the customer."""
+        self._add(self._find(sale_id), _Expected(user_id, key, on_rechecked, sku, problem=problem))
 
     def _add(self, sale: RefusingSale, order: _Expected) -> None:
         sale.waiting.append(order)
@@ -164,7 +177,7 @@ class ExpectedRefusals:
                     refusal: PrebuiltRefusals | ProblemError | None = None
                     if recheck is None or (recheck.outcome and recheck.outcome.outcome is ReserveOutcome.NOT_READY):
                         refusal = redis_unreachable() if order.problem else None  # it may be a repeat
-                    elif position in recheck.repeats:
+                    elif position in recheck.repeats or (recheck.outcome is None and position in recheck.holders):
                         pass
                     elif order.problem is not None:
                         refusal = order.problem
@@ -189,7 +202,11 @@ class ExpectedRefusals:
         day, fields = self._clock.now_ms() // DAY_MS, [idempotency_field(order.user_id, order.key) for order in batch]
         others = [SaleKeys(sale_id) for sale_id in self._snapshots.ids_with_live_keys() if sale_id != sale.sale_id]
         try:
-            recheck = await lua.recheck(self._link, sale.keys, day, list(skus), fields)
+            pairs = [self._offer_field(sale, order) for order in batch] if sale.has_offers else []
+            recheck = await lua.recheck(self._link, sale.keys, day, list(skus), fields, pairs)
+            if recheck.has_offers and not pairs:  # the first since the last recheck
+                pairs = [self._offer_field(sale, order) for order in batch]
+                recheck = await lua.recheck(self._link, sale.keys, day, list(skus), fields, pairs)
             if others:  # a key names one order over all sales
                 keys = [(order.user_id, order.key) for order in batch]
                 used = await lua.read_used_keys(self._link, others, day, keys)
@@ -199,9 +216,15 @@ class ExpectedRefusals:
         except Exception:
             _logger.exception("cannot recheck refusals", extra={"sale_id": sale.sale_id})
             return None
+        sale.has_offers = recheck.has_offers
         sale.is_closed = recheck.outcome is not None and recheck.outcome.outcome in _OF_SALE
         sale.sold_out.difference_update(sku for sku, free in recheck.free.items() if free > 0)
         return recheck
+
+    def _offer_field(self, sale: RefusingSale, order: _Expected) -> bytes:
+        """Return the field of the offers that may serve an order, empty if there is none."""
+        sku = order.sku or (self._find_only_sku(sale) if order.problem is None else None)
+        return buyer_field(order.user_id, sku) if sku else b""
 
     def _refusal(self, sale: RefusingSale, recheck: Recheck, sku: str, units: int) -> PrebuiltRefusals | None:
         """Return the refusal that Redis has confirmed for orders of so many units, None if it has not."""

@@ -8,14 +8,19 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from time import perf_counter
 from uuid import UUID
 
+from commerce.kernel.clock import Clock
 from commerce.kernel.errors import ProblemError
 from commerce.kernel.tasks import cancel_and_wait
 from commerce.orders.service import Orders
+from config.settings import LimitSettings
 from gateway.auth import Authenticator
+from gateway.fast_path_responses import ResponseHeads
+from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_reads import OrderRead, OrderReads, encode_order
 from gateway.page_cache import CachedPage, PageCache
 from gateway.public_pages import PublicPages
@@ -23,11 +28,13 @@ from gateway.read_responses import PendingRead, ReadResponder
 from gateway.request_head import RequestHead
 from gateway.room_status import RoomStatus
 from gateway.sale_snapshots import SaleSnapshots
+from gateway.wait_list_status import WaitListStatus
 
 _SALE = re.compile(rb"/v1/sales/([a-z0-9][a-z0-9-]{0,63})(/offers(?:\?cursor=([A-Za-z0-9][A-Za-z0-9._-]{0,63}))?)?")
 _PRODUCT = re.compile(rb"/v1/products/([A-Za-z0-9][A-Za-z0-9._-]{0,63})")
 _ORDER = re.compile(rb"/v1/orders/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 _ORDER_ROUTE, _ROOM_ROUTE = "/v1/orders/{order_id}", "/v1/sales/{sale_id}/room"
+_WAIT_LIST_ROUTE = "/v1/sales/{sale_id}/wait-list"
 
 
 class FastReads:
@@ -43,6 +50,7 @@ class FastReads:
         order_reads: OrderReads,
         responder: ReadResponder,
         room_status: RoomStatus,
+        wait_list_status: WaitListStatus,
         *,
         page_items: int,
         stopping: asyncio.Event,
@@ -55,6 +63,7 @@ class FastReads:
         self._order_reads = order_reads
         self._responder = responder
         self._room_status = room_status
+        self._wait_list_status = wait_list_status
         self._page_items = page_items
         self._stopping = stopping
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,11 +84,13 @@ class FastReads:
         if self._stopping.is_set():
             return False
         started = perf_counter()
-        if (room := self._room_status.pages.get(target)) is not None:
-            tags = head.values[head.layout.if_none_match]
-            read = PendingRead(_ROOM_ROUTE, target.decode(), tags, request_id, send, started)
-            self._responder.send_content(read, room)
-            return True
+        for route, pages in ((_ROOM_ROUTE, self._room_status.pages), (_WAIT_LIST_ROUTE, self._wait_list_status.pages)):
+            if (content := pages.get(target)) is not None:
+                tags = head.values[head.layout.if_none_match]
+                self._responder.send_content(
+                    PendingRead(route, target.decode(), tags, request_id, send, started), content
+                )
+                return True
         page = self._page_cache.find(target)
         order = None if page is not None else _ORDER.fullmatch(target)
         if page is None and order is None:
@@ -145,3 +156,29 @@ class FastReads:
             self._responder.send_failure(read, error)
         else:
             self._responder.send_content(read, content)
+
+
+def build_fast_reads(
+    stack: AsyncExitStack,
+    limits: LimitSettings,
+    clock: Clock,
+    auth: Authenticator,
+    snapshots: SaleSnapshots,
+    public_pages: PublicPages,
+    orders: Orders,
+    room_status: RoomStatus,
+    wait_list_status: WaitListStatus,
+    response_heads: ResponseHeads,
+    metrics_buffer: MetricsBuffer,
+    stopping: asyncio.Event,
+) -> FastReads:
+    """Build the reads that bypass aiohttp; `stack` closes them."""
+    responder = ReadResponder(response_heads, metrics_buffer)
+    fast_reads = FastReads(
+        *(auth, snapshots, public_pages, PageCache(snapshots, responder, metrics_buffer, clock), orders),
+        *(OrderReads(orders, snapshots, metrics_buffer), responder, room_status, wait_list_status),
+        page_items=limits.page_items,
+        stopping=stopping,
+    )
+    stack.push_async_callback(fast_reads.close)
+    return fast_reads

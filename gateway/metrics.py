@@ -23,6 +23,10 @@ ROOM_JOIN_OUTCOMES = ("placed", "listed", "full", "not_ready", "left")
 SCREENING_ACTIONS_TAKEN = ("log", "proof_of_work", "wait", "refuse")
 SCREENING_DROPPED_KINDS = ("sightings", "customers")
 PROOF_RESULTS = ("issued", "solved", "invalid", "used_before", "full")
+WAIT_LIST_JOIN_OUTCOMES = (
+    *("placed", "left", "still_available", "over_limit", "overloaded", "not_ready", "not_found", "sale_not_open"),
+    "wait_list_ended",
+)
 PAYMENT_WEBHOOK_RESULTS = (
     *("captured", "refunded", "unchanged", "duplicate", "recorded", "refused", "not_stored"),
     *InvalidWebhook.CODES,
@@ -167,6 +171,29 @@ PROOFS_REMEMBERED = Gauge(
     ["sale"],
     multiprocess_mode="livemostrecent",
 )
+WAIT_LIST_JOINS = Counter(
+    "floodgate_wait_list_joins_total",
+    "Joins of wait-lists by outcome: placed, or the code of the problem; and left",
+    ["outcome"],
+)
+WAIT_LIST_WAITING = Gauge(
+    "floodgate_wait_list_waiting_people",
+    "People on the wait-list of a sale, over all SKUs",
+    ["sale"],
+    multiprocess_mode="livemax",
+)
+WAIT_LIST_OFFERED_UNITS = Gauge(
+    "floodgate_wait_list_offered_units",
+    "Units that a wait-list offers and nobody has taken yet",
+    ["sale"],
+    multiprocess_mode="livemax",
+)
+WAIT_LIST_STALLED = Gauge(
+    "floodgate_wait_list_stalled",
+    "1: the sale takes orders, and no keeper has taken a step of its wait-list for 30 seconds",
+    ["sale"],
+    multiprocess_mode="livemax",
+)
 
 
 def create_series(providers: Iterable[str], carrier_systems: Iterable[str]) -> None:
@@ -179,6 +206,7 @@ def create_series(providers: Iterable[str], carrier_systems: Iterable[str]) -> N
         USAGE_SHARED.labels(kind)
     for counter, words in (
         (ROOM_JOINS, ROOM_JOIN_OUTCOMES),
+        (WAIT_LIST_JOINS, WAIT_LIST_JOIN_OUTCOMES),
         (SCREENING_ACTIONS, SCREENING_ACTIONS_TAKEN),
         (SCREENING_DROPPED, SCREENING_DROPPED_KINDS),
         (PROOFS, PROOF_RESULTS),

@@ -17,7 +17,7 @@ from gateway.connections import ConnectionRegistry, ConnectionState, TrackedConn
 from gateway.decoding import check_idempotency_key, decode_order_body
 from gateway.fast_path_responses import encode
 from gateway.load_shedding import PrebuiltRefusals
-from gateway.order_placement import MAX_TRACEPARENT_CHARS, ORDERS_PATH, NeedsSlowPath
+from gateway.order_placement import MAX_TRACEPARENT_CHARS, ORDERS_PATH, NeedsSlowPath, find_only_sku
 from gateway.pending_order import Outcome, PendingOrder
 from gateway.problems import RateLimited, RawResponse
 from gateway.request_head import HeaderLayout, Match, Values
@@ -119,7 +119,7 @@ class OrderConnection(TrackedConnection):
         return _MAX_REST_S
 
     def _on_turn_rechecked(self, refusal: PrebuiltRefusals | ProblemError | None) -> None:
-        """Refuse an order whose turn it is not, or answer it as a repeat."""
+        """Refuse an order whose turn it is not, or place it: it is a repeat, or offered by the wait-list."""
         if refusal is None:
             self._place_decoded(self._submit)
         else:
@@ -135,7 +135,10 @@ class OrderConnection(TrackedConnection):
             self._answer(problems.raw_internal_error(self._request_id))
 
     def _check_turn(self, order: PlaceOrder) -> None:
-        """Place an order, unless it is no repeat and screening or the sale's waiting room refuses it."""
+        """Place an order, unless screening or the sale's waiting room refuses it.
+
+        A repeat is always placed, and what the wait-list offers needs no turn in the room.
+        """
         services, (_, user_id, key, _) = self._services, self._order_arguments
         if services.screening_signals.is_on:
             services.screening_signals.note_order(order.sale_id, user_id, self._origin)
@@ -151,7 +154,7 @@ class OrderConnection(TrackedConnection):
                 services.room_status.check_turn(order.sale_id, user_id, self._room_ticket)
             except ProblemError as refusal:
                 services.expected_refusals.refuse_unless_repeat(
-                    order.sale_id, user_id, key, self._on_turn_rechecked, refusal
+                    order.sale_id, user_id, key, self._on_turn_rechecked, refusal, find_only_sku(order)
                 )
                 return
         self._submit(order)

@@ -23,7 +23,7 @@ from commerce.sales.model import SALE_PATTERN, Sale
 from config.settings import Settings
 from gateway.order_intake import OrderIntake, redis_unreachable
 from gateway.sale_snapshots import SaleSnapshots
-from lua import EntryId, KeyRecord, Reservation, ReserveOutcome, ReserveResult, SaleKeys, find_key_records
+from lua import EntryId, KeyRecord, Reservation, ReserveOutcome, ReserveResult, SaleKeys, find_key_records, has_offer
 
 ORDERS_PATH = "/v1/orders"
 MAX_TRACEPARENT_CHARS = 64
@@ -75,6 +75,17 @@ class OrderPlacement:
         except REDIS_UNAVAILABLE:
             raise redis_unreachable() from None
         return record is not None
+
+    async def is_offered(self, order: PlaceOrder, user_id: str) -> bool:
+        """Tell whether the wait-list offers the only SKU of an order to its customer, who needs no turn then.
+
+        Raises `NotReady` if Redis does not answer.
+        """
+        sku = find_only_sku(order)
+        try:
+            return bool(sku) and await has_offer(self._redis, SaleKeys(order.sale_id), user_id, sku)
+        except REDIS_UNAVAILABLE:
+            raise redis_unreachable() from None
 
     async def place(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> tuple[PlacedOrder, int]:
         """Place an order. Returns the answer and its status: 202, or 200 for a repeat. Raises the refusal."""
@@ -144,6 +155,12 @@ class OrderPlacement:
             deadline = from_ms(entry.ms) + timedelta(seconds=sale.pay_within_s)
             self._last_deadline = ((entry.ms, sale.pay_within_s), deadline)
         return deadline
+
+
+def find_only_sku(order: PlaceOrder) -> str:
+    """Return the SKU of an order for one SKU, an empty text for others."""
+    sku = order.lines[0].sku if order.lines else ""
+    return sku if all(line.sku == sku for line in order.lines) else ""
 
 
 def problem_for_outcome(reserved: ReserveResult, sale_id: str) -> ProblemError:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from uuid import UUID
@@ -45,6 +44,7 @@ from commerce.shipping.carrier_port import CarrierRegistry, TrackingEvent
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
 from commerce.staff_requests.service import StaffRequests
+from commerce.wait_lists.service import WaitLists
 from commerce.waiting_rooms.service import WaitingRooms
 from commerce.waiting_rooms.tickets import RoomTickets
 from config.settings import LimitSettings, Settings
@@ -63,21 +63,19 @@ from gateway.client_addresses import ClientAddresses
 from gateway.dependency_checks import DatabaseMonitor, SharedCheck, build_redis_check
 from gateway.expected_refusals import ExpectedRefusals
 from gateway.fast_path_responses import BatchResponseTemplate, ResponseHeads
-from gateway.fast_reads import FastReads
+from gateway.fast_reads import FastReads, build_fast_reads
 from gateway.fleet_usage import FleetUsage
 from gateway.known_keys import KnownKeys
 from gateway.load_shedding import LoadShedder
 from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_intake import OrderIntake
 from gateway.order_placement import ORDERS_PATH, OrderPlacement
-from gateway.order_reads import OrderReads
 from gateway.order_turns import OrderTurns
-from gateway.page_cache import PageCache
 from gateway.proof_of_work import ProofOfWork
 from gateway.public_pages import PublicPages
-from gateway.read_responses import ReadResponder
 from gateway.refused_orders import RefusedOrders
 from gateway.request_head import HeadParser
+from gateway.request_ids import RequestIdGenerator
 from gateway.resting_connections import RestingConnections
 from gateway.room_entrance import RoomEntrance
 from gateway.room_joins import RoomJoins
@@ -85,18 +83,7 @@ from gateway.room_status import RoomStatus
 from gateway.sale_snapshots import SaleSnapshots
 from gateway.screening_actions import ScreeningActions
 from gateway.screening_signals import ScreeningSignals
-
-
-class RequestIdGenerator:
-    """Cheap ids for requests that come without one, unique over processes."""
-
-    def __init__(self) -> None:
-        self._process = secrets.token_hex(4)
-        self._count = 0
-
-    def new(self) -> str:
-        self._count += 1
-        return f"{self._process}-{self._count:x}"
+from gateway.wait_list_entrance import WaitListEntrance, open_wait_lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +107,6 @@ class GatewayServices:
     adoption: ServerAdoption
     placement: OrderPlacement
     metrics_buffer: MetricsBuffer
-    request_ids: RequestIdGenerator
     head_parser: HeadParser
     response_heads: ResponseHeads
     batch_template: BatchResponseTemplate
@@ -135,6 +121,7 @@ class GatewayServices:
     screening: Screening
     screening_signals: ScreeningSignals
     screening_actions: ScreeningActions
+    wait_lists: WaitListEntrance
     stock: StockChanges
     orders: Orders
     staff_requests: StaffRequests
@@ -153,6 +140,7 @@ class GatewayServices:
     redis_check: SharedCheck
     database_monitor: DatabaseMonitor
     stopping: asyncio.Event
+    request_ids: RequestIdGenerator = field(default_factory=RequestIdGenerator)
 
 
 SERVICES = web.AppKey("services", GatewayServices)
@@ -183,6 +171,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             services.room_status.refresh_forever(),
             services.screening_actions.refresh_forever(),
             services.screening_signals.export_forever(),
+            services.wait_lists.status.refresh_forever(),
             services.watcher.poll_forever(),
             adopt_sales_forever(services.adoption, snapshots, services.intake),
             report_entries_forever(services.adoption, services.intake, clock),
@@ -201,21 +190,21 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
 
 
 async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayServices:
-    limits, jobs, clock, refused_orders = settings.limits, settings.jobs, SystemClock(), RefusedOrders()
+    limits, clock, refused_orders, stopping = settings.limits, SystemClock(), RefusedOrders(), asyncio.Event()
     redis, db = await stack.enter_async_context(connect_databases(settings, "gateway"))
     ids, metrics_buffer, response_heads = IdGenerator(clock), MetricsBuffer(), ResponseHeads()
     sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
-    known_keys, snapshots = KnownKeys(settings.metrics_dir), SaleSnapshots(sales, clock)
-    await snapshots.refresh()
-    auth, catalog, stopping = Authenticator(settings.auth, clock), Catalog(db, clock), asyncio.Event()
+    auth, catalog, known_keys = Authenticator(settings.auth, clock), Catalog(db, clock), KnownKeys(settings.metrics_dir)
+    snapshots, rooms = await _open_snapshots(sales, clock), WaitingRooms(db, sales, clock)
+    wait_lists = await open_wait_lists(settings, WaitLists(db, redis, sales, clock), snapshots, clock)
+    room_status = await _open_rooms(settings, rooms, refused_orders, clock)
     public_pages = PublicPages(snapshots, sales, catalog, clock)
-    rooms, room_status = await _open_rooms(settings, WaitingRooms(db, sales, clock), refused_orders, clock)
-    fast_reads = _build_fast_reads(
-        limits, clock, auth, snapshots, public_pages, orders, room_status, response_heads, metrics_buffer, stopping
+    fast_reads = build_fast_reads(
+        *(stack, limits, clock, auth, snapshots, public_pages, orders, room_status, wait_lists.status),
+        *(response_heads, metrics_buffer, stopping),
     )
-    link = await _open_reserve_link(stack, settings)
     screening, signals, actions = await _open_screening(settings, db, clock)
-    providers, carriers = await _open_external_systems(stack, settings, clock)
+    link, providers, carriers = await _open_connections(stack, settings, clock)
     intake = OrderIntake(redis, link, settings, clock, admission, metrics_buffer, snapshots.ids_with_live_keys)
     rates, shipping, fulfilment = _build_fulfilment(settings, db, clock, ids, carriers)
     return GatewayServices(
@@ -236,7 +225,6 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         adoption=ServerAdoption(db, redis, clock),
         placement=OrderPlacement(settings, clock, ids, redis, snapshots, intake, _order_limits(settings)),
         metrics_buffer=metrics_buffer,
-        request_ids=RequestIdGenerator(),
         head_parser=HeadParser(),
         response_heads=response_heads,
         batch_template=BatchResponseTemplate(response_heads, ORDERS_PATH),
@@ -251,7 +239,8 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         screening=screening,
         screening_signals=signals,
         screening_actions=actions,
-        stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(jobs)),
+        wait_lists=wait_lists,
+        stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(settings.jobs)),
         orders=orders,
         staff_requests=StaffRequests(db, clock),
         payments=Payments(db, clock, ids, providers, settings.payments, Shipping.has_cash_shipments),
@@ -272,31 +261,16 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     )
 
 
+async def _open_snapshots(sales: Sales, clock: Clock) -> SaleSnapshots:
+    """Read the sales before the first order."""
+    snapshots = SaleSnapshots(sales, clock)
+    await snapshots.refresh()
+    return snapshots
+
+
 def _build_watcher(orders: Orders, shipping: Shipping, clock: Clock, limits: LimitSettings) -> ChangeWatcher:
     pollers: dict[Topic, SequencePoller] = {"order": orders.latest_event_seqs, "shipments": shipping.latest_event_seqs}
     return ChangeWatcher(pollers, clock, limits)
-
-
-def _build_fast_reads(
-    limits: LimitSettings,
-    clock: Clock,
-    auth: Authenticator,
-    snapshots: SaleSnapshots,
-    public_pages: PublicPages,
-    orders: Orders,
-    room_status: RoomStatus,
-    response_heads: ResponseHeads,
-    metrics_buffer: MetricsBuffer,
-    stopping: asyncio.Event,
-) -> FastReads:
-    """Build the reads that bypass aiohttp."""
-    responder = ReadResponder(response_heads, metrics_buffer)
-    return FastReads(
-        *(auth, snapshots, public_pages, PageCache(snapshots, responder, metrics_buffer, clock), orders),
-        *(OrderReads(orders, snapshots, metrics_buffer), responder, room_status),
-        page_items=limits.page_items,
-        stopping=stopping,
-    )
 
 
 async def _open_reserve_link(stack: AsyncExitStack, settings: Settings) -> RedisMultiplexer:
@@ -312,10 +286,18 @@ async def _open_reserve_link(stack: AsyncExitStack, settings: Settings) -> Redis
     return link
 
 
+async def _open_connections(
+    stack: AsyncExitStack, settings: Settings, clock: Clock
+) -> tuple[RedisMultiplexer, dict[str, Provider], CarrierRegistry]:
+    """Open the connection for reserve calls, and the external systems."""
+    link = await _open_reserve_link(stack, settings)
+    return link, *await _open_external_systems(stack, settings, clock)
+
+
 async def _open_external_systems(
     stack: AsyncExitStack, settings: Settings, clock: Clock
 ) -> tuple[dict[str, Provider], CarrierRegistry]:
-    """Open the payment providers and the carriers that the settings name."""
+    """Open the payment providers and the carriers that the settings name, and create their series."""
     timeout_s = settings.jobs.call_timeout_s
     providers = await stack.enter_async_context(
         open_providers(settings.payments, clock, timeout_s=timeout_s, connections=4)
@@ -329,13 +311,13 @@ async def _open_external_systems(
 
 async def _open_rooms(
     settings: Settings, rooms: WaitingRooms, refused_orders: RefusedOrders, clock: Clock
-) -> tuple[WaitingRooms, RoomStatus]:
+) -> RoomStatus:
     """Read the waiting rooms before an order could pass one by."""
     key = room_ticket_key(settings.auth)
     tickets = RoomTickets(key) if key else None
     status = RoomStatus(rooms, clock, tickets, refused_orders, settings.limits.concurrent_draw_downloads)
     await status.refresh()
-    return rooms, status
+    return status
 
 
 async def _open_screening(

@@ -13,7 +13,8 @@ class SaleKeys:
     """The keys of one sale, as bytes."""
 
     __slots__ = (
-        "_tag", "accepted", "buyers", "fence", "meta", "orders", "proofs", "room", "room_left", "room_meta", "stock",
+        "_tag", "accepted", "buyers", "fence", "held_back", "meta", "offers", "orders", "proofs", "room", "room_left",
+        "room_meta", "stock",
     )  # fmt: skip
 
     def __init__(self, sale_id: str) -> None:
@@ -24,6 +25,10 @@ class SaleKeys:
         """hash: sku → units free"""
         self.buyers = self._key("buyers")
         """hash: user NUL sku → units taken, for SKUs with a limit"""
+        self.held_back = self._key("held-back")
+        """hash: sku → units returned to a sale with a wait-list that are not offered or on sale yet"""
+        self.offers = self._key("offers")
+        """hash: user NUL sku → units offered to a customer who waited, until he orders or his time is over"""
         self.accepted = self._key("accepted")
         """hash: order id (16 bytes) → user, from acceptance until the order is in Postgres"""
         self.orders = self._key("orders")
@@ -51,16 +56,16 @@ class SaleKeys:
         return self._key(f"changes:{day}")
 
     def staged(self, epoch: int, name: str) -> bytes:
-        """hash: `stock` or `buyers` while a load fills them."""
+        """hash: `stock`, `buyers`, `held-back` or `offers` while a load fills them."""
         return self._key(f"staged:{epoch}:{name}")
 
     def reserve_keys(self, day: int) -> list[bytes]:
         """List the keys of `reserve.lua` for a batch of that day, in its order."""
-        return [self.meta, self.stock, self.buyers, self.accepted, self.orders, *self._near_days(day)]
+        return [self.meta, self.stock, self.buyers, self.accepted, self.orders, self.offers, *self._near_days(day)]
 
     def recheck_keys(self, day: int) -> list[bytes]:
         """List the keys of `recheck.lua` for a batch of that day, in its order."""
-        return [self.meta, self.stock, *self._near_days(day)]
+        return [self.meta, self.stock, self.offers, *self._near_days(day)]
 
     def _near_days(self, day: int) -> list[bytes]:
         return [self.keys(near_day) for near_day in range(day - 2, day + 2)]
@@ -72,5 +77,5 @@ def idempotency_field(user_id: str, idempotency_key: str) -> bytes:
 
 
 def buyer_field(user_id: str, sku: str) -> bytes:
-    """Build the field of a `buyers` hash that holds a user's units of a SKU."""
+    """Build the field of a `buyers` or `offers` hash that holds a user's units of a SKU."""
     return f"{user_id}\0{sku}".encode()

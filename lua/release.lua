@@ -1,28 +1,30 @@
 -- release: return stock and limit to a sale, once per release id.
 --
--- KEYS  1 meta  2 stock  3 buyers  4.. changes, one key for each day on which one of the releases was made
--- ARGV  1 number of releases, then for each: id  day (days since 1970)  number of its changes key (1: KEYS 4)  user
+-- KEYS  1 meta  2 stock  3 buyers  4 held back  5.. changes, one key for each day on which one of the releases was made
+-- ARGV  1 number of releases, then for each: id  day (days since 1970)  number of its changes key (1: KEYS 5)  user
 --       number of SKUs, then for each SKU: sku  units
 -- RETURNS {epoch, one outcome per release}; an outcome is {number, seq}
 -- OUTCOMES 0 applied {seq}  1 already_applied {seq}  2 not_ready  3 too_old
 
-local meta, stock, buyers = KEYS[1], KEYS[2], KEYS[3]
+local meta, stock, buyers, held_back = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local release_count = tonumber(ARGV[1])
 
 -- include: changes
+-- include: returns
 -- include: server
 
 local APPLIED, ALREADY_APPLIED, NOT_READY, TOO_OLD = 0, 1, 2, 3
-local BEFORE_CHANGES = 3 -- position in KEYS before the first changes key
+local BEFORE_CHANGES = 4 -- position in KEYS before the first changes key
 local FIRST_RELEASE = 2 -- position in ARGV
 
 local now_s = server_time_s()
 local epoch = adopted_epoch(meta)
+local returned = choose_returned(meta, stock, held_back)
 local reply = {epoch or ''}
 
 -- Return units of one SKU, and reduce what counts towards the user's limit.
 local function return_units(user, sku, units)
-  redis.call('HINCRBY', stock, sku, units)
+  redis.call('HINCRBY', returned, sku, units)
   local user_sku = user .. '\0' .. sku
   local bought = tonumber(redis.call('HGET', buyers, user_sku) or 0)
   if bought > units then

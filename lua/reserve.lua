@@ -1,6 +1,6 @@
 -- reserve: take the stock of a batch of orders and queue the accepted ones, in one step.
 --
--- KEYS  1 meta  2 stock  3 buyers  4 accepted  5 orders  6..9 idempotency keys of the days base-2 to base+1
+-- KEYS  1 meta  2 stock  3 buyers  4 accepted  5 orders  6 offers  7..10 idempotency keys of the days base-2 to base+1
 -- ARGV  1 base day (days since 1970, the caller's clock)  2 number of orders  3 number of SKUs  4 number of user-SKU pairs
 --       5 the orders' lines, packed (below), then in columns:
 --       each SKU of the batch once; each user-SKU pair (user NUL sku, of SKUs with a limit) once;
@@ -15,9 +15,10 @@
 -- Redis does not roll back, so the script checks everything against local copies first and only then writes.
 -- It reads the idempotency keys of today and yesterday and writes today's, by the server's clock: one clock decides
 -- which day it is, and a key is found for at least 24 hours.
+-- A line that is short of free units is taken from what its customer is offered by the wait-list, as a whole or not.
 -- Most columns go to HMGET and XADD unchanged: a table per order costs more than all checks of that order.
 
-local meta, stock, buyers, accepted, orders = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local meta, stock, buyers, accepted, orders, offers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local base_day, count, lines = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[5]
 local sku_count, pair_count = tonumber(ARGV[3]), tonumber(ARGV[4])
 
@@ -41,7 +42,7 @@ local USER = ORDER + 2 * count
 local TAIL = USER + count
 
 -- Positions in KEYS of the keys of days.
-local BASE_DAY, FIRST_TODAY, LAST_TODAY = 8, 7, 9
+local BASE_DAY, FIRST_TODAY, LAST_TODAY = 9, 8, 10
 
 local time = call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -83,17 +84,45 @@ local stock_loaded = call('EXISTS', stock) == 1
 local generation = tonumber(terms[4])
 local refusal = refusal_by_terms(terms, now_ms)
 
--- Take an order's n lines from the local copies, or none of them. Returns the outcome.
-local function take(at, n)
+-- Units still offered, by user NUL sku, of customers whose orders have taken some. Offers are only looked at for lines
+-- that are short, so that orders from stock cost nothing more.
+local has_offers
+local offered = {}
+
+-- Take a line's units from what its customer is offered. Returns false if that is less.
+local function take_offer(user, s, units)
+  if has_offers == nil then has_offers = call('EXISTS', offers) == 1 end
+  if not has_offers then return false end
+  local user_sku = user .. '\0' .. ARGV[SKU + s]
+  local left = offered[user_sku] or tonumber(call('HGET', offers, user_sku) or 0)
+  if left < units then return false end
+  offered[user_sku] = left - units
+  return true
+end
+
+-- Take the n lines of a user's order from the local copies, or none of them. Returns the outcome.
+local function take(at, n, user)
+  local from_offer -- numbers of the lines that are taken from an offer, nil if none is
   for line = 1, n do
     local s, units, p, limit = struct_unpack('>I4I4I4I4', lines, at + 16 * (line - 1))
     free[s] = free[s] - units
     if p > 0 then taken[p] = taken[p] + units end
     local short = free[s] < 0
+    if short and take_offer(user, s, units) then
+      free[s] = free[s] + units
+      from_offer = from_offer or {}
+      from_offer[line] = true
+      short = false
+    end
     if short or (p > 0 and taken[p] > limit) then
       for undone = 1, line do
         s, units, p = struct_unpack('>I4I4I4', lines, at + 16 * (undone - 1))
-        free[s] = free[s] + units
+        if from_offer and from_offer[undone] then
+          local user_sku = user .. '\0' .. ARGV[SKU + s]
+          offered[user_sku] = offered[user_sku] + units
+        else
+          free[s] = free[s] + units
+        end
         if p > 0 then taken[p] = taken[p] - units end
       end
       if short and not stock_loaded then return NOT_READY end
@@ -124,7 +153,7 @@ for i = 1, count do
   elseif order_generation < generation then
     reply[i + 2] = STALE
   else
-    local outcome = take(at + 12, n)
+    local outcome = take(at + 12, n, ARGV[USER + i])
     reply[i + 2] = outcome
     if outcome == ACCEPTED then
       accepted_orders[#accepted_orders + 1] = i
@@ -171,6 +200,9 @@ local function list_changes(column, n, before, after)
 end
 hset(stock, list_changes(SKU, sku_count, free_before, free))
 hset(buyers, list_changes(PAIR, pair_count, taken_before, taken))
+for user_sku, left in pairs(offered) do
+  if left > 0 then call('HSET', offers, user_sku, left) else call('HDEL', offers, user_sku) end
+end
 
 reply[2] = entry_id
 for _, replay in ipairs(replays) do

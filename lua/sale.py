@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
@@ -44,17 +45,21 @@ class PublishOutcome(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SaleTerms:
-    """A sale's state in Redis besides its stock. `closes_ms` is None if it never closes."""
+    """A sale's state in Redis besides its stock. `closes_ms` is None if it never closes.
+
+    With `has_wait_list` returned units are held back for those who wait.
+    """
 
     epoch: int
     generation: int
     state: str
     opens_ms: int
     closes_ms: int | None
+    has_wait_list: bool = False
 
     def _arguments(self) -> list[str | int]:
         closes = "" if self.closes_ms is None else self.closes_ms
-        return [self.epoch, self.generation, self.state, self.opens_ms, closes]
+        return [self.epoch, self.generation, self.state, self.opens_ms, closes, int(self.has_wait_list)]
 
 
 async def unload(client: Redis, keys: SaleKeys, today: int) -> bool:
@@ -63,7 +68,8 @@ async def unload(client: Redis, keys: SaleKeys, today: int) -> bool:
     `today` counts days from 1970. Returns True if the sale was loaded. Safe to repeat.
     """
     changes = [keys.changes(day) for day in range(today - CHANGE_DEDUP_DAYS, today + 2)]
-    return bool(await _unload.call(client, [keys.meta, keys.stock, keys.buyers, *changes], []))
+    names = [keys.meta, keys.stock, keys.buyers, keys.held_back, keys.offers, *changes]
+    return bool(await _unload.call(client, names, []))
 
 
 async def load(
@@ -73,17 +79,20 @@ async def load(
     stock: Iterable[tuple[str, int]],
     buyers: Iterable[tuple[bytes, int]],
     min_entry: EntryId,
+    held_back: Iterable[tuple[str, int]] = (),
+    offers: Iterable[tuple[bytes, int]] = (),
 ) -> LoadOutcome:
-    """Fill an unloaded sale: `stock` as (sku, units free), `buyers` as (user NUL sku, units taken).
+    """Fill an unloaded sale: `stock` and `held_back` by SKU, `buyers` and `offers` by user NUL sku.
 
-    Entries of its stream get ids above `min_entry`. Both hashes are staged under names of this epoch and become
+    Entries of its stream get ids above `min_entry`. All hashes are staged under names of this epoch and become
     visible in one step: a load that dies half-way, or two at once, never leave half a stock to sell from.
     """
-    staged_stock, staged_buyers = keys.staged(terms.epoch, "stock"), keys.staged(terms.epoch, "buyers")
-    await client.delete(staged_stock, staged_buyers)
-    await fill(client, staged_stock, stock)
-    await fill(client, staged_buyers, buyers)
-    names = [keys.meta, keys.stock, keys.buyers, keys.orders, staged_stock, staged_buyers]
+    staged = [keys.staged(terms.epoch, name) for name in ("stock", "buyers", "held-back", "offers")]
+    await client.delete(*staged)
+    content: tuple[Iterable[tuple[Any, int]], ...] = (stock, buyers, held_back, offers)
+    for key, pairs in zip(staged, content, strict=True):
+        await fill(client, key, pairs)
+    names = [keys.meta, keys.orders, keys.stock, keys.buyers, keys.held_back, keys.offers, *staged]
     reply = await _load.call(client, names, [*terms._arguments(), GROUP, str(min_entry)])
     return LoadOutcome(reply)
 
@@ -157,13 +166,26 @@ async def publish(client: Redis, keys: SaleKeys, terms: SaleTerms) -> PublishOut
 
 
 class Cut(NamedTuple):
-    """A sale at one moment. `epoch` is 0 if it is not loaded."""
+    """A sale at one moment. `epoch` is 0 if it is not loaded.
+
+    By SKU: `stock` are the free units, `held_back` those that were returned to a sale with a wait-list, `offered`
+    those that are offered to customers who waited.
+    """
 
     epoch: int
     change_seq: int
     last_entry: EntryId
     accepted: int
     stock: dict[str, int]
+    held_back: dict[str, int]
+    offered: dict[str, int]
+
+    def units_available(self) -> Counter[str]:
+        """Add up the units by SKU that no order has."""
+        available = Counter(self.stock)
+        available.update(self.held_back)
+        available.update(self.offered)
+        return available
 
 
 async def dedup_horizon_ms(client: Redis) -> int:
@@ -174,11 +196,19 @@ async def dedup_horizon_ms(client: Redis) -> int:
 
 async def cut(client: Redis, keys: SaleKeys) -> Cut:
     """Read a sale's stock, its stream's last id and its last change in one step."""
-    epoch, change_seq, last_entry, accepted, stock = await _cut.call(
-        client, [keys.meta, keys.stock, keys.orders, keys.accepted], []
+    names = [keys.meta, keys.stock, keys.orders, keys.accepted, keys.held_back, keys.offers]
+    epoch, change_seq, last_entry, accepted, stock, held_back, offers = await _cut.call(client, names, [])
+    offered: Counter[str] = Counter()
+    for user_sku, units in _read_units(offers):
+        offered[user_sku.split("\0")[1]] += units
+    return Cut(
+        *(int(epoch or 0), change_seq, EntryId.parse(last_entry), accepted),
+        *(dict(_read_units(stock)), dict(_read_units(held_back)), dict(offered)),
     )
-    units = dict(zip((sku.decode() for sku in stock[::2]), map(int, stock[1::2]), strict=True))
-    return Cut(int(epoch or 0), change_seq, EntryId.parse(last_entry), accepted, units)
+
+
+def _read_units(reply: Sequence[bytes]) -> Iterator[tuple[str, int]]:
+    return zip((field.decode() for field in reply[::2]), map(int, reply[1::2]), strict=True)
 
 
 async def read_loaded_epoch(client: Redis, keys: SaleKeys) -> int:

@@ -184,23 +184,35 @@ class Recheck(NamedTuple):
     """Redis's decision on a batch of orders that are expected to be refused.
 
     `outcome` is of the whole sale; None if it takes orders. `free` has the units free of each SKU that was asked for,
-    `repeats` the positions of orders whose key is known.
+    `repeats` the positions of orders whose key is known. `has_offers` tells if units are offered to customers who
+    waited, `holders` the positions of orders that such an offer may serve.
     """
 
     outcome: ReserveResult | None
     free: dict[str, int]
     repeats: set[int]
+    has_offers: bool = False
+    holders: frozenset[int] = frozenset()
 
 
-async def recheck(client: Commands, keys: SaleKeys, day: int, skus: Sequence[str], fields: Sequence[bytes]) -> Recheck:
+async def recheck(
+    client: Commands,
+    keys: SaleKeys,
+    day: int,
+    skus: Sequence[str],
+    fields: Sequence[bytes],
+    pairs: Sequence[bytes] = (),
+) -> Recheck:
     """Read what `reserve` would refuse, without taking anything.
 
-    `fields` are those of the orders in the idempotency keys, `day` is as for `reserve`. Raises redis's errors.
+    `fields` are those of the orders in the idempotency keys, `day` is as for `reserve`. `pairs` are their fields in the
+    offers, empty ones for orders without; left out as long as nothing is offered. Raises redis's errors.
     """
-    arguments: list[Argument] = [day, len(fields), len(skus), *skus, *fields]
-    outcome, free, repeats = await _recheck.call(client, keys.recheck_keys(day), arguments)
+    arguments: list[Argument] = [day, len(fields), len(skus), len(pairs), *skus, *fields, *pairs]
+    outcome, free, repeats, has_offers, holders = await _recheck.call(client, keys.recheck_keys(day), arguments)
     refusal = None if outcome == 0 else _parse_result(outcome, None)
-    return Recheck(refusal, dict(zip(skus, free, strict=bool(free))), set(repeats))
+    free_units = dict(zip(skus, free, strict=bool(free)))
+    return Recheck(refusal, free_units, set(repeats), bool(has_offers), frozenset(holders))
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +248,7 @@ async def release(client: Redis, keys: SaleKeys, releases: Sequence[Release]) ->
         arguments += (item.release_id.bytes, day, day_numbers[day], item.user_id, len(item.units))
         for sku, units in item.units.items():
             arguments += (sku, units)
-    names = [keys.meta, keys.stock, keys.buyers, *(keys.changes(day) for day in days)]
+    names = [keys.meta, keys.stock, keys.buyers, keys.held_back, *(keys.changes(day) for day in days)]
     reply = await _release.call(client, names, arguments)
     return int(reply[0] or 0), [ReleaseResult(ReleaseOutcome(outcome), seq) for outcome, seq in reply[1:]]
 
@@ -260,7 +272,7 @@ async def change_stock(
     Redis keeps the id under the day of `created_ms`, which must therefore never change.
     """
     day = created_ms // DAY_MS
-    names = [keys.meta, keys.stock, keys.changes(day)]
+    names = [keys.meta, keys.stock, keys.changes(day), keys.held_back]
     epoch, outcome, number = await _change_stock.call(client, names, [change_id.bytes, day, sku, delta])
     return ChangeStockResult(int(epoch or 0), ChangeStockOutcome(outcome), number)
 

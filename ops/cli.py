@@ -27,6 +27,7 @@ from ops.commands import (
     store_credit,
     tokens,
     vehicles,
+    wait_list,
     warehouses,
     waves,
 )
@@ -83,6 +84,7 @@ for group_name, group in (
     ("room", room.app),
     ("screening", screening.app),
     ("draw", draw.app),
+    ("wait-list", wait_list.app),
     ("order", orders.app),
     ("payment", payments.app),
     ("store-credit", store_credit.app),

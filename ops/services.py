@@ -29,6 +29,7 @@ from commerce.sales.stock_changes import StockChanges
 from commerce.screening.service import Screening
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
+from commerce.wait_lists.service import WaitLists
 from commerce.waiting_rooms.service import WaitingRooms
 from config.settings import Settings, load
 
@@ -46,6 +47,7 @@ class CliServices:
     sales: Sales
     rooms: WaitingRooms
     screening: Screening
+    wait_lists: WaitLists
     stock: StockChanges
     orders: Orders
     dead_letters: DeadLetters
@@ -78,6 +80,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
             sales=sales,
             rooms=WaitingRooms(db, sales, clock),
             screening=Screening(db, clock),
+            wait_lists=WaitLists(db, redis, sales, clock),
             stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(settings.jobs)),
             orders=Orders(db, redis, clock),
             dead_letters=DeadLetters(db, redis, clock, persist),

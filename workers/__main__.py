@@ -20,6 +20,7 @@ NAMES = (
     "sale_sync",
     "room_keeper",
     "screening_worker",
+    "wait_list_keeper",
     "observer",
     "auditor",
 )

@@ -7,6 +7,7 @@ from typing import Literal
 
 from prometheus_client import Counter, Gauge, Histogram
 
+WAIT_LIST_OUTCOMES = ("offered", "taken", "lapsed", "refused")
 WRITE_RESULTS = ("stored", "duplicate", "refused", "dead_lettered")
 _LATEST: Literal["livemostrecent"] = "livemostrecent"
 
@@ -29,6 +30,11 @@ WRITE_FAILURES = Counter("floodgate_write_failures_total", "Attempts to store a 
 SUSPECT_BATCHES = Counter(
     "floodgate_suspect_batches_total",
     "Attempts to store a batch whose orders fail alike while no other is stored: probably a defect of the program",
+)
+WAIT_LIST_OFFERS = Counter(
+    "floodgate_wait_list_offers_total",
+    "Offers of wait-lists by outcome: offered, taken, lapsed, refused (made again)",
+    ["outcome"],
 )
 WORKER_JOBS = Counter("floodgate_worker_jobs_total", "Jobs that a worker has started", ["worker"])
 WORKER_FAILURES = Counter("floodgate_worker_failures_total", "Failed steps of a worker, which are retried", ["worker"])
@@ -124,3 +130,6 @@ def create_series(worker_names: Iterable[str]) -> None:
         if worker_name == "order_writer":
             for result in WRITE_RESULTS:
                 WRITTEN_ORDERS.labels(result)
+        if worker_name == "wait_list_keeper":
+            for outcome in WAIT_LIST_OUTCOMES:
+                WAIT_LIST_OFFERS.labels(outcome)

@@ -12,6 +12,7 @@ from workers.room_keeper import room_keeper
 from workers.runtime import Worker
 from workers.sale_sync import sale_sync
 from workers.screening_worker import screening_worker
+from workers.wait_list_keeper import wait_list_keeper
 
 WORKERS: dict[str, Worker] = {
     "order_writer": order_writer,
@@ -21,6 +22,7 @@ WORKERS: dict[str, Worker] = {
     "sale_sync": sale_sync,
     "room_keeper": room_keeper,
     "screening_worker": screening_worker,
+    "wait_list_keeper": wait_list_keeper,
     "observer": observer,
     "auditor": auditor,
 }

@@ -12,7 +12,8 @@ class StockRow(msgspec.Struct, frozen=True):
 
     Without a `difference`, initial = available + held + sold + in_stream.
 
-    `initial` includes applied stock changes. `held` units are reserved by orders that are neither paid nor released.
+    `initial` includes applied stock changes, `available` the units that the wait-list holds back or offers. `held`
+    units are reserved by orders that are neither paid nor released.
     """
 
     sku: str

@@ -168,10 +168,10 @@ class Audit:
         for order in streamed:
             if order is not None:
                 in_stream.update(order.units())
-        skus = sorted(items.keys() | cut.stock.keys() | held.keys() | in_stream.keys())
+        available = cut.units_available()
+        skus = sorted(items.keys() | available.keys() | held.keys() | in_stream.keys())
         return [
-            StockRow(sku, initial[sku], cut.stock.get(sku, 0), held[sku], sold.get(sku, 0), in_stream[sku])
-            for sku in skus
+            StockRow(sku, initial[sku], available[sku], held[sku], sold.get(sku, 0), in_stream[sku]) for sku in skus
         ]
 
     async def _check_limits(

@@ -9,8 +9,10 @@ The steps make a load correct while orders, releases and stock changes continue:
    at least once, and it is counted once by its id.
 4. Count releases and stock changes that are too old for Redis to apply (parked, or about to be). Whatever the previous
    load had of them is gone, and no worker can apply them to the new one.
-5. Compute and stage stock, limits and keys, and make them visible in one step. Then mark the changes of step 4 in the
-   transaction that ends the load. If that transaction is not reached, the sale is loaded again from step 1.
+5. Restore what the wait-list offers and no order has taken. What is left of SKUs for which somebody waits is held back.
+6. Compute and stage stock, limits and keys, and make them visible in one step. Then mark the changes of step 4 and the
+   offers of step 5 in the transaction that ends the load. If that transaction is not reached, the sale is loaded again
+   from step 1.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.stream_payload import AcceptedOrder, decode_accepted
 from commerce.sales import store
 from commerce.sales.errors import LoadInProgress, NoSuchSale, ServerBehind
-from commerce.sales.model import Sale
+from commerce.sales.model import Sale, SaleState
 from lua import EntryId, KeyRecord, LoadOutcome, SaleKeys, SaleTerms
 
 _logger = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ class _LoadState:
     """The computed content of a load, and the expired jobs that it counts or refuses.
 
     `stock` maps SKUs to free units, `bought` maps `user NUL sku` to units, `records` are the keys of the last two days,
-    `newest` is the newest known entry.
+    `newest` is the newest known entry. `held_back` and `offers` are of the wait-list, with the ids of all its offers.
     """
 
     stock: dict[str, int]
@@ -74,12 +76,16 @@ class _LoadState:
     releases: list[UUID] = field(default_factory=list)
     changes: list[UUID] = field(default_factory=list)
     refused: list[UUID] = field(default_factory=list)
+    held_back: dict[str, int] = field(default_factory=dict)
+    offers: dict[bytes, int] = field(default_factory=dict)
+    offer_ids: list[UUID] = field(default_factory=list)
 
 
 def terms_of(sale: Sale) -> SaleTerms:
     """Return the terms of a sale that Redis needs."""
     closes_ms = None if sale.closes_at is None else to_ms(sale.closes_at)
-    return SaleTerms(sale.epoch, sale.generation, sale.state, to_ms(sale.opens_at), closes_ms)
+    has_wait_list = sale.has_wait_list and sale.state is not SaleState.CLOSED
+    return SaleTerms(sale.epoch, sale.generation, sale.state, to_ms(sale.opens_at), closes_ms, has_wait_list)
 
 
 async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str, *, if_complete: bool = False) -> LoadReport:
@@ -107,10 +113,14 @@ async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str, *, i
             assert sale is not None
             state = await _compute_state(connection, sale_id, streamed, clock)
             await _include_expired_jobs(connection, sale_id, expired_before, state)
-        _clamp_negative_stock(sale_id, state.stock)
+            _clamp_negative_stock(sale_id, state.stock)
+            await _restore_offers(connection, sale, streamed, state)
         await lua.restore_key_records(redis, keys, state.records)
         failpoint("load.before_load")
-        outcome = await lua.load(redis, keys, terms_of(sale), state.stock.items(), state.bought.items(), state.newest)
+        outcome = await lua.load(
+            *(redis, keys, terms_of(sale), state.stock.items(), state.bought.items(), state.newest),
+            *(state.held_back.items(), state.offers.items()),
+        )
         if outcome is LoadOutcome.LOADED_BEFORE:
             raise LoadInProgress(f"cannot load {sale_id}: another process loaded it meanwhile; check it, then retry")
         await _end_load(connection, sale, state, clock, expired_before)
@@ -143,6 +153,7 @@ async def _end_load(
         if await store.end_load(connection, sale):
             await store.mark_expired_applied(connection, state.releases, state.changes, sale.epoch, now)
             await store.refuse_expired_reacquires(connection, sale.sale_id, expired_before, now)
+            await store.mark_offers_restored(connection, state.offer_ids, sale.epoch, now)
             await store.refuse_expired_changes(connection, state.refused, now, "fewer units were free at the load")
 
 
@@ -222,6 +233,30 @@ async def _include_expired_jobs(
             state.changes.append(change.change_id)
         else:
             state.refused.append(change.change_id)
+
+
+async def _restore_offers(
+    connection: Connection, sale: Sale, streamed: Sequence[tuple[EntryId, AcceptedOrder]], state: _LoadState
+) -> None:
+    """Move what the wait-list offers out of the stock, and hold back the rest of awaited SKUs."""
+    offers = await store.list_open_offers(connection, sale.sale_id)
+    left = {(offer.user_id, offer.sku): offer.units for offer in offers}
+    after = {(offer.user_id, offer.sku): offer.after for offer in offers}
+    persisted = await store.find_persisted(connection, [order.order_id for _, order in streamed] if offers else [])
+    for entry, order in streamed:
+        for sku, units in order.units().items() if order.order_id not in persisted else ():
+            if (holder := (order.user_id, sku)) in left and entry > after[holder]:
+                left[holder] -= units
+    for (user_id, sku), units in left.items():
+        restored = min(units, state.stock.get(sku, 0))
+        if restored > 0:
+            state.stock[sku] -= restored
+            state.offers[lua.buyer_field(user_id, sku)] = restored
+    state.offer_ids = [offer.offer_id for offer in offers]
+    if terms_of(sale).has_wait_list:
+        for sku in await store.list_awaited_skus(connection, sale.sale_id):
+            if units := state.stock.get(sku, 0):
+                state.held_back[sku], state.stock[sku] = units, 0
 
 
 def _clamp_negative_stock(sale_id: str, stock: dict[str, int]) -> None:

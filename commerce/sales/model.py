@@ -63,7 +63,7 @@ class Sale(msgspec.Struct, frozen=True):
     """A sale as stored.
 
     `epoch` counts loads into Redis and `generation` changes of terms; `loaded_epoch` and `published_generation` are
-    those that Redis has.
+    those that Redis has. With `has_wait_list` returned units are held back for those who wait.
     """
 
     sale_id: SaleId
@@ -78,6 +78,7 @@ class Sale(msgspec.Struct, frozen=True):
     published_generation: int
     epoch: int
     loaded_epoch: int
+    has_wait_list: bool = False
 
     @property
     def is_loaded(self) -> bool:

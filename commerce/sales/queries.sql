@@ -5,23 +5,23 @@ ON CONFLICT (sale_id) DO NOTHING RETURNING sale_id;
 
 -- name: get_sale
 SELECT sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_within_s, generation,
-       published_generation, epoch, loaded_epoch
+       published_generation, epoch, loaded_epoch, has_wait_list
 FROM sales WHERE sale_id = $1;
 
 -- name: lock_sale
 SELECT sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_within_s, generation,
-       published_generation, epoch, loaded_epoch
+       published_generation, epoch, loaded_epoch, has_wait_list
 FROM sales WHERE sale_id = $1 FOR UPDATE;
 
 -- name: list_sales
 SELECT sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_within_s, generation,
-       published_generation, epoch, loaded_epoch
+       published_generation, epoch, loaded_epoch, has_wait_list
 FROM sales WHERE sale_id > $1 AND ($3 OR state <> 'draft') ORDER BY sale_id LIMIT $2;
 
 -- name: list_out_of_sync
 -- Sales with an unfinished load, or with terms that are not published.
 SELECT sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_within_s, generation,
-       published_generation, epoch, loaded_epoch
+       published_generation, epoch, loaded_epoch, has_wait_list
 FROM sales WHERE loaded_epoch < epoch OR (epoch > 0 AND published_generation < generation);
 
 -- name: set_state
@@ -188,6 +188,33 @@ WHERE change_id = ANY($1::uuid[]) AND status IN ('pending', 'parked');
 UPDATE stock_changes SET status = 'refused', ended_at = $2, last_error = $3
 WHERE change_id = ANY($1::uuid[]) AND status IN ('pending', 'parked');
 
+-- name: list_open_offers
+-- Offers of the wait-list, with the units that stored orders since the offer have taken of them.
+SELECT offer_id, user_id, sku, after_entry_at AS accepted_at, after_entry_seq AS entry_seq,
+       offered_units
+       - coalesce((SELECT sum(order_lines.quantity) FROM orders JOIN order_lines USING (order_id)
+                   WHERE orders.user_id = entries.user_id AND orders.sale_id = entries.sale_id
+                     AND order_lines.sku = entries.sku
+                     AND (accepted_at, entry_seq) > (after_entry_at, after_entry_seq)), 0)::bigint
+       - coalesce((SELECT sum((units ->> entries.sku)::bigint) FROM dead_letters
+                   WHERE dead_letters.user_id = entries.user_id AND dead_letters.sale_id = entries.sale_id
+                     AND status <> 'retried' AND (entry_at, dead_letters.entry_seq) > (after_entry_at, after_entry_seq)
+                  ), 0)::bigint AS units
+FROM wait_list_entries AS entries WHERE sale_id = $1 AND state = 'offered' ORDER BY sku, number;
+
+-- name: list_awaited_skus
+SELECT sku FROM wait_list_skus WHERE sale_id = $1 AND waiting > 0;
+
+-- name: mark_offers_restored
+-- Each has its full time again: nobody knows how long its holder could not order. Seq 0 precedes every change after the
+-- load.
+UPDATE wait_list_entries SET epoch = $2, seq = 0, offered_at = $3, accept_by = $3::timestamptz + accept_s * interval '1 second'
+FROM wait_lists
+WHERE offer_id = ANY($1::uuid[]) AND state = 'offered' AND wait_lists.sale_id = wait_list_entries.sale_id;
+
+-- name: set_wait_list
+UPDATE sales SET has_wait_list = $2, generation = generation + 1 WHERE sale_id = $1 AND has_wait_list <> $2;
+
 -- name: find_persisted
 -- Those of the orders that are stored, or dead-lettered with their units. A dead letter without units does not stand for
 -- an order: a gateway may have sent it again, and then its units are taken and it is in the stream under the same id.
@@ -228,6 +255,8 @@ SELECT coalesce(max(seq), 0) FROM (
     SELECT seq FROM stock_changes WHERE sale_id = $1 AND status = 'applied' AND epoch >= $2
     UNION ALL
     SELECT retry_seq FROM dead_letters WHERE sale_id = $1 AND retry_epoch >= $2
+    UNION ALL
+    SELECT seq FROM wait_list_entries WHERE sale_id = $1 AND epoch >= $2
 ) AS changes;
 
 -- name: begin_adoption

@@ -36,6 +36,19 @@ class ExpiredChange(NamedTuple):
     delta: int
 
 
+class OpenOffer(NamedTuple):
+    """Units of the wait-list that are offered to a user, as far as stored orders have left them.
+
+    An order has taken from the offer if its stream entry is after `after`.
+    """
+
+    offer_id: UUID
+    user_id: str
+    sku: str
+    units: int
+    after: EntryId
+
+
 def _sale(row: Any) -> Sale:
     return Sale(**{**row, "state": SaleState(row["state"])})
 
@@ -236,6 +249,27 @@ async def refuse_expired_changes(connection: Connection, changes: Sequence[UUID]
 
 async def refuse_expired_reacquires(connection: Connection, sale_id: str, before: datetime, now: datetime) -> None:
     await connection.execute(queries.refuse_expired_reacquires, sale_id, before, now)
+
+
+async def list_open_offers(connection: Connection, sale_id: str) -> list[OpenOffer]:
+    """List the offers of the wait-list; those that stored orders have taken have no units left."""
+    rows = await connection.fetch(queries.list_open_offers, sale_id, timeout=_LOAD_TIMEOUT_S)
+    return [OpenOffer(row["offer_id"], row["user_id"], row["sku"], max(0, row["units"]), _entry(row)) for row in rows]
+
+
+async def list_awaited_skus(connection: Connection, sale_id: str) -> set[str]:
+    """Return the SKUs for which somebody is on the wait-list."""
+    return {row["sku"] for row in await connection.fetch(queries.list_awaited_skus, sale_id)}
+
+
+async def mark_offers_restored(connection: Connection, offers: Sequence[UUID], epoch: int, now: datetime) -> None:
+    """Mark offers that a load has restored as made in that load, with their full time."""
+    await connection.execute(queries.mark_offers_restored, offers, epoch, now)
+
+
+async def set_wait_list(connection: Connection, sale_id: str, is_on: bool) -> None:
+    """Set whether the sale has a wait-list, which is one of its terms."""
+    await connection.execute(queries.set_wait_list, sale_id, is_on)
 
 
 async def allow_long_statements(connection: Connection) -> None:

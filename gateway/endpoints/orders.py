@@ -57,11 +57,12 @@ async def place_order(call: Call) -> web.Response:
         origin = origin_of_request(call.request, services.client_addresses)
         services.screening_signals.note_order(sale_id, user_id, origin)
     try:
-        if (refusal := services.screening_actions.check_order(sale_id, user_id)) is not None:
-            raise refusal
+        if (screened := services.screening_actions.check_order(sale_id, user_id)) is not None:
+            raise screened
         services.room_status.check_turn(sale_id, user_id, call.parameters[ROOM_TICKET.name])
     except ProblemError:
-        if not await services.placement.is_repeat(sale_id, user_id, key):
+        needs_no_turn = screened is None and await services.placement.is_offered(call.body, user_id)
+        if not needs_no_turn and not await services.placement.is_repeat(sale_id, user_id, key):
             raise
     traceparent = call.request.headers.get("traceparent", "")[:MAX_TRACEPARENT_CHARS]
     if not traceparent.isascii():

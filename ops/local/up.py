@@ -49,7 +49,10 @@ _WORKERS = (
     ("writer", ("order_writer",)),
     ("payments", ("payment_worker",)),
     ("fulfilment", ("fulfilment_worker",)),
-    ("maintenance", ("release_worker", "sale_sync", "room_keeper", "screening_worker", "observer", "auditor")),
+    (
+        "maintenance",
+        ("release_worker", "sale_sync", "room_keeper", "wait_list_keeper", "screening_worker", "observer", "auditor"),
+    ),
 )
 """worker processes: name, workers"""
 _MIGRATION_TIMEOUT_S = 600

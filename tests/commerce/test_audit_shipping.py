@@ -32,7 +32,7 @@ async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShippingS
 
 
 async def find_violations(ship: ShippingShop) -> dict[str, list[str]]:
-    cut = Cut(1, 0, EntryId(0, 0), 0, {})
+    cut = Cut(1, 0, EntryId(0, 0), 0, {}, {}, {})
     async with store.open_audit_snapshot(ship.shop.db, "sale", cut) as snapshot:
         return {name: await snapshot.list_violations(name) for name in VIOLATIONS}
 

@@ -13,11 +13,13 @@ from lua import (
     ChangeStockOutcome,
     JoinOutcome,
     LoadOutcome,
+    OfferOutcome,
     PublishOutcome,
     ReacquireOutcome,
     ReleaseOutcome,
     ReserveOutcome,
     SpendOutcome,
+    WithdrawOutcome,
 )
 from lua.keys import CHANGE_DEDUP_DAYS
 from lua.script import Script, assemble_script
@@ -32,6 +34,8 @@ ENUMS: dict[str, type[IntEnum]] = {
     "adopt": AdoptOutcome,
     "join_room": JoinOutcome,
     "spend_proof": SpendOutcome,
+    "offer_units": OfferOutcome,
+    "withdraw_offers": WithdrawOutcome,
 }
 
 

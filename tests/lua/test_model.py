@@ -1,6 +1,7 @@
 """A hypothesis state machine compares Redis with a small model over any sequence of calls.
 
-It checks P1, P3, P4 and P5 after every step: stock, limits, the order of each key, released units.
+It checks P1, P3, P4 and P5 after every step: stock, limits, the order of each key, released units, and those that a
+wait-list holds back and offers.
 """
 
 from __future__ import annotations
@@ -26,7 +27,18 @@ from redis.asyncio import Redis
 
 import lua
 from commerce.kernel.clock import DAY_MS, SystemClock
-from lua import ChangeStockOutcome, EntryId, Release, ReleaseOutcome, ReserveOutcome, SaleKeys, SaleTerms
+from lua import (
+    ChangeStockOutcome,
+    EntryId,
+    OfferOutcome,
+    Release,
+    ReleaseOutcome,
+    ReserveOutcome,
+    SaleKeys,
+    SaleTerms,
+    UnitOffer,
+    WithdrawOutcome,
+)
 from tests.support.sales import reservation, reserve
 from tests.support.servers import Servers
 
@@ -57,15 +69,22 @@ class SaleMachine(RuleBasedStateMachine):
         self.orders_by_key: dict[tuple[str, str], tuple[bytes, UUID]] = {}
         self.accepted: dict[UUID, tuple[str, dict[str, int]]] = {}
         self.released: set[UUID] = set()
+        self.has_wait_list = False
+        self.held_back: Counter[str] = Counter()
+        self.offers: Counter[tuple[str, str]] = Counter()
         self.clock = SystemClock()
 
     def run(self, work):  # type: ignore[no-untyped-def]
         return self.runner.run(work)
 
-    @initialize(stock=st.fixed_dictionaries({sku: st.integers(0, 12) for sku in SKUS}))
-    def load(self, stock: dict[str, int]) -> None:
+    @initialize(
+        stock=st.fixed_dictionaries({sku: st.integers(0, 12) for sku in SKUS}),
+        has_wait_list=st.booleans(),
+    )
+    def load(self, stock: dict[str, int], has_wait_list: bool) -> None:
         self.free.update(stock)
-        terms = SaleTerms(1, 1, "open", self.clock.now_ms() - 1_000, None)
+        self.has_wait_list = has_wait_list
+        terms = SaleTerms(1, 1, "open", self.clock.now_ms() - 1_000, None, has_wait_list)
         self.run(lua.load(self.redis, self.keys, terms, stock.items(), [], EntryId(0, 1)))
 
     @rule(
@@ -94,8 +113,11 @@ class SaleMachine(RuleBasedStateMachine):
             if expected is ReserveOutcome.ACCEPTED:
                 self.orders_by_key[user, key] = (digest, order.order_id)
                 self.accepted[order.order_id] = (user, units)
-                self.free.subtract(units)
                 for sku, count in units.items():
+                    if count <= self.free[sku]:
+                        self.free[sku] -= count
+                    else:
+                        self.offers[user, sku] -= count
                     if sku in LIMITS:
                         self.bought[user, sku] += count
                 accepted.append(order.order_id)
@@ -105,7 +127,7 @@ class SaleMachine(RuleBasedStateMachine):
         if (user, key) in self.orders_by_key:
             return ReserveOutcome.REPLAYED if self.orders_by_key[user, key][0] == digest else ReserveOutcome.KEY_REUSED
         for sku, count in units.items():
-            if count > self.free[sku]:
+            if count > self.free[sku] and count > self.offers[user, sku]:
                 return ReserveOutcome.SOLD_OUT
             if sku in LIMITS and self.bought[user, sku] + count > LIMITS[sku]:
                 return ReserveOutcome.OVER_LIMIT
@@ -120,7 +142,7 @@ class SaleMachine(RuleBasedStateMachine):
         assert [result.outcome for result in results] == [first] + [ReleaseOutcome.ALREADY_APPLIED] * (times - 1)
         if order_id not in self.released:
             self.released.add(order_id)
-            self.free.update(units)
+            self._returned().update(units)
             for sku, count in units.items():
                 if sku in LIMITS:
                     self.bought[user, sku] -= count
@@ -132,7 +154,44 @@ class SaleMachine(RuleBasedStateMachine):
             assert (result.outcome, result.number) == (ChangeStockOutcome.NOT_ENOUGH, self.free[sku])
         else:
             assert result.outcome is ChangeStockOutcome.APPLIED
-            self.free[sku] += delta
+            (self._returned() if delta > 0 else self.free)[sku] += delta
+
+    def _returned(self) -> Counter[str]:
+        return self.held_back if self.has_wait_list else self.free
+
+    @rule(user=st.sampled_from(USERS), sku=st.sampled_from(SKUS), units=st.integers(1, 3), times=st.integers(1, 2))
+    def offer(self, user: str, sku: str, units: int, times: int) -> None:
+        offer = UnitOffer(uuid4(), uuid4(), self.clock.now_ms(), user, sku, units)
+        results = self.run(lua.offer_units(self.redis, self.keys, 1, [offer] * times))
+        if self.held_back[sku] < units:
+            assert {result.outcome for result in results} == {OfferOutcome.REFUSED}
+        else:
+            assert [result.outcome for result in results][:1] == [OfferOutcome.APPLIED]
+            assert {result.outcome for result in results[1:]} <= {OfferOutcome.ALREADY_APPLIED}
+            self.held_back[sku] -= units
+            self.offers[user, sku] += units
+
+    @rule(user=st.sampled_from(USERS), sku=st.sampled_from(SKUS), is_over=st.booleans())
+    def withdraw(self, user: str, sku: str, is_over: bool) -> None:
+        offer = UnitOffer(uuid4(), uuid4(), self.clock.now_ms(), user, sku, 1, is_over)
+        first, second = self.run(lua.withdraw_offers(self.redis, self.keys, 1, [offer] * 2))
+        left = self.offers[user, sku]
+        if not left:
+            assert first.outcome is second.outcome is WithdrawOutcome.TAKEN
+        elif not is_over:
+            assert first.outcome is second.outcome is WithdrawOutcome.KEPT
+        else:
+            assert first.outcome is WithdrawOutcome.WITHDRAWN
+            assert second.outcome is WithdrawOutcome.ALREADY_WITHDRAWN
+            self.offers[user, sku] -= left
+            self.held_back[sku] += left
+
+    @rule(sku=st.sampled_from(SKUS), units=st.integers(1, 5))
+    def put_on_sale(self, sku: str, units: int) -> None:
+        moved = self.run(lua.put_on_sale(self.redis, self.keys, 1, sku, units))
+        assert moved == min(units, self.held_back[sku])
+        self.held_back[sku] -= moved
+        self.free[sku] += moved
 
     @rule()
     def acknowledge(self) -> None:
@@ -146,6 +205,11 @@ class SaleMachine(RuleBasedStateMachine):
         cut = self.run(lua.cut(self.redis, self.keys))
         assert cut.stock == {sku: self.free[sku] for sku in cut.stock}
         assert min(cut.stock.values(), default=0) >= 0
+        assert cut.held_back == {sku: units for sku, units in self.held_back.items() if units}
+        offered: Counter[str] = Counter()
+        for (_, sku), units in self.offers.items():
+            offered[sku] += units
+        assert cut.offered == {sku: units for sku, units in offered.items() if units}
         bought = {lua.buyer_field(user, sku): units for (user, sku), units in self.bought.items() if units}
         assert self.run(lua.read_units_taken(self.redis, self.keys)) == bought
         assert all(self.bought[user, sku] <= limit for user in USERS for sku, limit in LIMITS.items())

@@ -7,7 +7,8 @@ import re
 from redis import Redis
 
 _EXPECTED_KEY = re.compile(
-    rb"\{sale:([a-z0-9-]+)\}:(meta|stock|buyers|accepted|orders|fence|room|room-meta|room-left|proofs|keys:\d+|changes:\d+)\Z"
+    rb"\{sale:([a-z0-9-]+)\}:(meta|stock|buyers|accepted|orders|fence|room|room-meta|room-left|held-back|offers|proofs"
+    rb"|keys:\d+|changes:\d+)\Z"
 )
 
 

@@ -1,0 +1,229 @@
+"""Keeping of a wait-list: offer returned units, withdraw what nobody took, put the rest on sale.
+
+Any number of keepers may run. What is offered to whom is committed first, under the lock of the SKU's counts; the
+scripts then move the units once per offer, and are repeated by the next keeper if one dies in between. A unit is held
+back, offered, free or sold at any moment, and each step moves it from one to another in one script.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID, uuid5
+
+from redis.asyncio import Redis
+
+import lua
+from commerce.kernel.clock import Clock, from_ms, to_ms
+from commerce.kernel.failpoints import failpoint
+from commerce.kernel.failures import Failures
+from commerce.kernel.ids import IdGenerator
+from commerce.kernel.postgres import Connection, Database
+from commerce.sales.model import SaleState
+from commerce.wait_lists import store
+from commerce.wait_lists.model import RecordedOffer, WaitList
+from lua import OfferOutcome, SaleKeys, UnitOffer, WithdrawOutcome
+
+_logger = logging.getLogger(__name__)
+_OFFERS_PER_CALL = 500
+_PLACES_PER_CALL = 10_000
+_RUNNING_INTERVAL_MS, _TAKEN_INTERVAL_MS = 1_000, 1_000
+_STATES = {
+    WithdrawOutcome.WITHDRAWN: "lapsed",
+    WithdrawOutcome.ALREADY_WITHDRAWN: "lapsed",
+    WithdrawOutcome.TAKEN: "taken",
+}
+
+
+class OfferCounts:
+    """Receiver of the numbers of offers by outcome: offered, taken, lapsed, refused."""
+
+    def count(self, outcome: str, offers: int) -> None:
+        """Count offers."""
+
+
+class WaitListKeeper:
+    """Takes the next step of a wait-list, as often as it is called."""
+
+    def __init__(
+        self, db: Database, redis: Redis, clock: Clock, ids: IdGenerator, counts: OfferCounts | None = None
+    ) -> None:
+        self._db = db
+        self._redis = redis
+        self._clock = clock
+        self._ids = ids
+        self._counts = counts or OfferCounts()
+        self._checked_taken_ms: dict[str, int] = {}
+
+    async def step(self, wait_list: WaitList) -> None:
+        """Withdraw offers that are over, and offer what is held back, or put it on sale if the list ends.
+
+        Does nothing while the sale takes no orders. Raises `SomeFailed` after all SKUs if the step of some failed.
+        """
+        sale_id, now = wait_list.sale_id, self._now()
+        is_ending = wait_list.is_ending(now)
+        if not is_ending and (wait_list.sale_state is not SaleState.OPEN or wait_list.opens_at > now):
+            return
+        keys = SaleKeys(sale_id)
+        [load] = await lua.read_load_states(self._redis, [keys])
+        if load.epoch == 0 or not load.is_adopted:
+            return
+        if not is_ending and _is_running_due(wait_list, to_ms(now)):
+            async with self._db.connection() as connection:
+                await store.continue_offers(connection, sale_id, now)
+        if wait_list.offered:
+            await self._apply_offers(sale_id, keys)
+            await self._end_offers(sale_id, keys, now, is_ending=is_ending)
+        failures = Failures("offer the units of a SKU", _logger)
+        if is_ending and wait_list.waiting:
+            for awaited in wait_list.skus:
+                with failures.catch(sale_id=sale_id, sku=awaited.sku):
+                    await self._end_waiting(sale_id, awaited.sku, now)
+        has_offered = False
+        for sku in sorted(await lua.read_held_back(self._redis, keys)):
+            with failures.catch(sale_id=sale_id, sku=sku):
+                has_offered |= await self._distribute(wait_list, keys, sku, load.epoch, now)
+        if has_offered:
+            await self._apply_offers(sale_id, keys)
+        failures.raise_any()
+
+    async def _distribute(self, wait_list: WaitList, keys: SaleKeys, sku: str, epoch: int, now: datetime) -> bool:
+        """Record offers of units held back, and put the rest on sale. Returns True if there are offers.
+
+        Who wants more than there is gets an offer of what there is: no unit lies idle, and nobody overtakes.
+        """
+        sale_id = wait_list.sale_id
+        async with self._db.transaction() as connection:
+            if not await store.lock_loaded(connection, sale_id, epoch):
+                return False
+            await store.lock_skus(connection, sale_id, [sku])
+            # First the rows, then Redis: an offer that is applied in between is counted twice, and fewer are made.
+            unapplied = await store.sum_unapplied(connection, sale_id, sku)
+            spare = (await lua.read_held_back(self._redis, keys)).get(sku, 0) - unapplied
+            if spare <= 0:
+                return False
+            offered = 0
+            if not wait_list.is_ending(now):
+                offered, spare = await self._record_offers(connection, sale_id, keys, sku, spare, now)
+            if offered < _OFFERS_PER_CALL and spare > 0:  # nobody else waits, and who joins now waits for the lock
+                await lua.put_on_sale(self._redis, keys, epoch, sku, spare)
+                failpoint("wait_list.after_sale")
+        failpoint("wait_list.after_record")
+        self._counts.count("offered", offered)
+        return offered > 0
+
+    async def _record_offers(
+        self, connection: Connection, sale_id: str, keys: SaleKeys, sku: str, spare: int, now: datetime
+    ) -> tuple[int, int]:
+        """Record offers to those who have waited longest. Returns their number and the units that are left."""
+        offers: list[tuple[int, UUID, int]] = []
+        for number, quantity in await store.list_waiting(connection, sale_id, sku, min(spare, _OFFERS_PER_CALL)):
+            units = min(quantity, spare)
+            if units == 0:
+                break
+            spare -= units
+            offers.append((number, self._ids.new(), units))
+        if offers:
+            after = (await lua.read_position(self._redis, keys)).last_entry
+            await store.record_offers(connection, sale_id, sku, offers, now, after)
+        return len(offers), spare
+
+    async def _apply_offers(self, sale_id: str, keys: SaleKeys) -> None:
+        """Make recorded offers in Redis, also those of a keeper that died."""
+        async with self._db.connection() as connection:
+            recorded = await store.list_unapplied(connection, sale_id, _OFFERS_PER_CALL)
+        if not recorded:
+            return
+        epoch = recorded[0].sale_epoch
+        results = await lua.offer_units(self._redis, keys, epoch, [_to_unit_offer(offer) for offer in recorded])
+        failpoint("wait_list.after_offer")
+        applied: list[tuple[UUID, int]] = []
+        refused: list[UUID] = []
+        for offer, result in zip(recorded, results, strict=True):
+            match result.outcome:
+                case OfferOutcome.APPLIED | OfferOutcome.ALREADY_APPLIED:
+                    applied.append((offer.offer_id, result.seq))
+                case OfferOutcome.REFUSED:
+                    refused.append(offer.offer_id)
+                case OfferOutcome.TOO_OLD:
+                    _log_too_old(sale_id, offer)
+        async with self._db.transaction() as connection:
+            if not await self._lock(connection, sale_id, epoch, recorded):
+                return
+            await store.mark_offers_applied(connection, applied, epoch, self._now())
+            await store.refuse_offers(connection, refused)
+        self._counts.count("refused", len(refused))
+
+    async def _end_offers(self, sale_id: str, keys: SaleKeys, now: datetime, *, is_ending: bool) -> None:
+        """Withdraw the offers that are over, and find out which are taken."""
+        with_running = self._must_check_taken(sale_id, to_ms(now))
+        async with self._db.connection() as connection:
+            recorded = await store.list_applied(
+                connection, sale_id, now, all_over=is_ending, with_running=with_running, count=_OFFERS_PER_CALL
+            )
+        if not recorded:
+            return
+        epoch = recorded[0].sale_epoch
+        results = await lua.withdraw_offers(self._redis, keys, epoch, [_to_unit_offer(offer) for offer in recorded])
+        failpoint("wait_list.after_withdraw")
+        ended: list[tuple[UUID, str, int]] = []
+        for offer, result in zip(recorded, results, strict=True):
+            if result.outcome in _STATES:
+                ended.append((offer.offer_id, _STATES[result.outcome], result.seq))
+            elif result.outcome is WithdrawOutcome.TOO_OLD:
+                _log_too_old(sale_id, offer)
+        if not ended:
+            return
+        async with self._db.transaction() as connection:
+            if not await self._lock(connection, sale_id, epoch, recorded):
+                return
+            await store.end_offers(connection, ended, epoch, now)
+        for state in ("taken", "lapsed"):
+            self._counts.count(state, sum(ended_state == state for _, ended_state, _ in ended))
+
+    async def _lock(self, connection: Connection, sale_id: str, epoch: int, recorded: Sequence[RecordedOffer]) -> bool:
+        """Lock the counts of offers. Returns False if a load has begun, which restores the offers."""
+        if await store.lock_epoch(connection, sale_id) != epoch:
+            return False
+        await store.lock_skus(connection, sale_id, sorted({offer.sku for offer in recorded}))
+        return True
+
+    async def _end_waiting(self, sale_id: str, sku: str, now: datetime) -> None:
+        ended = _PLACES_PER_CALL
+        while ended == _PLACES_PER_CALL:
+            async with self._db.transaction() as connection:
+                await store.lock_skus(connection, sale_id, [sku])
+                ended = await store.end_waiting(connection, sale_id, sku, now, _PLACES_PER_CALL)
+
+    def _must_check_taken(self, sale_id: str, now_ms: int) -> bool:
+        if abs(now_ms - self._checked_taken_ms.get(sale_id, 0)) < _TAKEN_INTERVAL_MS:
+            return False
+        self._checked_taken_ms[sale_id] = now_ms
+        return True
+
+    def _now(self) -> datetime:
+        return from_ms(self._clock.now_ms())
+
+
+def _is_running_due(wait_list: WaitList, now_ms: int) -> bool:
+    return wait_list.ran_at is None or now_ms - to_ms(wait_list.ran_at) >= _RUNNING_INTERVAL_MS
+
+
+def _to_unit_offer(offer: RecordedOffer) -> UnitOffer:
+    return UnitOffer(
+        offer.offer_id,
+        uuid5(offer.offer_id, "withdrawal"),
+        to_ms(offer.offered_at),
+        offer.user_id,
+        offer.sku,
+        offer.units,
+        offer.is_over,
+    )
+
+
+def _log_too_old(sale_id: str, offer: RecordedOffer) -> None:
+    _logger.error(
+        "an offer is too old for Redis to know its outcome: run `floodgate rebuild` of the sale",
+        extra={"sale_id": sale_id, "sku": offer.sku, "offer_id": str(offer.offer_id)},
+    )
