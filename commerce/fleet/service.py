@@ -175,13 +175,10 @@ class Fleet:
 
         The lock belongs to the connection, so it is released if that breaks. Raises `PlanningInProgress`.
         """
-        async with self._db.connection() as connection:
-            if not await store.try_lock_planning(connection):
+        async with self._db.connection() as connection, store.planning_lock(connection) as is_held:
+            if not is_held:
                 raise PlanningInProgress("cannot plan routes: they are being planned already; read them in a moment")
-            try:
-                yield connection
-            finally:
-                await store.unlock_planning(connection)
+            yield connection
 
 
 def _scale(report_progress: Callable[[float], None], offset: float, part: float) -> Callable[[float], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime, time
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -24,7 +25,7 @@ from commerce.fleet.model import (
 )
 from commerce.kernel.address import Address
 from commerce.kernel.money import Money
-from commerce.kernel.postgres import Connection
+from commerce.kernel.postgres import Connection, session_lock
 from commerce.kernel.sql import load_queries
 from commerce.shipping.model import ShipmentStatus
 
@@ -97,17 +98,9 @@ def _vehicle(row: Any) -> Vehicle:
     return Vehicle(**{name: row[name] for name in _VEHICLE_FIELDS})
 
 
-async def try_lock_planning(connection: Connection) -> bool:
-    """Take the planning lock for the connection, until `unlock_planning`.
-
-    Returns False if another connection has it.
-    """
-    return bool(await connection.fetchval(queries.try_lock_planning))
-
-
-async def unlock_planning(connection: Connection) -> None:
-    """Release the planning lock."""
-    await connection.execute(queries.unlock_planning)
+def planning_lock(connection: Connection) -> AbstractAsyncContextManager[bool]:
+    """Hold the planning lock. Yields False if another session holds it."""
+    return session_lock(connection, queries.try_lock_planning, queries.unlock_planning)
 
 
 async def list_pending_deliveries(

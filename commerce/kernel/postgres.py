@@ -279,11 +279,38 @@ def _explain_failed_connect() -> Iterator[None]:
 
 
 class _SessionConnection(Connection):
-    """A connection that keeps its settings in the pool: nothing else is set that needs `RESET ALL`."""
+    """A connection that needs no reset between two uses, which would be half of the statements of a short one.
+
+    Settings and locks are those of a transaction, except in `session_lock`.
+    """
 
     def get_reset_query(self) -> str:
-        query: str = super().get_reset_query()
-        return query.replace("RESET ALL;", "")
+        return ""
+
+
+@asynccontextmanager
+async def session_lock(connection: Connection, lock: str, unlock: str, *args: Any) -> AsyncIterator[bool]:
+    """Hold an advisory lock of the session, by statements that take it and release it. Yields False if another has it.
+
+    If one of them fails the connection is closed: in the pool it might keep the lock.
+    """
+    with _closed_on_failure(connection):
+        is_held = bool(await connection.fetchval(lock, *args))
+    try:
+        yield is_held
+    finally:
+        if is_held:
+            with _closed_on_failure(connection):
+                await connection.execute(unlock, *args)
+
+
+@contextmanager
+def _closed_on_failure(connection: Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.terminate()
+        raise
 
 
 def _connection_options(timeout_s: float) -> dict[str, Any]:

@@ -169,13 +169,10 @@ async def _make_orphans_claimable(redis: Redis, keys: SaleKeys) -> None:
 @asynccontextmanager
 async def load_lock(db: Database, sale_id: str) -> AsyncIterator[Connection]:
     """Keep other processes from loading or adopting the sale. Raises `LoadInProgress` if one does."""
-    async with db.connection() as connection:
-        if not await store.lock_load(connection, sale_id):
+    async with db.connection() as connection, store.load_lock(connection, sale_id) as is_held:
+        if not is_held:
             raise LoadInProgress(f"cannot load {sale_id}: another process is loading it; retry in a moment")
-        try:
-            yield connection
-        finally:
-            await store.unlock_load(connection, sale_id)
+        yield connection
 
 
 async def _read_stream(redis: Redis, keys: SaleKeys) -> AsyncIterator[tuple[EntryId, AcceptedOrder]]:

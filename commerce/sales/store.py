@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -11,7 +12,7 @@ import orjson
 
 from commerce.kernel.clock import from_ms, to_ms
 from commerce.kernel.money import Money
-from commerce.kernel.postgres import Connection
+from commerce.kernel.postgres import Connection, session_lock
 from commerce.kernel.sql import load_queries
 from commerce.sales.model import ItemInput, Sale, SaleInput, SaleItem, SaleState, StockChange, StockChangeInput
 from lua import EntryId, KeyRecord, Position, buyer_field
@@ -201,16 +202,9 @@ async def postpone_change(connection: Connection, change_id: UUID, due: datetime
     await connection.execute(queries.postpone_change, change_id, due, reason, park)
 
 
-async def lock_load(connection: Connection, sale_id: str) -> bool:
-    """Take the lock for loading a sale. Returns False if another session holds it.
-
-    The lock lasts until `unlock_load` or the end of the connection.
-    """
-    return bool(await connection.fetchval(queries.lock_load, sale_id))
-
-
-async def unlock_load(connection: Connection, sale_id: str) -> None:
-    await connection.execute(queries.unlock_load, sale_id)
+def load_lock(connection: Connection, sale_id: str) -> AbstractAsyncContextManager[bool]:
+    """Hold the lock for loading a sale. Yields False if another session holds it."""
+    return session_lock(connection, queries.lock_load, queries.unlock_load, sale_id)
 
 
 async def begin_load(connection: Connection, sale_id: str) -> bool:

@@ -1,0 +1,59 @@
+"""Pooled connections: no statement between two uses, and no lock that outlives its holder."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from commerce.kernel.postgres import Connection, Database, connect, open_database, session_lock
+
+LOCK, UNLOCK = "SELECT pg_try_advisory_lock($1)", "SELECT pg_advisory_unlock($1)"
+NUMBER = 4_711
+
+
+async def is_free(connection: Connection) -> bool:
+    async with session_lock(connection, LOCK, UNLOCK, NUMBER) as is_held:
+        return is_held
+
+
+@pytest.fixture
+async def database(database_url: str) -> Database:
+    return await open_database(database_url, name="test", connections=1, timeout_s=3)
+
+
+async def test_connection_goes_back_without_a_statement(database: Database, database_url: str) -> None:
+    async with database.connection() as connection:
+        backend = await connection.fetchval("SELECT pg_backend_pid() AS used")
+    other = await connect(database_url, name="test", timeout_s=3)
+    assert await other.fetchval("SELECT query FROM pg_stat_activity WHERE pid = $1", backend) == (
+        "SELECT pg_backend_pid() AS used"
+    )
+    await other.close()
+    await database.close()
+
+
+@pytest.mark.parametrize("unlock", [UNLOCK, "SELECT $1 / 0"], ids=["released", "not released"])
+async def test_lock_ends_with_its_block(database: Database, database_url: str, unlock: str) -> None:
+    other = await connect(database_url, name="test", timeout_s=3)
+
+    taken = asyncio.Event()
+
+    async def hold() -> None:
+        async with database.connection() as connection, session_lock(connection, LOCK, unlock, NUMBER) as is_held:
+            assert is_held
+            taken.set()
+            await asyncio.sleep(60)
+
+    holder = asyncio.create_task(hold())
+    async with asyncio.timeout(5):
+        await taken.wait()
+        assert not await is_free(other)
+        holder.cancel()
+        await asyncio.wait([holder])
+        while not await is_free(other):  # noqa: ASYNC110  # a lock sends no event
+            await asyncio.sleep(0.01)
+    async with database.connection() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    await other.close()
+    await database.close()
