@@ -95,12 +95,17 @@ ORDER BY member LIMIT $5;
 UPDATE screening_groups SET rescored_to = $4 WHERE sale_id = $1 AND kind = $2 AND mark = $3;
 
 -- name: list_crowds
--- The largest crowd of each customer, by kind.
-SELECT mark.member AS user_id, mark.kind, max(crowd.members) AS members
+-- The largest crowd of each customer, by kind. OFFSET 0 keeps the sequence of the joins also while the tables are so new
+-- that Postgres knows nothing of their size: a customer has few marks, and a mark may have very many members.
+SELECT found.user_id, mark.kind, max(crowd.members) AS members
 FROM unnest($2::text[]) AS found (user_id)
-JOIN screening_marks mark ON mark.sale_id = $1 AND mark.member = found.user_id AND mark.kind <> 'form_address'
-JOIN screening_groups crowd ON crowd.sale_id = mark.sale_id AND crowd.kind = mark.kind AND crowd.mark = mark.mark
-WHERE crowd.is_crowded GROUP BY mark.member, mark.kind;
+CROSS JOIN LATERAL (
+    SELECT kind, mark FROM screening_marks
+    WHERE sale_id = $1 AND member = found.user_id AND kind <> 'form_address' OFFSET 0) AS mark
+CROSS JOIN LATERAL (
+    SELECT members, is_crowded FROM screening_groups
+    WHERE sale_id = $1 AND kind = mark.kind AND screening_groups.mark = mark.mark OFFSET 0) AS crowd
+WHERE crowd.is_crowded GROUP BY found.user_id, mark.kind;
 
 -- name: list_measured
 SELECT user_id, peak_per_s, fastest_ms, score, reasons FROM screened_users

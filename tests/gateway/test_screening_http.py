@@ -21,9 +21,10 @@ from commerce.screening.store import set_scores
 from commerce.waiting_rooms import draw
 from config.settings import Settings
 from gateway.proof_of_work import ProofOfWork
+from gateway.request_origin import RequestOrigin
 from ops.services import CliServices
 from tests.support.gateway import GatewayResponse, TestGateway, open_gateway, run_workers
-from tests.support.rooms import TestRoom, open_room, open_serving_room
+from tests.support.rooms import SKU, TestRoom, open_room, open_serving_room
 from tests.support.sales import eventually, make_sale, order_body
 from tests.support.screening import attackers, colleagues, make_screened_shop
 
@@ -395,3 +396,28 @@ async def test_gateway_that_stops_stores_its_sightings(
             assert (await _join(gateway, sale_id, user)).status == 200
     await screened.score()
     assert [(await screened.screening.get(sale_id, user)).user.joins for user in ("ann", "ben")] == [1, 1]
+
+
+async def test_origin_of_a_request_is_the_same_on_both_paths(
+    make_settings: MakeSettings, shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await open_room(shop, sale_id)
+    await make_sale(shop, f"{sale_id}-open", {SKU: (10, 100, None)})
+    settings = make_settings(screening=SCREENING, http={"forwarded_header": "x-forwarded-for"})
+    origins: list[RequestOrigin] = []
+    for fast_path in (True, False):
+        async with open_gateway(settings, fast_path=fast_path) as gateway:
+            signals = gateway.services.screening_signals
+            for name in ("note_join", "note_order"):
+                monkeypatch.setattr(signals, name, lambda _sale, _user, origin, *_: origins.append(origin))
+            headers = {"X-Device-Id": "my-phone", "X-Forwarded-For": "2001:db8::1"}
+            for more in (headers, {**headers, "X-Form": "other"}):
+                assert (await _join(gateway, sale_id, "ann", **more)).status == 200
+                key = {"Idempotency-Key": f"key-{fast_path}-{len(origins)}"}
+                order = order_body(f"{sale_id}-open", (SKU, 1))
+                answer = await gateway.call("POST", "/v1/orders", user="ann", headers={**more, **key}, json=order)
+                assert answer.status == 202
+    assert len(origins) == 8
+    assert {(origin.address, origin.device) for origin in origins} == {("2001:db8::/64", "my-phone")}
+    assert origins[:4] == origins[4:]
+    assert len({origin.form for origin in origins}) == 4, "joins and orders, each with and without another header"
