@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from commerce.kernel.clock import from_ms
+from commerce.screening.errors import RefusedByScreening
 from commerce.wait_lists.model import WaitListSettings
 from commerce.waiting_rooms.model import RoomSettings
 from config.settings import Settings
@@ -34,6 +35,11 @@ async def _open(gateway: TestGateway, shop: CliServices, sale_id: str) -> TestWa
     await gateway.services.wait_lists.status.refresh()
     await gateway.services.snapshots.refresh()
     return wait_list
+
+
+def count_reserved_orders(*gateways: TestGateway) -> int:
+    """Count the calls of reserve.lua that the metrics buffers hold."""
+    return sum(sum(gateway.services.metrics_buffer.reserve_batch_orders._counts) for gateway in gateways)
 
 
 async def test_joins_of_one_iteration_share_a_transaction(
@@ -120,9 +126,10 @@ async def test_refused_joins_have_reasons(gateway: TestGateway, shop: CliService
 
 
 async def test_holder_of_an_offer_is_never_refused_from_the_cheap_path(
-    gateway: TestGateway, shop: CliServices, sale_id: str
+    gateway: TestGateway, shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two gateways know the SKU as sold out. Strangers are refused there; the holder gets his unit, once."""
+    monkeypatch.setattr("gateway.metrics_buffer.MetricsBuffer.flush", lambda self: None)
     wait_list = await _open(gateway, shop, sale_id)
     users = ["ann", "ben"]
     for user in users:
@@ -138,12 +145,14 @@ async def test_holder_of_an_offer_is_never_refused_from_the_cheap_path(
         assert before.code == "sold_out", "a unit that is held back is nobody's"
         await wait_list.step()
         body = order_body(sale_id, (SKU, 1))
+        reserved = count_reserved_orders(gateway, other)
         answers = await asyncio.gather(
             gateway.order(body, user="ann", key="k"),
             other.order(body, user="ben"),
             *(part.order(body, user=f"s{number}") for number in range(20) for part in (gateway, other)),
         )
         assert [answer.status for answer in answers] == [202, 202] + [409] * 40
+        assert count_reserved_orders(gateway, other) == reserved + 2, "those without an offer are refused by a recheck"
         again = await other.order(body, user="ann", key="k")
         assert (again.status, again.body["order_id"]) == (200, answers[0].body["order_id"])
         assert (await gateway.order(body, user="ann")).code == "sold_out"
@@ -200,3 +209,14 @@ async def test_too_many_joins_at_once_are_refused(gateway: TestGateway, shop: Cl
     )
     object.__setattr__(services, "wait_lists", entrance)
     assert (await _join(gateway, sale_id, "ann")).code == "overloaded"
+
+
+async def test_customer_whom_screening_refuses_cannot_join(
+    gateway: TestGateway, shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _open(gateway, shop, sale_id)
+    refusal = RefusedByScreening("the shop takes no orders of yours in this sale")
+    actions = type(gateway.services.screening_actions)
+    monkeypatch.setattr(actions, "check_order", lambda self, sale_id, user_id: refusal if user_id == "ann" else None)
+    assert (await _join(gateway, sale_id, "ann")).code == "refused_by_screening"
+    assert (await _join(gateway, sale_id, "ben")).body["number"] == 1

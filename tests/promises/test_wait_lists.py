@@ -119,7 +119,7 @@ async def test_killed_keeper_offers_each_unit_once(
         if step == "withdraw":
             await wait_list.return_units(units)
             await wait_list.step()
-            await _end_offers(wait_list)
+            await wait_list.end_offers()
         killed = await processes.worker("wait_list_keeper", crash_at=point)
         if step != "withdraw":
             await wait_list.return_units(units)
@@ -143,11 +143,6 @@ async def test_killed_keeper_offers_each_unit_once(
     assert audit.total.available == units
     holders = await _order_all(wait_list, people)
     assert holders == (set(people) if step == "sale" else set(offered))
-
-
-async def _end_offers(wait_list: TestWaitList) -> None:
-    async with wait_list.shop.db.connection() as connection:
-        await connection.execute("UPDATE wait_list_entries SET accept_by = now() WHERE state = 'offered'")
 
 
 async def _count_unmarked(wait_list: TestWaitList) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import lua
+from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import ProblemError
 from commerce.sales.model import StockChangeInput
 from commerce.wait_lists.model import WaitList, WaitListEntry, WaitListJoin, WaitListSettings
@@ -55,6 +56,12 @@ class TestWaitList:
             await self.step()
             seconds -= MAX_STEP_S
         return await self.read()
+
+    async def end_offers(self, in_ms: int = 0) -> None:
+        """Let the time of all offers end, now or soon."""
+        at = from_ms(self.clock.now_ms() + in_ms)
+        async with self.shop.db.connection() as connection:
+            await connection.execute("UPDATE wait_list_entries SET accept_by = $1 WHERE state = 'offered'", at)
 
     async def join(self, users: Iterable[str], quantity: int = 1) -> list[WaitListEntry | ProblemError]:
         requests = [WaitListRequest(user, WaitListJoin(SKU, quantity), self.limit) for user in users]

@@ -10,6 +10,7 @@ import pytest
 from commerce.kernel.errors import NotReady, SomeFailed
 from commerce.sales.errors import OverLimit
 from commerce.sales.loading import load_sale
+from commerce.sales.server_adoption import ServerAdoption
 from commerce.wait_lists import offer_keeper
 from commerce.wait_lists.errors import InvalidWaitListState, StillAvailable, WaitListFull
 from commerce.wait_lists.model import WaitListSettings
@@ -148,7 +149,7 @@ async def test_time_in_which_nobody_can_order_is_added_to_offers(shop: CliServic
     place = await shop.wait_lists.get_place(sale_id, SKU, "u0")
     assert place.accept_by is not None
     left = place.accept_by.timestamp() - wait_list.clock.now_ms() / 1000
-    assert ACCEPT_S - 10 < left <= ACCEPT_S + 1
+    assert ACCEPT_S - 60 < left <= ACCEPT_S + 1
 
 
 async def test_keepers_that_step_together_offer_each_unit_once(shop: CliServices, sale_id: str) -> None:
@@ -182,8 +183,7 @@ async def test_keeper_that_dies_loses_no_place_and_no_unit(
     await wait_list.return_units(2)
     if point == "wait_list.after_withdraw":
         await wait_list.step()
-        await wait_list.let_pass(ACCEPT_S - 2)
-        wait_list.clock.shift_ms += 2_500
+        await wait_list.end_offers()
     if point == "wait_list.after_sale":
         await wait_list.return_units(3)
 
@@ -239,22 +239,21 @@ async def test_load_restores_offers_that_are_not_taken(shop: CliServices, sale_i
     assert await wait_list.outcomes(USERS) == [ACCEPTED, SOLD_OUT, ACCEPTED, ACCEPTED, ACCEPTED, SOLD_OUT]
 
 
-async def test_offer_that_was_read_before_a_load_is_not_applied_after_it(shop: CliServices, sale_id: str) -> None:
+async def test_offer_that_was_read_before_a_load_is_not_applied_after_it(
+    shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wait_list = await open_wait_list(shop, sale_id)
     await wait_list.join(["u0", "u1"])
     await wait_list.return_units(1)
-    slow = wait_list.new_keeper()
     original = offer_keeper.lua.offer_units
 
     async def load_first(*arguments):  # type: ignore[no-untyped-def]
         await load_sale(shop.db, shop.redis, wait_list.clock, sale_id)
         return await original(*arguments)
 
-    offer_keeper.lua.offer_units = load_first
-    try:
-        await slow.step(await wait_list.read())
-    finally:
-        offer_keeper.lua.offer_units = original
+    monkeypatch.setattr(offer_keeper.lua, "offer_units", load_first)
+    await wait_list.new_keeper().step(await wait_list.read())
+    monkeypatch.undo()
     assert await wait_list.units() == (0, 0, 1)
     await wait_list.step(2)
     assert await wait_list.states() == {"u0": "offered", "u1": "waiting"}
@@ -267,8 +266,7 @@ async def test_orders_that_race_with_ends_of_offers_never_oversell(shop: CliServ
     await wait_list.join(users)
     await wait_list.return_units(20)
     await wait_list.step()
-    await wait_list.let_pass(ACCEPT_S - 4)
-    wait_list.clock.shift_ms += 2_900
+    await wait_list.end_offers(in_ms=1_000)
     keepers, accepted = [wait_list.new_keeper() for _ in range(2)], []
 
     async def order(user: str) -> None:
@@ -316,3 +314,42 @@ async def test_new_item_without_stock_can_be_waited_for(shop: CliServices, sale_
     await shop.redis.delete(wait_list.keys.meta)
     [refusal] = await wait_list.join(["u0"])
     assert isinstance(refusal, NotReady)
+
+
+async def test_server_that_lacks_an_offer_is_not_adopted(shop: CliServices, sale_id: str) -> None:
+    """A promoted replica without the offer would give its units to others, and the customer none."""
+    wait_list = await open_wait_list(shop, sale_id)
+    await wait_list.join(["u0"])
+    await wait_list.return_units(1)
+    await wait_list.step()
+    seq = int(await shop.redis.hget(wait_list.keys.meta.decode(), "change_seq") or 0)
+    adoption = ServerAdoption(shop.db, shop.redis, shop.clock)
+    for change_seq, waiting in ((seq - 1, 1), (seq, 0)):
+        await shop.redis.hset(wait_list.keys.meta, mapping={"run_id": "0" * 40, "change_seq": change_seq})
+        assert await adoption.adopt_sales([sale_id], {}) == waiting
+    assert await wait_list.outcomes(["u0"]) == [ACCEPTED]
+
+
+async def test_refused_offer_leaves_the_customer_waiting_with_his_number(
+    shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis holds back fewer units than when the offer was recorded."""
+    wait_list = await open_wait_list(shop, sale_id)
+    await wait_list.join(["u0", "u1"])
+    await wait_list.return_units(2)
+    original = offer_keeper.lua.offer_units
+
+    async def take_one_first(redis, keys, *arguments):  # type: ignore[no-untyped-def]
+        await redis.hincrby(keys.held_back.decode(), SKU, -1)
+        return await original(redis, keys, *arguments)
+
+    monkeypatch.setattr(offer_keeper.lua, "offer_units", take_one_first)
+    stored = await wait_list.step()
+    assert await wait_list.states() == {"u0": "offered", "u1": "waiting"}
+    assert (stored.waiting, stored.offered, stored.skus[0].offered_units) == (1, 1, 1)
+    monkeypatch.undo()
+    await wait_list.return_units(1)
+    await wait_list.step()
+    assert await wait_list.users_in("offered") == ["u0", "u1"]
+    assert await wait_list.numbers(["u1"]) == [2]
+    assert await wait_list.units() == (0, 0, 2)
