@@ -211,7 +211,7 @@ async def test_too_many_joins_at_once_are_refused(gateway: TestGateway, shop: Cl
     assert (await _join(gateway, sale_id, "ann")).code == "overloaded"
 
 
-async def test_customer_whom_screening_refuses_cannot_join(
+async def test_customer_refused_by_screening_cannot_join(
     gateway: TestGateway, shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _open(gateway, shop, sale_id)
