@@ -14,7 +14,7 @@ from typing import Protocol
 
 _logger = logging.getLogger(__name__)
 _TICKS_PER_S = 20
-_RETURNS_PER_S = 4_000
+_RETURNS_PER_S = 2_000
 _RESUMED_PER_ITERATION = 100
 _MAX_REST_S = 30
 
