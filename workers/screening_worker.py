@@ -9,7 +9,7 @@ from commerce.kernel.failures import Failures
 from commerce.screening.model import SignalLimits
 from commerce.screening.screener import Screener
 from config.screening import ScreeningSettings
-from workers.loop import run_steps
+from workers.loop import run_steps, wait_or_stop
 from workers.runtime import WorkerServices
 
 _logger = logging.getLogger(__name__)
@@ -47,14 +47,16 @@ async def screening_worker(services: WorkerServices) -> None:
 
     async def step() -> int:
         failures = Failures("screen", _logger)
-        done = 0
+        counts = []
         for jobs, take_step in steps.items():
             with failures.catch(jobs=jobs):
-                done += await take_step()
+                counts.append(await take_step())
         failures.raise_any()
-        return done
+        if max(counts) < settings.rows_per_step:  # not at once: there is always a new order while a sale runs
+            await wait_or_stop(services.stop, _POLL_INTERVAL_S)
+        return sum(counts)
 
-    await run_steps("screening_worker", step, services.stop, _POLL_INTERVAL_S)
+    await run_steps("screening_worker", step, services.stop, 0)
 
 
 def make_signal_limits(settings: ScreeningSettings) -> SignalLimits:

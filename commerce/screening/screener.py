@@ -25,7 +25,7 @@ from lua import SaleKeys
 
 SHOWN_AFTER_END = timedelta(hours=1)
 MAX_SALES = 1_000
-_MAX_GROUPS_PER_STEP = 50
+_MAX_GROUPS_PER_STEP = 200
 _SALT_BYTES = 32
 _ORDER_MARGIN_MS = 10_000
 """above the time from an order's id to its entry in the stream, and the difference of clocks"""
