@@ -12,7 +12,7 @@ from tests.drills.client_record import ClientRecord, IntendedOrder, OrderRequest
 from tests.drills.retrying_client import Reply
 
 SKU = "phone"
-_NOT_YET_S = 0.3
+_NOT_YET_S, _PRESS_AGAIN_S = 0.3, 0.01
 _OVERLOADED = (429, 503)
 
 
@@ -102,4 +102,42 @@ class TicketOrderRequest(OrderRequest):
         if not self._is_in_turn and reply.status not in _OVERLOADED:
             self._room.orders.add_contradiction(f"{self.intended} was not refused: {reply.status} {reply.body[:300]!r}")
             return None
+        return super().on_reply(reply, seconds)
+
+
+class SurprisedOrderRequest(OrderRequest):
+    """Sends an order; a customer refused for a room joins it and orders again with the ticket.
+
+    Refused for overload, the customer presses again at once.
+    """
+
+    def __init__(self, record: RoomRecord, intended: IntendedOrder) -> None:
+        super().__init__(record.orders, intended)
+        self._room = record
+        self._join: RoomRequest | None = None
+
+    def encode(self) -> bytes:
+        data = super().encode()
+        if self._join is not None:
+            return self._join.encode()
+        ticket = self._room.tickets.get(self.intended.user)
+        line, rest = data.split(b"\r\n", 1)
+        return b"%b\r\nRoom-Ticket: %b\r\n%b" % (line, ticket.encode(), rest) if ticket else data
+
+    def on_reply(self, reply: Reply, seconds: float) -> float | None:
+        code = "" if reply.status < 300 else orjson.loads(reply.body)["code"]
+        self._room.statuses[f"{'join' if self._join else 'order'} {code or reply.status}"] += 1
+        if reply.status in _OVERLOADED:
+            self.intended.may_exist = self.intended.may_exist or code == "outcome_unknown"
+            return _PRESS_AGAIN_S
+        if self._join is not None:
+            join, self._join = self._join, None
+            return _NOT_YET_S if code == "room_not_open" else join.on_reply(reply, seconds) or _PRESS_AGAIN_S
+        if code in ("not_your_turn", "turn_missed"):
+            if code == "turn_missed":
+                self._room.numbers.pop(self.intended.user, None)
+            if code == "turn_missed" or self.intended.user not in self._room.numbers:
+                self._join = RoomRequest(self._room, self.intended.user)
+                return _PRESS_AGAIN_S
+            return _NOT_YET_S
         return super().on_reply(reply, seconds)
