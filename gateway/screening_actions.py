@@ -1,7 +1,7 @@
 """The suspected customers in this process's memory, and what they may do.
 
 Only those whose score leads to an action are kept, up to a limit. They are polled once a second, and only changes are
-read. While Postgres is unavailable the last state is used.
+read; once an hour all are, so that deleted ones are forgotten. While Postgres is unavailable the last state is used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gateway import metrics
 from gateway.screening_signals import ScreeningSignals
 
 _logger = logging.getLogger(__name__)
-_INTERVAL_S = 1.0
+_INTERVAL_S, _FULL_READ_INTERVAL_S = 1.0, 3_600.0
 _PAGE_SIZE = 5_000
 _MAX_LOGGED_PER_INTERVAL = 20
 Action = Literal["log", "proof_of_work", "wait", "refuse"]
@@ -44,9 +44,10 @@ class _SaleSuspects:
     `position` is the version and user up to which they were read.
     """
 
-    __slots__ = ("customers", "is_first", "position")
+    __slots__ = ("customers", "is_first", "position", "sale_id")
 
-    def __init__(self) -> None:
+    def __init__(self, sale_id: str) -> None:
+        self.sale_id = sale_id
         self.customers: dict[str, _ActedOn] = {}
         self.position = (0, "")
         self.is_first = True
@@ -75,6 +76,7 @@ class ScreeningActions:
         self._min_score = min((min_score for min_score, _ in self._min_scores), default=0)
         self._sales: dict[str, _SaleSuspects] = {}
         self._logged = self._dropped = 0
+        self._full_read_at = float("-inf")
         self.is_refusing = False
 
     def check_order(self, sale_id: str, user_id: str) -> ProblemError | None:
@@ -129,19 +131,26 @@ class ScreeningActions:
             return
         for sale_id in self._sales.keys() - {sale.sale_id for sale in sales}:
             del self._sales[sale_id]
+        now = self._clock.monotonic()
+        is_full = now >= self._full_read_at
         try:
             for sale in sales:
-                suspects = self._sales.setdefault(sale.sale_id, _SaleSuspects())
+                suspects = self._sales.get(sale.sale_id)
+                if suspects is None or is_full:
+                    suspects = _SaleSuspects(sale.sale_id)
                 if sale.version >= suspects.position[0]:
-                    await self._read_changes(sale.sale_id, suspects, sale.version)
+                    await self._read_changes(suspects, sale.version)
+                self._sales[sale.sale_id] = suspects  # a new one only when it has been read in full
         finally:
             self._count()
+        if is_full:
+            self._full_read_at = now + _FULL_READ_INTERVAL_S
 
-    async def _read_changes(self, sale_id: str, suspects: _SaleSuspects, version: int) -> None:
+    async def _read_changes(self, suspects: _SaleSuspects, version: int) -> None:
         """Read the changes up to a version, page by page. After an error the next call reads on."""
         while True:
             page = await self._screening.list_suspects(
-                sale_id, suspects.position, self._min_score, suspects.is_first, _PAGE_SIZE
+                suspects.sale_id, suspects.position, self._min_score, suspects.is_first, _PAGE_SIZE
             )
             for suspect in page:
                 self._keep(suspects, suspect)
@@ -156,14 +165,15 @@ class ScreeningActions:
         if action is None:
             suspects.customers.pop(suspect.user_id, None)
             return
-        if suspect.user_id not in suspects.customers and self._count_kept() >= self._settings.acted_on_customers:
+        if suspect.user_id not in suspects.customers and self._is_full(suspects):
             self._dropped += 1
             return
         cleared_until_ms = 0 if suspect.cleared_until is None else to_ms(suspect.cleared_until)
         suspects.customers[suspect.user_id] = _ActedOn(action, suspect, cleared_until_ms)
 
-    def _count_kept(self) -> int:
-        return sum(len(suspects.customers) for suspects in self._sales.values())
+    def _is_full(self, suspects: _SaleSuspects) -> bool:
+        others = sum(len(sale.customers) for sale in self._sales.values() if sale.sale_id != suspects.sale_id)
+        return others + len(suspects.customers) >= self._settings.acted_on_customers
 
     def _count(self) -> None:
         """Set the gauges, and `is_refusing`."""

@@ -15,6 +15,7 @@ from commerce.screening.store import set_scores
 from config.screening import ScreeningSettings
 from gateway.screening_actions import ScreeningActions
 from ops.services import CliServices
+from tests.support.rooms import ShiftedClock
 from tests.support.sales import make_sale
 from tests.support.screening import JOIN_OPENED_MS, ScreenedShop, colleagues, make_screened_shop
 
@@ -135,3 +136,48 @@ async def test_changes_are_read_in_pages_and_only_once(
     await screened.score()
     await actions.refresh()
     assert (pages, len(actions._sales[sale_id].customers)) == (1, 21)
+
+
+async def test_deleted_customer_is_forgotten_at_the_next_full_read(shop: CliServices, sale_id: str) -> None:
+    clock = ShiftedClock()
+    screened = await _open(shop, sale_id, accounts_per_address=1)
+    await screened.note_joins(sale_id, colleagues(5))
+    await screened.score()
+    settings = ScreeningSettings(enabled=True, log_min_score=25, acted_on_customers=5)
+    actions = ScreeningActions(screened.screening, screened.signals, settings, clock)
+    await actions.refresh()
+    assert len(actions._sales[sale_id].customers) == 5
+    clock.shift_ms = 31 * 86_400_000
+    assert await make_screened_shop(shop, clock).screener.delete_old() == 5
+    await actions.refresh()
+    assert len(actions._sales[sale_id].customers) == 5, "a deletion is no change"
+    actions._full_read_at = 0
+    await actions.refresh()
+    assert not actions._sales[sale_id].customers
+
+
+async def test_first_read_that_breaks_off_begins_again(
+    shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.screening_actions._PAGE_SIZE", 2)
+    screened = await _open(shop, sale_id, accounts_per_address=1)
+    await screened.note_joins(sale_id, colleagues(5))
+    await screened.score()
+    settings = ScreeningSettings(enabled=True, log_min_score=25)
+    actions = ScreeningActions(screened.screening, screened.signals, settings, shop.clock)
+    list_suspects = screened.screening.list_suspects
+
+    async def fail_later(sale: str, after: tuple[int, str], *arguments: Any) -> Any:
+        if after[1] > "colleague-0000":
+            raise NotReady("Postgres does not answer")
+        return await list_suspects(sale, after, *arguments)
+
+    with monkeypatch.context() as outage:
+        outage.setattr(screened.screening, "list_suspects", fail_later)
+        with pytest.raises(NotReady):
+            await actions.refresh()
+    scores = {f"colleague-{number:04}": Score(0, ()) for number in range(2)}
+    async with shop.db.transaction() as connection:
+        await set_scores(connection, sale_id, scores, from_ms(shop.clock.now_ms()))
+    await actions.refresh()
+    assert sorted(actions._sales[sale_id].customers) == [f"colleague-{number:04}" for number in range(2, 5)]

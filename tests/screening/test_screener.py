@@ -130,7 +130,6 @@ async def test_orders_are_not_read_beyond_the_oldest_that_waits(
         )
     assert await screened.screener.fold_orders([sale_id]) == 0
     async with run_workers(settings, "order_writer"):
-
         read = 0
 
         async def read_both() -> bool:
