@@ -98,8 +98,8 @@ class WaitListEntrance:
     async def leave(self, sale_id: str, sku: str, user_id: str) -> None:
         """Give up a place, or what is offered. Raises `NoWaitList`, or `NotReady` if an offer is being made."""
         self.status.find(sale_id)
-        await self.service.leave(sale_id, sku, user_id)
-        metrics.WAIT_LIST_JOINS.labels("left").inc()
+        if await self.service.leave(sale_id, sku, user_id):
+            metrics.WAIT_LIST_JOINS.labels("left").inc()
 
     async def _send(self, sale_id: str, queue: deque[_QueuedJoin]) -> None:
         """Send all that wait, batch by batch, until none is left."""

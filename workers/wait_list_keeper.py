@@ -8,7 +8,7 @@ import logging
 from commerce.kernel.failures import Failures
 from commerce.kernel.ids import IdGenerator
 from commerce.wait_lists.model import WaitList
-from commerce.wait_lists.offer_keeper import OfferCounts, WaitListKeeper
+from commerce.wait_lists.offer_keeper import WaitListKeeper
 from commerce.wait_lists.service import WaitLists
 from workers import metrics
 from workers.loop import run_steps
@@ -19,15 +19,14 @@ _POLL_INTERVAL_S = 0.5
 _MAX_RUNNING_STEPS = 4
 
 
-class _CountedOffers(OfferCounts):
-    def count(self, outcome: str, offers: int) -> None:
-        metrics.WAIT_LIST_OFFERS.labels(outcome).inc(offers)
+def _count_offers(outcome: str, offers: int) -> None:
+    metrics.WAIT_LIST_OFFERS.labels(outcome).inc(offers)
 
 
 async def wait_list_keeper(services: WorkerServices) -> None:
     """Take a step of every wait-list twice a second; one that fails keeps no other from its own."""
     wait_lists = WaitLists(services.db, services.redis, services.sales, services.clock)
-    keeper = WaitListKeeper(services.db, services.redis, services.clock, IdGenerator(services.clock), _CountedOffers())
+    keeper = WaitListKeeper(services.db, services.redis, services.clock, IdGenerator(services.clock), _count_offers)
     slots = asyncio.Semaphore(_MAX_RUNNING_STEPS)
 
     async def keep(wait_list: WaitList, failures: Failures) -> None:

@@ -8,7 +8,7 @@ back, offered, free or sold at any moment, and each step moves it from one to an
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID, uuid5
 
@@ -36,24 +36,21 @@ _STATES = {
 }
 
 
-class OfferCounts:
-    """Receiver of the numbers of offers by outcome: offered, taken, lapsed, refused."""
-
-    def count(self, outcome: str, offers: int) -> None:
-        """Count offers."""
+CountOffers = Callable[[str, int], None]
+"""called with an outcome (offered, taken, lapsed, refused) and a number of offers"""
 
 
 class WaitListKeeper:
-    """Takes the next step of a wait-list, as often as it is called."""
+    """Takes the next step of a wait-list, as often as it is called. `count_offers` gets numbers for metrics."""
 
     def __init__(
-        self, db: Database, redis: Redis, clock: Clock, ids: IdGenerator, counts: OfferCounts | None = None
+        self, db: Database, redis: Redis, clock: Clock, ids: IdGenerator, count_offers: CountOffers | None = None
     ) -> None:
         self._db = db
         self._redis = redis
         self._clock = clock
         self._ids = ids
-        self._counts = counts or OfferCounts()
+        self._count_offers = count_offers
         self._checked_taken_ms: dict[str, int] = {}
 
     async def step(self, wait_list: WaitList) -> None:
@@ -76,8 +73,8 @@ class WaitListKeeper:
             await self._apply_offers(sale_id, keys)
             await self._end_offers(sale_id, keys, now, is_ending=is_ending)
         failures = Failures("offer the units of a SKU", _logger)
-        if is_ending and wait_list.waiting:
-            for awaited in wait_list.skus:
+        if is_ending:
+            for awaited in [awaited for awaited in wait_list.skus if awaited.waiting]:
                 with failures.catch(sale_id=sale_id, sku=awaited.sku):
                     await self._end_waiting(sale_id, awaited.sku, now)
         has_offered = False
@@ -110,7 +107,7 @@ class WaitListKeeper:
                 await lua.put_on_sale(self._redis, keys, epoch, sku, spare)
                 failpoint("wait_list.after_sale")
         failpoint("wait_list.after_record")
-        self._counts.count("offered", offered)
+        self._count("offered", offered)
         return offered > 0
 
     async def _record_offers(
@@ -153,7 +150,7 @@ class WaitListKeeper:
                 return
             await store.mark_offers_applied(connection, applied, epoch, self._now())
             await store.refuse_offers(connection, refused)
-        self._counts.count("refused", len(refused))
+        self._count("refused", len(refused))
 
     async def _end_offers(self, sale_id: str, keys: SaleKeys, now: datetime, *, is_ending: bool) -> None:
         """Withdraw the offers that are over, and find out which are taken."""
@@ -180,7 +177,7 @@ class WaitListKeeper:
                 return
             await store.end_offers(connection, ended, epoch, now)
         for state in ("taken", "lapsed"):
-            self._counts.count(state, sum(ended_state == state for _, ended_state, _ in ended))
+            self._count(state, sum(ended_state == state for _, ended_state, _ in ended))
 
     async def _lock(self, connection: Connection, sale_id: str, epoch: int, recorded: Sequence[RecordedOffer]) -> bool:
         """Lock the counts of offers. Returns False if a load has begun, which restores the offers."""
@@ -195,6 +192,10 @@ class WaitListKeeper:
             async with self._db.transaction() as connection:
                 await store.lock_skus(connection, sale_id, [sku])
                 ended = await store.end_waiting(connection, sale_id, sku, now, _PLACES_PER_CALL)
+
+    def _count(self, outcome: str, offers: int) -> None:
+        if self._count_offers is not None and offers:
+            self._count_offers(outcome, offers)
 
     def _must_check_taken(self, sale_id: str, now_ms: int) -> bool:
         if abs(now_ms - self._checked_taken_ms.get(sale_id, 0)) < _TAKEN_INTERVAL_MS:

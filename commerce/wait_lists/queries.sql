@@ -28,7 +28,7 @@ LEFT JOIN LATERAL (
 ) AS counts ON true
 WHERE CASE WHEN $2::text IS NOT NULL THEN wait_lists.sale_id = $2
            ELSE sales.state IN ('open', 'paused') OR closed_at > $1 OR counts.waiting > 0 OR counts.offered > 0 END
-ORDER BY wait_lists.sale_id LIMIT $3;
+ORDER BY sales.state = 'closed', wait_lists.sale_id LIMIT $3;
 
 -- name: add_skus
 -- Counts of SKUs for which nobody has waited yet, no more than $3 of a sale.

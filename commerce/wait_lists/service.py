@@ -149,18 +149,19 @@ class WaitLists:
             raise NotOnWaitList(f"you have no place on the wait-list for {sku}")
         return place
 
-    async def leave(self, sale_id: str, sku: str, user_id: str) -> None:
-        """Give up a place, or what is offered. A repeat changes nothing.
+    async def leave(self, sale_id: str, sku: str, user_id: str) -> bool:
+        """Give up a place, or what is offered. Returns False if the customer has neither.
 
         Raises `NotReady` if an offer is being made.
         """
         async with self._db.transaction() as connection:
             await store.lock_skus(connection, sale_id, [sku])
             if await store.leave(connection, sale_id, sku, user_id, self._now()):
-                return
+                return True
             place = await store.get_latest_place(connection, sale_id, sku, user_id)
         if place is not None and place.state == "offered":
             raise NotReady("an offer is being made to you at this moment; repeat the request")
+        return False
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
