@@ -41,7 +41,10 @@ CountOffers = Callable[[str, int], None]
 
 
 class WaitListKeeper:
-    """Takes the next step of a wait-list, as often as it is called. `count_offers` gets numbers for metrics."""
+    """Takes the next step of a wait-list, as often as it is called.
+
+    `count_offers` gets the numbers of offers for metrics.
+    """
 
     def __init__(
         self, db: Database, redis: Redis, clock: Clock, ids: IdGenerator, count_offers: CountOffers | None = None
