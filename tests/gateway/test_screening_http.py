@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -280,3 +282,51 @@ async def test_origin_of_a_request_is_the_same_on_both_paths(
     assert {(origin.address, origin.device) for origin in origins} == {("2001:db8::/64", "my-phone")}
     assert origins[:4] == origins[4:]
     assert len({origin.form for origin in origins}) == 4, "joins and orders, each with and without another header"
+
+
+async def test_attack_over_http_is_refused_while_colleagues_join(
+    make_settings: MakeSettings, shop: CliServices, sale_id: str
+) -> None:
+    await open_room(shop, sale_id)
+    settings = make_settings(
+        screening={**SCREENING, "refuse_min_score": 80}, http={"forwarded_header": "x-forwarded-for"}
+    )
+    await make_screened_shop(shop).follow_sales()
+    bots, people = [f"bot-{number:03}" for number in range(120)], [f"person-{number:03}" for number in range(60)]
+    async with open_gateway(settings) as gateway, run_workers(settings, "screening_worker"):
+
+        async def join_all() -> set[tuple[str, int]]:
+            answers = [
+                join_room(gateway, sale_id, bot, **{"X-Forwarded-For": "203.0.113.9", "X-Device-Id": f"d-{n % 10}"})
+                for n, bot in enumerate(bots)
+            ] + [
+                join_room(
+                    *(gateway, sale_id, person),
+                    **{"X-Forwarded-For": "198.51.100.7", "X-Device-Id": f"own-{n}", f"X-App-{n % 3}": "1"},
+                )
+                for n, person in enumerate(people)
+            ]
+            statuses = [answer.status for answer in await asyncio.gather(*answers)]
+            return {(user.partition("-")[0], status) for user, status in zip(bots + people, statuses, strict=True)}
+
+        assert await join_all() == {("bot", 200), ("person", 200)}, "signals need requests"
+
+        async def are_scored() -> bool:
+            scores = {(user["user_id"].partition("-")[0], user["score"]) for user in await _list_all(gateway, sale_id)}
+            return scores == {("bot", 85), ("person", 25)}
+
+        await eventually(are_scored)
+        await refresh(gateway)
+        assert await join_all() == {("bot", 403), ("person", 200)}
+
+
+async def _list_all(gateway: TestGateway, sale_id: str) -> list[dict[str, Any]]:
+    users: list[dict[str, Any]] = []
+    query = ""
+    while True:
+        path = f"/v1/admin/sales/{sale_id}/screening?limit=100{query}"
+        page = (await gateway.call("GET", path, user="mary", roles=("support",))).body
+        users += page["items"]
+        if page["next"] is None:
+            return users
+        query = f"&cursor={page['next']}"
