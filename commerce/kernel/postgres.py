@@ -279,9 +279,10 @@ def _explain_failed_connect() -> Iterator[None]:
 
 
 class _SessionConnection(Connection):
-    """A connection that needs no reset between two uses, which would be half of the statements of a short one.
+    """A connection that needs no reset between two uses.
 
-    Settings and locks are those of a transaction, except in `session_lock`.
+    A reset would be half of the statements of a short use. Settings and locks are those of a transaction, except in
+    `session_lock`.
     """
 
     def get_reset_query(self) -> str:
@@ -290,9 +291,9 @@ class _SessionConnection(Connection):
 
 @asynccontextmanager
 async def session_lock(connection: Connection, lock: str, unlock: str, *args: Any) -> AsyncIterator[bool]:
-    """Hold an advisory lock of the session, by statements that take it and release it. Yields False if another has it.
+    """Hold an advisory lock of the session, by statements that take it and release it.
 
-    If one of them fails the connection is closed: in the pool it might keep the lock.
+    Yields False if another has it. If one of them fails the connection is closed: in the pool it might keep the lock.
     """
     with _closed_on_failure(connection):
         is_held = bool(await connection.fetchval(lock, *args))
