@@ -214,6 +214,7 @@ class ObserverSettings(SettingsSection):
     """Intervals of the gauges and the audit, and the metrics port of worker processes."""
 
     gauges_every_s: Seconds = 2
+    shipments_every_s: Seconds = Field(default=15, description="of worklists and open shipments: it reads them all")
     audit_every_s: Seconds = 60
     worker_metrics_host: str = "127.0.0.1"
     worker_metrics_port: Port = Field(

@@ -10,6 +10,7 @@ import lua
 from commerce.audit.service import Audit
 from commerce.fulfilment.worklists import Worklists
 from commerce.kernel.failures import Failures
+from commerce.payments.ledger_sums import LedgerSums
 from lua import SaleKeys
 from workers import metrics
 from workers.loop import run_steps
@@ -19,12 +20,14 @@ _logger = logging.getLogger(__name__)
 
 
 async def observer(services: WorkerServices) -> None:
-    """Measure the streams of all sales that were ever opened, and the jobs.
+    """Measure the streams of all sales that were ever opened, the jobs, and at longer intervals the shipments.
 
-    Each of the two continues while the other's database is unavailable, and no gauge waits for one that fails. The
-    streams are those of the sales listed last: without Postgres, orders pile up in them."""
+    Each continues while the other's database is unavailable, and no gauge waits for one that fails. The streams are
+    those of the sales listed last: without Postgres, orders pile up in them. Measuring the shipments reads all that are
+    on their way and the last day's orders."""
     sale_ids: list[str] = []
     worklists = Worklists(services.db, services.clock, services.settings.shipping)
+    ledger = LedgerSums(services.db)
     shown_shipments: set[tuple[str, str]] = set()
 
     async def measure_jobs() -> int:
@@ -36,12 +39,15 @@ async def observer(services: WorkerServices) -> None:
                 await measure_streams()
         for gauges, measure in (
             ("jobs", partial(_measure_waiting, services.audit)),
-            ("shipments", partial(_measure_shipments, worklists, shown_shipments)),
-            ("ledger", partial(_measure_ledger, services.audit)),
+            ("ledger", partial(_measure_ledger, ledger)),
         ):
             with failures.catch(gauges=gauges):
                 await measure()
         failures.raise_any()
+        return 0
+
+    async def measure_shipments() -> int:
+        await _measure_shipments(worklists, shown_shipments)
         return 0
 
     async def measure_streams() -> int:
@@ -55,9 +61,13 @@ async def observer(services: WorkerServices) -> None:
         failures.raise_any()
         return 0
 
-    interval_s = services.settings.observer.gauges_every_s
-    steps = (measure_jobs, measure_streams)
-    await asyncio.gather(*(run_steps("observer", step, services.stop, interval_s) for step in steps))
+    intervals = services.settings.observer
+    steps = (
+        (measure_jobs, intervals.gauges_every_s),
+        (measure_streams, intervals.gauges_every_s),
+        (measure_shipments, intervals.shipments_every_s),
+    )
+    await asyncio.gather(*(run_steps("observer", step, services.stop, interval_s) for step, interval_s in steps))
 
 
 async def _measure_waiting(audit: Audit) -> None:
@@ -72,8 +82,8 @@ async def _measure_waiting(audit: Audit) -> None:
         metrics.OLDEST_DUE_JOB_SECONDS.labels(kind).set(counts[f"oldest_{kind}_s"])
 
 
-async def _measure_ledger(audit: Audit) -> None:
-    for currency, difference in (await audit.sum_ledger()).items():
+async def _measure_ledger(ledger: LedgerSums) -> None:
+    for currency, difference in (await ledger.read() or {}).items():
         metrics.LEDGER_DIFFERENCE_MINOR.labels(currency).set(difference)
 
 

@@ -79,11 +79,6 @@ class Audit:
         async with self._db.connection() as connection:
             return await store.count_waiting(connection, from_ms(self._clock.now_ms()))
 
-    async def sum_ledger(self) -> dict[str, int]:
-        """Sum all entries of the ledger by currency. Any sum but 0 means that money was created or lost."""
-        async with self._db.connection() as connection:
-            return await store.sum_ledger(connection)
-
     async def _try_audit(self, sale_id: str) -> SaleAudit:
         keys = SaleKeys(sale_id)
         redis_state = await self._read_redis(keys)

@@ -140,9 +140,3 @@ async def count_waiting(connection: Connection, now: datetime) -> dict[str, floa
     row = await connection.fetchrow(queries.count_waiting, now)
     assert row is not None
     return dict(row)
-
-
-async def sum_ledger(connection: Connection) -> dict[str, int]:
-    """Sum all entries of the ledger by currency."""
-    rows = await connection.fetch(queries.sum_ledger, timeout=_AUDIT_TIMEOUT_S)
-    return {row["currency"]: row["difference"] for row in rows}

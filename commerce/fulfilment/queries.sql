@@ -45,42 +45,68 @@ WHERE shipment_id = $1;
 -- name: get_carrier_choice
 SELECT carrier_choice FROM shipments WHERE shipment_id = $1 AND jsonb_typeof(carrier_choice) = 'object';
 
--- name: list_worklist
--- $1 worklist, $2 warehouse or NULL for all, $3 shipment to continue after, $4 number of rows, $5 now, $6 today in the
--- shop's time zone, $7 and $8 seconds without a tracking event: since handover, and since booking.
-SELECT {shipments}, CASE $1
-           WHEN 'parked' THEN last_error
-           WHEN 'on_hold' THEN held_reason
-           WHEN 'overdue' THEN 'promised for ' || promised_on
-           WHEN 'stalled' THEN 'no tracking event since '
-               || to_char(coalesce(last_event_at, handed_over_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC'
-           WHEN 'no_first_scan' THEN 'booked, no scan since '
-               || to_char(booked_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC'
-           WHEN 'undelivered' THEN replace(status, '_', ' ')
-           WHEN 'anomalies' THEN (
-               SELECT text FROM shipment_events AS event
-               WHERE event.shipment_id = shipments.shipment_id AND (is_unknown_code OR contradicts_history)
-               ORDER BY seq DESC LIMIT 1)
-           ELSE last_error END AS reason
+-- name: list_all
+-- Each worklist has a statement of its own, so that each has a plan of its own. $1 warehouse or NULL for all, $2 shipment
+-- to continue after, $3 number of rows.
+SELECT {shipments}, last_error AS reason FROM shipments
+WHERE shipment_id > $2 AND ($1::text IS NULL OR warehouse_id = $1) ORDER BY shipment_id LIMIT $3;
+
+-- name: list_to_pack
+SELECT {shipments}, last_error AS reason FROM shipments
+WHERE shipment_id > $2 AND ($1::text IS NULL OR warehouse_id = $1)
+  AND ended_at IS NULL AND status IN ('planned', 'booked') AND packed_at IS NULL AND held_reason IS NULL AND NOT parked
+  AND task IS DISTINCT FROM 'cancel' AND (status = 'booked' OR task IS NULL)
+ORDER BY shipment_id LIMIT $3;
+
+-- name: list_parked
+SELECT {shipments}, last_error AS reason FROM shipments
+WHERE shipment_id > $2 AND ($1::text IS NULL OR warehouse_id = $1) AND ended_at IS NULL AND parked
+ORDER BY shipment_id LIMIT $3;
+
+-- name: list_on_hold
+SELECT {shipments}, held_reason AS reason FROM shipments
+WHERE shipment_id > $2 AND ($1::text IS NULL OR warehouse_id = $1) AND ended_at IS NULL AND held_reason IS NOT NULL
+ORDER BY shipment_id LIMIT $3;
+
+-- name: list_overdue
+-- $4: today in the shop's time zone.
+SELECT {shipments}, 'promised for ' || promised_on AS reason FROM shipments
+WHERE shipment_id > $2 AND ($1::text IS NULL OR warehouse_id = $1) AND ended_at IS NULL AND promised_on < $4
+ORDER BY shipment_id LIMIT $3;
+
+-- name: list_stalled
+-- $4: shipments without a tracking event since then.
+SELECT {shipments}, 'no tracking event since '
+       || to_char(coalesce(last_event_at, handed_over_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC' AS reason
 FROM shipments
-WHERE shipment_id > $3 AND ($2::text IS NULL OR warehouse_id = $2) AND CASE $1
-    WHEN 'to_pack' THEN ended_at IS NULL AND status IN ('planned', 'booked') AND packed_at IS NULL
-        AND held_reason IS NULL AND NOT parked AND task IS DISTINCT FROM 'cancel'
-        AND (status = 'booked' OR task IS NULL)
-    WHEN 'parked' THEN ended_at IS NULL AND parked
-    WHEN 'on_hold' THEN ended_at IS NULL AND held_reason IS NOT NULL
-    WHEN 'overdue' THEN ended_at IS NULL AND promised_on < $6
-    WHEN 'stalled' THEN ended_at IS NULL AND handed_over_at IS NOT NULL
-        AND coalesce(last_event_at, handed_over_at) < $5::timestamptz - $7 * interval '1 second'
-    WHEN 'no_first_scan' THEN ended_at IS NULL AND status = 'booked'
-        AND greatest(last_event_at, booked_at) < $5::timestamptz - $8 * interval '1 second'
-    WHEN 'undelivered' THEN status IN ('lost', 'returned_to_sender') AND resolved_at IS NULL
-    WHEN 'anomalies' THEN EXISTS (
-        SELECT FROM shipment_events AS event
-        WHERE event.shipment_id = shipments.shipment_id AND (is_unknown_code OR contradicts_history)
-          AND (resolved_at IS NULL OR received_at > resolved_at))
-    ELSE true END
-ORDER BY shipment_id LIMIT $4;
+WHERE shipment_id > $2 AND ($1::text IS NULL OR warehouse_id = $1) AND ended_at IS NULL
+  AND handed_over_at IS NOT NULL AND coalesce(last_event_at, handed_over_at) < $4
+ORDER BY shipment_id LIMIT $3;
+
+-- name: list_no_first_scan
+-- $4: shipments that were booked before then.
+SELECT {shipments}, 'booked, no scan since '
+       || to_char(booked_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC' AS reason
+FROM shipments
+WHERE shipment_id > $2 AND ($1::text IS NULL OR warehouse_id = $1) AND ended_at IS NULL
+  AND status = 'booked' AND greatest(last_event_at, booked_at) < $4
+ORDER BY shipment_id LIMIT $3;
+
+-- name: list_undelivered
+SELECT {shipments}, replace(status, '_', ' ') AS reason FROM shipments
+WHERE shipment_id > $2 AND ($1::text IS NULL OR warehouse_id = $1)
+  AND status IN ('lost', 'returned_to_sender') AND resolved_at IS NULL
+ORDER BY shipment_id LIMIT $3;
+
+-- name: list_anomalies
+SELECT {shipments}, (
+    SELECT text FROM shipment_events AS event
+    WHERE event.shipment_id = shipments.shipment_id AND (is_unknown_code OR contradicts_history)
+    ORDER BY seq DESC LIMIT 1) AS reason
+FROM shipments
+WHERE shipment_id > $2 AND ($1::text IS NULL OR warehouse_id = $1)
+  AND anomaly_at IS NOT NULL AND (resolved_at IS NULL OR anomaly_at > resolved_at)
+ORDER BY shipment_id LIMIT $3;
 
 -- name: count_worklists
 SELECT count(*) FILTER (WHERE status IN ('planned', 'booked') AND packed_at IS NULL AND held_reason IS NULL
@@ -97,9 +123,8 @@ SELECT count(*) FILTER (WHERE status IN ('planned', 'booked') AND packed_at IS N
            AS no_first_scan,
        (SELECT count(*) FROM shipments WHERE status IN ('lost', 'returned_to_sender') AND resolved_at IS NULL)
            AS undelivered,
-       (SELECT count(DISTINCT event.shipment_id) FROM shipment_events AS event JOIN shipments USING (shipment_id)
-        WHERE (is_unknown_code OR contradicts_history) AND (resolved_at IS NULL OR received_at > resolved_at))
-           AS anomalies,
+       (SELECT count(*) FROM shipments
+        WHERE anomaly_at IS NOT NULL AND (resolved_at IS NULL OR anomaly_at > resolved_at)) AS anomalies,
        count(*) FILTER (WHERE task IS NOT NULL AND NOT parked AND held_reason IS NULL AND due_at <= $1) AS due,
        (SELECT count(*) FROM fulfilments WHERE parked) AS unplanned,
        (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8 FROM shipments

@@ -6,7 +6,7 @@ Shipments: `shipping.store`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from uuid import UUID
 
 import msgspec
@@ -126,8 +126,14 @@ async def list_worklist(
     no_first_scan_after_s: float,
 ) -> list[tuple[Shipment, str | None]]:
     """List up to `count` shipments of a worklist after an id, oldest first, with their reasons."""
-    values = (worklist, warehouse_id, after, count, now, today, stalled_after_s, no_first_scan_after_s)
-    return [(read_shipment(row), row["reason"]) for row in await connection.fetch(queries.list_worklist, *values)]
+    limits: dict[WorklistName, date | datetime] = {
+        "overdue": today,
+        "stalled": now - timedelta(seconds=stalled_after_s),
+        "no_first_scan": now - timedelta(seconds=no_first_scan_after_s),
+    }
+    values = (warehouse_id, after, count, *([limits[worklist]] if worklist in limits else []))
+    rows = await connection.fetch(getattr(queries, f"list_{worklist}"), *values)
+    return [(read_shipment(row), row["reason"]) for row in rows]
 
 
 async def count_worklists(

@@ -172,3 +172,16 @@ WHERE method = $1 AND captured_at >= $2 AND captured_at < $3;
 SELECT payment_id, refund_id, refunds.amount_minor, refunds.currency, transaction_id
 FROM refunds JOIN payments USING (payment_id)
 WHERE method = $1 AND refunds.status = 'done' AND refunds.ended_at >= $2 AND refunds.ended_at < $3;
+
+-- name: read_newest_entry
+SELECT coalesce(max(line_id), 0) FROM ledger;
+
+-- name: list_ledger_writers
+-- Transactions that may have taken line ids and not committed them. The lock is taken before the first id.
+SELECT virtualtransaction FROM pg_locks
+WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND relation = 'ledger'::regclass AND mode = 'RowExclusiveLock' AND granted;
+
+-- name: sum_entries
+-- Entries after $1, at most up to $2.
+SELECT currency, sum(amount_minor)::bigint AS amount FROM ledger WHERE line_id > $1 AND line_id <= $2 GROUP BY currency;

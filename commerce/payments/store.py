@@ -297,6 +297,21 @@ async def list_credit_balances(connection: Connection, user_id: str) -> list[Mon
     return [Money(row["balance_minor"], row["currency"]) for row in rows]
 
 
+async def read_newest_entry(connection: Connection) -> int:
+    """Return the highest line id, 0 if there is no entry."""
+    return int(await connection.fetchval(queries.read_newest_entry))
+
+
+async def list_ledger_writers(connection: Connection) -> set[str]:
+    """Return the transactions that have inserted, or are about to insert, entries."""
+    return {row["virtualtransaction"] for row in await connection.fetch(queries.list_ledger_writers)}
+
+
+async def sum_entries(connection: Connection, after: int, up_to: int) -> dict[str, int]:
+    """Sum the entries with these line ids by currency, in minor units."""
+    return {row["currency"]: row["amount"] for row in await connection.fetch(queries.sum_entries, after, up_to)}
+
+
 # Parked jobs and reconciliation.
 
 

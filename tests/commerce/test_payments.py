@@ -90,7 +90,7 @@ async def test_cash_on_delivery_confirms_order(pay: PaymentShop) -> None:
     order_id, [payment] = await pay.add_order_with_payments(("cod", 100))
     assert payment["status"] == "authorised"
     await pay.wait_for_order(order_id, "confirmed")
-    assert await pay.shop.audit.sum_ledger() == {}
+    assert await pay.fetch_value("SELECT count(*) FROM ledger") == 0
     await pay.call_as_staff("POST", f"/payments/{payment['payment_id']}/cash-collected")
     assert await pay.fetch_value("SELECT amount_minor FROM ledger WHERE account = 'cash'") == 100
 

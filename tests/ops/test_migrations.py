@@ -16,6 +16,7 @@ from commerce.kernel.errors import Conflict, NotReady
 from commerce.kernel.migrations import Migration, check_migrated, load_migrations, migrate
 from commerce.kernel.postgres import connect
 from commerce.kernel.sql import Queries, load_queries
+from tests.support.sales import eventually
 from tests.support.servers import Servers
 
 PACKAGES = sorted(
@@ -142,3 +143,36 @@ async def test_migration_longer_than_connection_timeout_is_applied(
     assert (await migrate(connection))[-1] == slow
     assert await connection.fetchval("SHOW statement_timeout") == "2s"
     await connection.close()
+
+
+async def test_index_is_built_while_rows_are_written(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted build is done again; other sessions write meanwhile, and timeouts stay as they were."""
+    connection = await connect(empty_url, name="migrate", timeout_s=2)
+    await migrate(connection)
+    every = load_migrations()
+    sql = "-- outside a transaction\n-- Why; and how.\nCREATE INDEX CONCURRENTLY IF NOT EXISTS half ON order_lines (sku);\n"
+    building = Migration(every[-1].number + 1, "building", sql)
+    monkeypatch.setattr(migrations, "load_migrations", lambda: [*every, building])
+    insert = "INSERT INTO order_lines VALUES (gen_random_uuid(), 0, 0, 'a', 1, 1)"
+    first, second = [await asyncpg.connect(empty_url) for _ in range(2)]
+    await first.execute("CREATE INDEX half ON order_lines (sku)")
+    await first.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'half'::regclass")
+    transaction = first.transaction()
+    await transaction.start()
+    await first.execute(insert)
+    migrating = asyncio.create_task(migrate(connection))
+
+    async def is_waiting() -> bool:
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'"
+        return bool(await second.fetchval(waiting, connection.get_server_pid()))
+
+    await eventually(is_waiting)
+    await second.execute("SET lock_timeout = '1s'")
+    await second.execute(insert)
+    await transaction.commit()
+    assert await migrating == [building]
+    assert await first.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = 'half'::regclass")
+    assert await connection.fetchval("SHOW statement_timeout") == "2s"
+    await check_migrated(connection)
+    for session in (connection, first, second):
+        await session.close()

@@ -1,0 +1,236 @@
+-- A shop after 400 days, as rows. {orders} is the number of orders, {now} the present.
+-- Triggers and foreign keys are off while these run; checks and unique keys hold. An order's payment, shipment, booking,
+-- release and refund have the order's id, so that one typical id finds rows in each table.
+
+CREATE SCHEMA fill;
+
+CREATE FUNCTION fill.at_of(n bigint) RETURNS timestamptz STABLE LANGUAGE sql AS $$
+    SELECT '{now}'::timestamptz - ({orders} - n) * interval '400 days' / {orders}
+$$;
+
+-- Ids begin with their time in milliseconds, as those of the shop do.
+CREATE FUNCTION fill.id_of(n bigint) RETURNS uuid STABLE LANGUAGE sql AS $$
+    SELECT (lpad(to_hex((extract(epoch FROM fill.at_of(n)) * 1000)::bigint), 12, '0') || '70008'
+            || lpad(to_hex(n), 15, '0'))::uuid
+$$;
+
+-- Of ten orders three are of a sale that never closes, and the others of one of many short ones.
+CREATE UNLOGGED TABLE fill.orders AS
+SELECT n, fill.id_of(n) AS id, fill.at_of(n) AS at, {orders} - n AS age, 'u' || n * 7919 % 300000 AS user_id,
+       CASE WHEN n % 10 < 3 THEN 'ordinary' ELSE 'sale-' || (n - 1) / 500 END AS sale_id,
+       CASE WHEN {orders} - n < 300 THEN 'awaiting_payment' WHEN n % 9 = 0 THEN 'cancelled'
+            WHEN {orders} - n < 800 THEN 'paid' WHEN {orders} - n < 3000 THEN 'fulfilling'
+            WHEN {orders} - n < 8000 THEN 'shipped' WHEN {orders} - n < 60000 THEN 'delivered' ELSE 'completed' END AS status
+FROM generate_series(1::bigint, {orders}) AS n;
+ANALYZE fill.orders;
+
+CREATE UNLOGGED TABLE fill.shipped AS
+SELECT *, CASE WHEN age < 1500 THEN 'planned' WHEN age < 3000 THEN 'booked' WHEN n % 2000 = 3 THEN 'lost'
+               WHEN age < 8000 THEN 'in_transit' ELSE 'delivered' END AS step
+FROM fill.orders WHERE status IN ('fulfilling', 'shipped', 'delivered', 'completed');
+
+INSERT INTO products (sku, name, price_minor, currency, created_at, updated_at)
+SELECT 'sku-' || n, 'Product ' || n, 1000, 'CNY', fill.at_of(0), fill.at_of(0) FROM generate_series(0, 19999) AS n;
+
+INSERT INTO sales (sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_within_s, epoch, loaded_epoch,
+                   published_generation, observed_entry_at, observed_entry_seq, created_at)
+SELECT 'sale-' || n, 'A sale', 'CNY', CASE WHEN n = {orders} / 500 - 1 THEN 'open' ELSE 'closed' END, fill.at_of(n * 500),
+       fill.at_of(n * 500 + 1000), CASE WHEN n < {orders} / 500 - 1 THEN fill.at_of(n * 500 + 500) END, 900, 1, 1, 1,
+       fill.at_of(n * 500 + 400), 0, fill.at_of(n * 500)
+FROM generate_series(0, {orders} / 500 - 1) AS n
+UNION ALL
+SELECT 'ordinary', 'Ordinary trade', 'CNY', 'open', fill.at_of(0), NULL, NULL, 900, 1, 1, 1, '{now}', 0, fill.at_of(0);
+
+INSERT INTO sale_items (sale_id, sku, price_minor, user_limit, limit_bound, initial_units, changed_generation)
+SELECT sale_id, 'sku-' || n, 1000, CASE WHEN n % 2 = 0 THEN 5 END, CASE WHEN n % 2 = 0 THEN 5 END, 100000, 1
+FROM sales, generate_series(0, 49) AS n;
+
+INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, status, due_at, created_at, ended_at, epoch, seq)
+SELECT id, sale_id, 'sku-' || n / 50 % 50, 10, 'more', 'staff', CASE WHEN age < 200 THEN 'pending' ELSE 'applied' END, at, at,
+       CASE WHEN age >= 200 THEN at END, CASE WHEN age >= 200 THEN 1 END, CASE WHEN age >= 200 THEN n END
+FROM fill.orders WHERE n % 50 = 0;
+
+INSERT INTO sale_log (sale_id, at, actor, action, detail)
+SELECT sale_id, at, 'staff', 'terms', '[]' FROM fill.orders WHERE n % 50 = 0;
+
+INSERT INTO orders (order_id, user_id, idempotency_key, body_digest, sale_id, generation, status, status_seq, currency,
+                    total_minor, ship_to, payment_plan, accepted_at, entry_seq, persisted_at, pay_by, cancelled_at,
+                    cancel_reason)
+SELECT id, user_id, 'key-' || n, '\x00112233445566778899aabbccddeeff', sale_id, 1, status,
+       CASE status WHEN 'awaiting_payment' THEN 0 WHEN 'fulfilling' THEN 2 WHEN 'shipped' THEN 3 WHEN 'delivered' THEN 4
+                   WHEN 'completed' THEN 5 ELSE 1 END,
+       'CNY', 2000, '[{{"name": "Zhang San", "phone": "13800000000", "country": "CN", "province": "Zhejiang"}}]',
+       '[{{"method": "alipay", "amount": 2000}}]', at, 0, at, at + interval '2 hours',
+       CASE status WHEN 'cancelled' THEN at + interval '2 hours' END, CASE status WHEN 'cancelled' THEN 'expired' END
+FROM fill.orders ORDER BY n;
+
+INSERT INTO order_lines (order_id, line_no, address_no, sku, quantity, unit_price_minor)
+SELECT id, line_no, 0, 'sku-' || (n * 7919 + line_no) % 50, 1, 1000 FROM fill.orders, generate_series(0, n % 2) AS line_no
+ORDER BY n;
+
+INSERT INTO order_events (order_id, seq, at, from_status, to_status, actor, reason)
+SELECT id, seq, at + seq * interval '1 hour', steps[seq], steps[seq + 1], 'fulfilment_worker', 'as planned'
+FROM (SELECT n, id, at, CASE status WHEN 'cancelled' THEN ARRAY['awaiting_payment', 'cancelled'] ELSE
+      (ARRAY['awaiting_payment', 'paid', 'fulfilling', 'shipped', 'delivered', 'completed'])[:CASE status
+       WHEN 'awaiting_payment' THEN 1 WHEN 'paid' THEN 2 WHEN 'fulfilling' THEN 3 WHEN 'shipped' THEN 4
+       WHEN 'delivered' THEN 5 ELSE 6 END] END AS steps FROM fill.orders) AS histories,
+     generate_series(1, cardinality(steps) - 1) AS seq ORDER BY n, seq;
+
+INSERT INTO releases (release_id, sale_id, user_id, units, reason, status, due_at, created_at, ended_at, epoch, seq)
+SELECT id, sale_id, user_id, jsonb_build_object('sku-' || n % 50, 1), 'expired', step, at + interval '2 hours',
+       at + interval '2 hours', CASE step WHEN 'applied' THEN at + interval '2 hours' END,
+       CASE step WHEN 'applied' THEN 1 END, CASE step WHEN 'applied' THEN n END
+FROM (SELECT *, CASE WHEN age < 600 THEN 'pending' WHEN n % 30000 = 0 THEN 'parked' ELSE 'applied' END AS step
+      FROM fill.orders WHERE status = 'cancelled') AS cancelled ORDER BY n;
+
+INSERT INTO dead_letters (order_id, sale_id, user_id, units, payload, error, entry_at, entry_seq, status, died_at, resolved_at,
+                          resolved_by)
+SELECT fill.id_of(n + {orders}), sale_id, user_id, jsonb_build_object('sku-' || n % 50, 1), '\x00', 'refused', at, 0,
+       CASE WHEN age < 500 THEN 'held' ELSE 'retried' END, at, CASE WHEN age >= 500 THEN at END,
+       CASE WHEN age >= 500 THEN 'staff' END
+FROM fill.orders WHERE n % 50 = 7;
+
+INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, amount_minor, currency, status,
+                      transaction_id, created_at, expires_at, captured_at, ended_at, refunded_minor, task, due_at, parked)
+SELECT id, id, user_id, 1, 0, method, 'page', 2000, 'CNY', step, CASE step WHEN 'captured' THEN 'transaction-' || n END, at,
+       at + interval '2 hours', CASE step WHEN 'captured' THEN at + interval '1 hour' END,
+       CASE step WHEN 'closed' THEN at + interval '2 hours' END,
+       CASE WHEN step = 'captured' AND n % 20 = 1 THEN 1000 ELSE 0 END,
+       CASE WHEN step = 'pending' OR n % 30000 = 11 THEN 'query' END, at + interval '1 hour', n % 30000 = 11
+FROM (SELECT *, CASE WHEN n % 2 = 0 THEN 'alipay' ELSE 'wechatpay' END AS method,
+             CASE status WHEN 'awaiting_payment' THEN 'pending' WHEN 'cancelled' THEN 'closed' ELSE 'captured' END AS step
+      FROM fill.orders) AS tenders ORDER BY n;
+
+INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, status, requested,
+                     created_at, ended_at, due_at, parked)
+SELECT id, id, id, 'staff 1', 1000, 'CNY', 'damaged', 'staff', CASE WHEN waits THEN 'pending' ELSE 'done' END, true, at,
+       CASE WHEN NOT waits THEN at + interval '3 days' END, at, waits AND age >= 5000
+FROM (SELECT *, age < 5000 OR n % 30000 = 1 AS waits FROM fill.orders
+      WHERE n % 20 = 1 AND status NOT IN ('awaiting_payment', 'cancelled')) AS refunded ORDER BY n;
+
+INSERT INTO payment_webhooks (method, webhook_id, payment_id, received_at, result, body)
+SELECT 'alipay', 'webhook-' || n, id, at, 'captured', '\x00' FROM fill.orders
+WHERE status NOT IN ('awaiting_payment', 'cancelled') ORDER BY n;
+
+INSERT INTO ledger (posting, account, order_id, amount_minor, currency, at)
+SELECT 'capture ' || id, account, id, CASE account WHEN 'orders' THEN -2000 ELSE 2000 END, 'CNY', at + interval '1 hour'
+FROM fill.orders, (VALUES ('orders'), ('provider:alipay')) AS accounts (account)
+WHERE status NOT IN ('awaiting_payment', 'cancelled') ORDER BY n;
+INSERT INTO ledger (posting, account, order_id, amount_minor, currency, at)
+SELECT 'refund ' || id, account, id, CASE account WHEN 'orders' THEN 1000 ELSE -1000 END, 'CNY', at + interval '3 days'
+FROM fill.orders, LATERAL (VALUES ('orders'), ('credit:' || user_id)) AS accounts (account)
+WHERE n % 20 = 1 AND age >= 5000 AND status <> 'cancelled' ORDER BY n;
+
+INSERT INTO credit_accounts (user_id, currency, balance_minor)
+SELECT 'u' || n, 'CNY', 100 FROM generate_series(0, 29999) AS n;
+
+INSERT INTO fulfilments (order_id, status, paid_at, promised_on, planned_at, handed_over_at, delivered_at, event_seq, due_at,
+                         parked)
+SELECT id, CASE status WHEN 'paid' THEN 'pending' WHEN 'completed' THEN 'done' WHEN 'delivered' THEN 'delivered'
+           ELSE 'planned' END,
+       at, at::date + 3, CASE WHEN status <> 'paid' THEN at END,
+       CASE WHEN status NOT IN ('paid', 'fulfilling') THEN at + interval '1 day' END,
+       CASE WHEN status IN ('delivered', 'completed') THEN at + interval '2 days' END, 3,
+       CASE WHEN status = 'paid' THEN at WHEN status = 'delivered' THEN at + interval '30 days' END, age < 800 AND n % 100 = 8
+FROM fill.orders WHERE status NOT IN ('awaiting_payment', 'cancelled') ORDER BY n;
+
+INSERT INTO fulfilment_lines (order_id, line_no, address_no, ordered, planned, shipped, delivered)
+SELECT id, line_no, 0, 1, 1, shipped, shipped
+FROM (SELECT *, CASE WHEN step = 'delivered' THEN 1 ELSE 0 END AS shipped FROM fill.shipped) AS orders,
+     generate_series(0, n % 2) AS line_no ORDER BY n;
+
+INSERT INTO warehouses (warehouse_id, name, address, latitude, longitude)
+SELECT 'w' || n, 'Warehouse', '{{}}', 30, 120 FROM generate_series(0, 4) AS n;
+INSERT INTO product_logistics (sku, warehouse_id, shelf, weight_g, length_mm, width_mm, height_mm)
+SELECT 'sku-' || n, 'w' || n % 5, 'A1', 500, 100, 100, 100 FROM generate_series(0, 19999) AS n;
+INSERT INTO rate_tables (imported_at, actor, source, currency)
+SELECT fill.at_of(0), 'staff', 'rates.csv', 'CNY' FROM generate_series(1, 20);
+INSERT INTO rates (table_id, carrier, region, from_g, to_g, price_minor, days, cod)
+SELECT table_id, 'sf_express', 'cn/' || n, 0, 1000, 1200, 2, true FROM rate_tables, generate_series(1, 1000) AS n;
+
+INSERT INTO waves (wave_id, warehouse_id, created_at, actor)
+SELECT fill.id_of(n * 200), 'w0', fill.at_of(n * 200), 'staff' FROM generate_series(0, {orders} / 200) AS n;
+
+INSERT INTO bookings (booking_id, shipment_id, carrier, outcome, tracking_no, requested_at)
+SELECT id, id, CASE WHEN n % 20 = 5 THEN 'own_fleet' ELSE 'sf_express' END, 'booked', 'SF' || n, at
+FROM fill.shipped WHERE step <> 'planned' ORDER BY n;
+
+INSERT INTO shipments (shipment_id, order_id, address_no, parcel_no, warehouse_id, address, status, status_seq, weight_g,
+                       length_mm, width_mm, height_mm, value_minor, currency, carrier, carrier_choice, promised_on,
+                       booking_id, tracking_no, wave_id, packed_at, packed_by, planned_at, booked_at, handed_over_at,
+                       ended_at, last_event_at, replaces, task, due_at, parked, held_reason, anomaly_at, resolved_at)
+SELECT id, id, 0, 1, 'w' || n % 5, '{{"country": "CN", "province": "Zhejiang", "city": "Hangzhou", "line": "Road 1"}}', step,
+       3, 500, 100, 100, 100, 2000, 'CNY', CASE WHEN n % 20 = 5 THEN 'own_fleet' ELSE 'sf_express' END,
+       '{{"reason": "the cheapest that is on time"}}', at::date + 3, CASE WHEN step <> 'planned' THEN id END,
+       CASE WHEN step <> 'planned' THEN 'SF' || n END, CASE WHEN age >= 1000 THEN fill.id_of(n / 200 * 200) END,
+       CASE WHEN age >= 2000 THEN at END, CASE WHEN age >= 2000 THEN 'staff' END, at,
+       CASE WHEN step <> 'planned' THEN at END, CASE WHEN step NOT IN ('planned', 'booked') THEN at + interval '1 day' END,
+       CASE WHEN step IN ('delivered', 'lost') THEN at + interval '2 days' END,
+       CASE WHEN step <> 'planned' THEN at + interval '1 day' END, CASE WHEN n % 5000 = 7 THEN fill.id_of(n - 100) END,
+       CASE WHEN step = 'planned' THEN 'book' WHEN step IN ('booked', 'in_transit') THEN 'track' END,
+       '{now}'::timestamptz + CASE WHEN n % 20 = 0 THEN interval '-1 minute' ELSE interval '1 hour' END, age < 8000 AND n % 100 = 9,
+       CASE WHEN age < 3000 AND n % 100 = 8 THEN 'the address is checked' END, CASE WHEN n % 400 = 3 THEN at + interval '1 day' END,
+       CASE WHEN (step = 'lost' OR n % 400 = 3) AND age > 9000 THEN at + interval '9 days' END
+FROM fill.shipped ORDER BY n;
+
+INSERT INTO shipment_lines (shipment_id, order_id, line_no, address_no, sku, quantity)
+SELECT id, id, line_no, 0, 'sku-' || (n * 7919 + line_no) % 50, 1 FROM fill.shipped, generate_series(0, n % 2) AS line_no
+ORDER BY n;
+
+INSERT INTO shipment_events (order_id, seq, shipment_id, at, received_at, source, actor, from_status, to_status, code,
+                             is_unknown_code, text, event_key)
+SELECT id, seq, id, at + seq * interval '8 hours', at + seq * interval '8 hours', 'query', 'sf_express',
+       CASE seq WHEN 1 THEN 'planned' WHEN 2 THEN 'booked' END, CASE seq WHEN 1 THEN 'booked' WHEN 2 THEN 'picked_up' END,
+       CASE seq WHEN 3 THEN '80' END, seq = 3 AND n % 400 = 3, 'is on its way', int4send(seq)
+FROM fill.shipped, generate_series(1, 3) AS seq WHERE step <> 'planned' ORDER BY n, seq;
+
+INSERT INTO carrier_webhooks (system, webhook_id, received_at, result, body)
+SELECT 'sf_express', 'webhook-' || n, at, 'status_changed', '\x00' FROM fill.shipped WHERE step <> 'planned' ORDER BY n;
+
+INSERT INTO places (region, latitude, longitude) SELECT 'cn/' || n, 30, 120 FROM generate_series(1, 3000) AS n;
+INSERT INTO vehicles (vehicle_id, warehouse_id, capacity_g, shift_from, shift_to)
+SELECT 'V' || n, 'w' || n % 5, 1000000, '08:00', '18:00' FROM generate_series(0, 19) AS n;
+INSERT INTO routes (route_id, day, vehicle_id, warehouse_id, status, distance_m, start_at, end_at, planned_at, departed_at)
+SELECT fill.id_of(n), '{now}'::date - (8000 - n)::integer / 20, 'V' || n % 20, 'w' || n % 5,
+       CASE WHEN n > 7980 THEN 'planned' ELSE 'done' END, 1000, fill.at_of(0), fill.at_of(1), fill.at_of(0),
+       CASE WHEN n <= 7980 THEN fill.at_of(0) END
+FROM generate_series(1, 8000) AS n;
+INSERT INTO route_stops (route_id, seq, shipment_id, latitude, longitude, window_from, window_to, arrive_at, leave_at, status,
+                         reported_at)
+SELECT fill.id_of(1 + number % 8000), 1 + number / 8000, id, 30, 120, at, at, at, at,
+       CASE WHEN number % 8000 < 7980 THEN 'delivered' ELSE 'planned' END, CASE WHEN number % 8000 < 7980 THEN at END
+FROM (SELECT row_number() OVER (ORDER BY n) - 1 AS number, id, at FROM fill.shipped WHERE n % 20 = 5) AS delivered;
+
+INSERT INTO staff_requests (actor, idempotency_key, digest, created_at, status, content_type, body)
+SELECT 'staff', 'key-' || n, decode(repeat('00', 32), 'hex'), at, 200, 'application/json', '\x00'
+FROM fill.orders WHERE n % 50 = 1;
+
+INSERT INTO waiting_rooms (sale_id, mode, state, salt, join_opens_at, list_closes_at, min_account_age_s, served_valid_s,
+                           max_pace_per_s, max_waiting, served_per_unit, named_source, fallback_after_s, fallback_rounds,
+                           listed_at, entries, list_digest, source, randomness, drawn_at, ended_at, created_at)
+SELECT sale_id, 'on', CASE state WHEN 'open' THEN 'serving' ELSE 'ended' END, decode(repeat('00', 32), 'hex'), opens_at,
+       opens_at + interval '1 hour', 0, 600, 100, 10000, 2, 'delay:100', 60, 100, opens_at, 1000,
+       decode(repeat('00', 32), 'hex'), 'delay:100', '00', opens_at, CASE WHEN state <> 'open' THEN closes_at END, opens_at
+FROM sales WHERE closes_at IS NOT NULL;
+INSERT INTO waiting_room_lists (sale_id, part_no, hashes)
+SELECT sale_id, n, decode(repeat('00', 64), 'hex') FROM waiting_rooms, generate_series(0, 9) AS n;
+
+INSERT INTO screened_sales (sale_id, salt, version, created_at)
+SELECT sale_id, decode(repeat('00', 32), 'hex'), 100, created_at FROM sales;
+INSERT INTO screened_users (sale_id, user_id, first_request_at, last_request_at, score, reasons, raised_at, version,
+                            cleared_until)
+SELECT DISTINCT ON (sale_id, user_id) sale_id, user_id, at, at, CASE WHEN n % 50 = 1 THEN 40 ELSE 0 END,
+       CASE WHEN n % 50 = 1 THEN '[{{"signal": "crowd", "points": 40}}]' ELSE '[]' END::jsonb,
+       CASE WHEN n % 50 = 1 THEN at END, CASE WHEN n % 50 = 1 THEN n % 100 ELSE 0 END,
+       CASE WHEN n % 500 = 1 THEN at + interval '30 days' END
+FROM fill.orders WHERE n % 5 = 1;
+INSERT INTO screening_marks (sale_id, kind, mark, member)
+SELECT sale_id, kind, uuid_send(fill.id_of(row_number() OVER () / 2)), user_id
+FROM screened_users, (VALUES ('address'), ('phone')) AS kinds (kind);
+INSERT INTO screening_groups (sale_id, kind, mark, members)
+SELECT sale_id, kind, mark, count(*) FROM screening_marks GROUP BY sale_id, kind, mark;
+INSERT INTO screening_decisions (sale_id, user_id, seq, at, actor, action, reason, until)
+SELECT sale_id, user_id, 1, first_request_at, 'support', 'cleared', 'known', cleared_until FROM screened_users
+WHERE cleared_until IS NOT NULL;
+INSERT INTO screening_sightings (sale_id, user_id, joins, orders, peak_per_s, first_request_at, last_request_at)
+SELECT 'ordinary', 'u' || n, 1, 1, 1, '{now}', '{now}' FROM generate_series(1, 500) AS n;

@@ -1,0 +1,182 @@
+"""Every SQL statement finds its rows by an index in a database of a million orders.
+
+`FLOODGATE_DRILL_ORDERS` sets another number of orders.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime, timedelta
+from importlib import resources
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from commerce.kernel.postgres import Connection
+from commerce.kernel.sql import Queries, load_queries
+from tests.drills import grown_shop
+from tests.drills.statement_plans import Plans
+from tests.support.servers import Servers
+
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(1_800), pytest.mark.asyncio(loop_scope="module")]
+ORDERS = int(os.environ.get("FLOODGATE_DRILL_ORDERS", "1000000"))
+SMALL = {
+    "order_transitions": "fixed",
+    "shipment_transitions": "fixed",
+    "schema_migrations": "one row per migration",
+    "screening_progress": "one row",
+    "screening_sightings": "deleted within seconds",
+    "warehouses": "entered by staff",
+    "vehicles": "entered by staff",
+    "places": "entered by staff",
+    "products": "entered by staff, and read in pages",
+    "product_logistics": "entered by staff",
+    "rate_tables": "entered by staff",
+    "rates": "entered by staff",
+    "staff_requests": "kept for 48 hours",
+    "sales": "entered by staff, and read whole by processes that serve all of them",
+    "waiting_rooms": "one row at most per sale",
+    "screened_sales": "one row at most per sale",
+}
+"""Tables that may be read whole, and why; all others grow with the orders."""
+EXPECTED = {
+    "audit.ledger_sums": "an audit adds up the whole ledger: nothing else compares it with running sums",
+}
+"""Statements that may read whole tables, and why."""
+NEEDED = {
+    "orders_of_sale": "sales.read_recent_keys",
+    "orders_expiring": "orders.lock_expired",
+    "dead_letters_of_sale": "sales.compute_free_units",
+    "releases_parked": "audit.count_waiting",
+    "payments_parked": "payments.list_parked_jobs",
+    "payments_due": "payments.claim_payments",
+    "payments_captured": "payments.list_captures",
+    "refunds_done": "payments.list_completed_refunds",
+    "fulfilments_parked": "fulfilment.list_unplanned_orders",
+    "shipments_of_wave": "fulfilment.list_picks",
+    "shipments_replacing": "fulfilment.is_reshipped",
+    "shipments_due": "shipping.claim_shipments",
+    "shipments_parked": "fulfilment.list_parked",
+    "shipments_on_hold": "fulfilment.list_on_hold",
+    "shipments_with_anomaly": "fulfilment.list_anomalies",
+    "routes_planned": "fleet.delete_planned_routes",
+}
+"""Indexes, and a statement that cannot do without."""
+
+
+def statements() -> dict[str, str]:
+    """Return the SQL blocks of all packages by `package.name`, without those that have no plan."""
+    blocks: dict[str, str] = {}
+    for part in resources.files("commerce").iterdir():
+        if part.joinpath("queries.sql").is_file():
+            package = f"commerce.{part.name}"
+            queries: Queries = (
+                load_queries(package)
+                if part.name == "kernel"
+                else importlib.import_module(f"{package}.store").queries
+            )
+            blocks |= {f"{part.name}.{name}": sql for name, sql in queries.all().items()}
+    return {name: sql for name, sql in blocks.items() if not sql.startswith("SET")}
+
+
+class GrownShop:
+    """A filled database, and typical values of its statements."""
+
+    def __init__(self, connection: Connection, now: datetime, sizes: Mapping[str, int], order_ids: list[UUID]) -> None:
+        self.connection = connection
+        self.sizes = sizes
+        order_id = order_ids[0]
+        columns: dict[str, object] = {
+            **dict.fromkeys(("order_id", "payment_id", "shipment_id", "booking_id", "release_id", "change_id"), order_id),
+            "sale_id": f"sale-{ORDERS // 2000}",
+            "user_id": "u5000",
+            "idempotency_key": "key-5",
+            "sku": "sku-5",
+            "method": "alipay",
+            "system": "sf_express",
+            "carrier": "sf_express",
+            "webhook_id": "webhook-5",
+            "tracking_no": "SF5",
+            "warehouse_id": "w1",
+            "vehicle_id": "V1",
+            "actor": "staff",
+            "account": "orders",
+            "currency": "CNY",
+            "posting": f"capture {order_id}",
+            "kind": "address",
+            "mark": order_id.bytes,
+            "plan_revision": 1,
+            "epoch": 1,
+            "created_at": now - timedelta(days=7),
+            "accepted_at": now - timedelta(days=2),
+            "(uuid)": order_id,
+            **dict.fromkeys(("(text)", "(name)"), "sale-1"),
+            "(timestamp with time zone)": now,
+            "(date)": now.date(),
+            "(time without time zone)": "10:00",
+            **dict.fromkeys(("(bigint)", "(integer)", "(smallint)", "(double precision)", "(real)"), 100),
+            "(boolean)": False,
+            "(bytea)": order_id.bytes,
+            "(jsonb)": "{}",
+            "(xid)": 1,
+        }
+        self.plans = Plans(connection, sizes, columns)
+        self.values = make_values(now, order_ids)
+
+
+def make_values(now: datetime, order_ids: list[UUID]) -> dict[str, dict[int, object]]:
+    """Return typical values by statement and parameter, where a column's or a type's will not do."""
+    return {}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def grown_database(servers: Servers) -> AsyncIterator[GrownShop]:
+    name = f"grown_{uuid4().hex}"
+    if url := os.environ.get("GROWN_URL"):
+        connection = await asyncpg.connect(url, timeout=30)
+        now = await connection.fetchval("SELECT max(accepted_at) FROM orders")
+    else:
+        admin = await asyncpg.connect(servers.database_url.format("postgres"))
+        await admin.execute(servers.copy_template(name))
+        connection = await asyncpg.connect(servers.database_url.format(name))
+        now = await grown_shop.fill(connection, ORDERS)
+    await connection.execute("SET jit = off")
+    tables = await connection.fetch(
+        "SELECT relname, reltuples::bigint AS rows FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+    )
+    sizes = {row["relname"]: row["rows"] for row in tables if row["relname"] not in SMALL}
+    ids = await connection.fetch("SELECT order_id FROM orders WHERE status = 'delivered' ORDER BY order_id DESC LIMIT 100")
+    yield GrownShop(connection, now, sizes, [row["order_id"] for row in ids])
+    await connection.close()
+    if not url:
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.close()
+
+
+@pytest.mark.parametrize("name", sorted(statements()))
+async def test_statement_finds_its_rows_by_an_index(grown_database: GrownShop, name: str) -> None:
+    faults = await grown_database.plans.find_faults(statements()[name], grown_database.values.get(name, {}))
+    if name in EXPECTED:
+        assert faults, f"remove {name} from EXPECTED: its plan is good"
+    else:
+        assert not faults, "; ".join(faults)
+
+
+@pytest.mark.parametrize(("index", "name"), sorted(NEEDED.items()))
+async def test_statement_without_its_index_is_found(grown_database: GrownShop, index: str, name: str) -> None:
+    transaction = grown_database.connection.transaction()
+    await transaction.start()
+    try:
+        await grown_database.connection.execute(f"DROP INDEX {index}")
+        assert await grown_database.plans.find_faults(statements()[name], grown_database.values.get(name, {}))
+    finally:
+        await transaction.rollback()
+
+
+async def test_every_table_that_grows_has_rows(grown_database: GrownShop) -> None:
+    """A table that a migration adds must be filled, or be said to stay small."""
+    assert not [table for table, rows in grown_database.sizes.items() if rows < ORDERS / 1_000]
