@@ -27,8 +27,8 @@ CREATE INDEX CONCURRENTLY IF NOT EXISTS refunds_done ON refunds (ended_at) WHERE
 CREATE INDEX CONCURRENTLY IF NOT EXISTS shipments_of_wave ON shipments (wave_id) WHERE wave_id IS NOT NULL;
 CREATE INDEX CONCURRENTLY IF NOT EXISTS shipments_replacing ON shipments (replaces) WHERE replaces IS NOT NULL;
 
--- Worklists. Each holds only what waits, so that history costs nothing. Those to be packed enter and leave theirs; the
--- desk and every wave read it.
+-- Worklists. Each holds only what waits, so that history costs nothing. Those to be packed enter and leave theirs, which
+-- staff and every wave read.
 CREATE INDEX CONCURRENTLY IF NOT EXISTS shipments_to_pack ON shipments (warehouse_id, shipment_id)
 WHERE ended_at IS NULL AND packed_at IS NULL AND status IN ('planned', 'booked');
 CREATE INDEX CONCURRENTLY IF NOT EXISTS shipments_parked ON shipments (shipment_id) WHERE ended_at IS NULL AND parked;
@@ -38,4 +38,8 @@ CREATE INDEX CONCURRENTLY IF NOT EXISTS shipments_with_anomaly ON shipments (shi
 WHERE anomaly_at IS NOT NULL AND (resolved_at IS NULL OR anomaly_at > resolved_at);
 CREATE INDEX CONCURRENTLY IF NOT EXISTS shipments_of_own_fleet ON shipments (promised_on, planned_at, shipment_id)
 WHERE carrier = 'own_fleet' AND ended_at IS NULL;
+-- In the sequence of pages, for one warehouse or all. The one by warehouse that it replaces does not have that of all,
+-- and Postgres walked the primary key instead: through every shipment that was ever sent.
+CREATE INDEX CONCURRENTLY IF NOT EXISTS shipments_not_ended ON shipments (shipment_id, warehouse_id) WHERE ended_at IS NULL;
+DROP INDEX CONCURRENTLY IF EXISTS shipments_open;
 CREATE INDEX CONCURRENTLY IF NOT EXISTS routes_planned ON routes (day) WHERE status = 'planned';

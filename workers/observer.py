@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 async def observer(services: WorkerServices) -> None:
-    """Measure the streams of all sales that were ever opened, the jobs, and at longer intervals the shipments.
+    """Measure the streams of all sales that were ever opened, the jobs and the shipments.
 
     Each continues while the other's database is unavailable, and no gauge waits for one that fails. The streams are
     those of the sales listed last: without Postgres, orders pile up in them. Measuring the shipments reads all that are

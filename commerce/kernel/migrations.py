@@ -84,7 +84,7 @@ async def migrate(connection: Connection) -> list[Migration]:
     await check_version(connection)
     newly_applied: list[Migration] = []
     # One that waited inside a statement would keep an index from being built: that waits for all older snapshots.
-    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):  # noqa: ASYNC110  # another process
         await asyncio.sleep(_LOCK_POLL_S)
     try:
         await connection.execute(_TABLE)

@@ -1,10 +1,10 @@
 """The sums of the ledger, kept up to date without reading it again.
 
-The ledger is append-only, so a sum over its first entries stays as it is, once no transaction is left that could add one
-among them: ids are taken before the commit, and not committed in their order. Whoever inserts holds a lock of the table
-from before the first id until after the commit. So an entry that is not seen yet, with an id up to the newest one that
-is seen, belongs to a transaction that holds this lock; when all that held it have ended, the entries up to that id are
-complete.
+The ledger is append-only, so a sum over its first entries stays as it is, once no transaction is left that could add
+one among them: ids are taken before the commit, and not committed in their order. Whoever inserts holds a lock of the
+table from before the first id until after the commit. So an entry that is not seen yet, with an id up to the newest one
+that is seen, belongs to a transaction that holds this lock; when all that held it have ended, the entries up to that id
+are complete.
 """
 
 from __future__ import annotations

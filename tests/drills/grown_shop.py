@@ -12,9 +12,9 @@ _STATEMENTS = Path(__file__).with_suffix(".sql")
 
 
 async def fill(connection: Connection, orders: int) -> datetime:
-    """Fill a migrated, empty database with that many orders and what belongs to them. Returns the shop's present.
+    """Fill a migrated, empty database with orders and what belongs to them. Returns the shop's present.
 
-    Needs a superuser: triggers and foreign keys are off meanwhile. Of the tables in `public` all have statistics after.
+    Needs a superuser: triggers and foreign keys are off meanwhile. All tables have statistics afterwards.
     """
     now = datetime.now(UTC).replace(microsecond=0)
     text = _STATEMENTS.read_text(encoding="utf-8").format(orders=orders, now=now.isoformat())

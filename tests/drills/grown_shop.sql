@@ -95,7 +95,7 @@ INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, m
 SELECT id, id, user_id, 1, 0, method, 'page', 2000, 'CNY', step, CASE step WHEN 'captured' THEN 'transaction-' || n END, at,
        at + interval '2 hours', CASE step WHEN 'captured' THEN at + interval '1 hour' END,
        CASE step WHEN 'closed' THEN at + interval '2 hours' END,
-       CASE WHEN step = 'captured' AND n % 20 = 1 THEN 1000 ELSE 0 END,
+       CASE WHEN step = 'captured' AND n % 10 = 1 THEN 1000 ELSE 0 END,
        CASE WHEN step = 'pending' OR n % 30000 = 11 THEN 'query' END, at + interval '1 hour', n % 30000 = 11
 FROM (SELECT *, CASE WHEN n % 2 = 0 THEN 'alipay' ELSE 'wechatpay' END AS method,
              CASE status WHEN 'awaiting_payment' THEN 'pending' WHEN 'cancelled' THEN 'closed' ELSE 'captured' END AS step
@@ -106,7 +106,7 @@ INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, 
 SELECT id, id, id, 'staff 1', 1000, 'CNY', 'damaged', 'staff', CASE WHEN waits THEN 'pending' ELSE 'done' END, true, at,
        CASE WHEN NOT waits THEN at + interval '3 days' END, at, waits AND age >= 5000
 FROM (SELECT *, age < 5000 OR n % 30000 = 1 AS waits FROM fill.orders
-      WHERE n % 20 = 1 AND status NOT IN ('awaiting_payment', 'cancelled')) AS refunded ORDER BY n;
+      WHERE n % 10 = 1 AND status NOT IN ('awaiting_payment', 'cancelled')) AS refunded ORDER BY n;
 
 INSERT INTO payment_webhooks (method, webhook_id, payment_id, received_at, result, body)
 SELECT 'alipay', 'webhook-' || n, id, at, 'captured', '\x00' FROM fill.orders
@@ -119,7 +119,7 @@ WHERE status NOT IN ('awaiting_payment', 'cancelled') ORDER BY n;
 INSERT INTO ledger (posting, account, order_id, amount_minor, currency, at)
 SELECT 'refund ' || id, account, id, CASE account WHEN 'orders' THEN 1000 ELSE -1000 END, 'CNY', at + interval '3 days'
 FROM fill.orders, LATERAL (VALUES ('orders'), ('credit:' || user_id)) AS accounts (account)
-WHERE n % 20 = 1 AND age >= 5000 AND status <> 'cancelled' ORDER BY n;
+WHERE n % 10 = 1 AND age >= 5000 AND status <> 'cancelled' ORDER BY n;
 
 INSERT INTO credit_accounts (user_id, currency, balance_minor)
 SELECT 'u' || n, 'CNY', 100 FROM generate_series(0, 29999) AS n;
@@ -222,7 +222,7 @@ INSERT INTO screened_users (sale_id, user_id, first_request_at, last_request_at,
 SELECT DISTINCT ON (sale_id, user_id) sale_id, user_id, at, at, CASE WHEN n % 50 = 1 THEN 40 ELSE 0 END,
        CASE WHEN n % 50 = 1 THEN '[{{"signal": "crowd", "points": 40}}]' ELSE '[]' END::jsonb,
        CASE WHEN n % 50 = 1 THEN at END, CASE WHEN n % 50 = 1 THEN n % 100 ELSE 0 END,
-       CASE WHEN n % 500 = 1 THEN at + interval '30 days' END
+       CASE WHEN n % 50 = 1 THEN at + interval '30 days' END
 FROM fill.orders WHERE n % 5 = 1;
 INSERT INTO screening_marks (sale_id, kind, mark, member)
 SELECT sale_id, kind, uuid_send(fill.id_of(row_number() OVER () / 2)), user_id
@@ -234,3 +234,14 @@ SELECT sale_id, user_id, 1, first_request_at, 'support', 'cleared', 'known', cle
 WHERE cleared_until IS NOT NULL;
 INSERT INTO screening_sightings (sale_id, user_id, joins, orders, peak_per_s, first_request_at, last_request_at)
 SELECT 'ordinary', 'u' || n, 1, 1, 1, '{now}', '{now}' FROM generate_series(1, 500) AS n;
+
+INSERT INTO wait_lists (sale_id, mode, accept_s, max_people_per_sku, created_at)
+SELECT sale_id, 'on', 600, 10000, opens_at FROM sales WHERE closes_at IS NOT NULL;
+INSERT INTO wait_list_skus (sale_id, sku, last_number)
+SELECT sale_id, 'sku-' || n, {orders} FROM wait_lists, generate_series(0, 9) AS n;
+INSERT INTO wait_list_entries (sale_id, sku, number, user_id, quantity, state, joined_at, offer_id, offered_units, offered_at,
+                               after_entry_at, after_entry_seq, accept_by, ended_at, epoch, seq)
+SELECT sale_id, 'sku-' || n / 20 % 10, n, user_id, 1, 'taken', at, id, 1, at, at, 0, at, at, 1, n
+FROM fill.orders WHERE n % 20 IN (3, 14) AND age >= 300;
+INSERT INTO wait_list_entries (sale_id, sku, number, user_id, quantity, joined_at)
+SELECT sale_id, 'sku-' || n / 20 % 10, n, user_id, 1, at FROM fill.orders WHERE n % 20 IN (3, 14) AND age < 300;

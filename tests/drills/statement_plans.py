@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any
 
-import asyncpg
 import orjson
 
 from commerce.kernel.postgres import Connection
@@ -74,15 +73,16 @@ class Plans:
         await transaction.start()
         try:
             options = "FORMAT JSON, ANALYZE, TIMING off" if analyze else "FORMAT JSON"
-            plan: dict[str, Any] = orjson.loads(await self._connection.fetchval(f"EXPLAIN ({options}) {execute}"))[0]
-            return plan["Plan"]
+            plan = orjson.loads(await self._connection.fetchval(f"EXPLAIN ({options}) {execute}"))[0]["Plan"]
+            assert isinstance(plan, dict)
+            return plan
         finally:
             await transaction.rollback()
 
     def _judge(self, plan: dict[str, Any]) -> Iterator[str]:
         rows_read: dict[str, float] = {}
         for node in _nodes(plan):
-            table = node.get("Relation Name")
+            table = str(node.get("Relation Name"))
             if table not in self._sizes or "Scan" not in node["Node Type"] or node.get("Actual Loops") == 0:
                 continue
             if node["Node Type"] == "Seq Scan":
@@ -117,7 +117,7 @@ def _columns_of(sql: str, number: int) -> Iterator[str]:
     for match in re.finditer(_COMPARED.replace("{number}", str(number)), sql):
         yield match[1]
     for arguments, names in _UNNEST.findall(sql):
-        numbers = [int(found) for found in re.findall(r"\$(\d+)", arguments)]
+        numbers = [int(digits) for digits in re.findall(r"\$(\d+)", arguments)]
         if number in numbers:
             yield names.replace(" ", "").split(",")[numbers.index(number)]
 

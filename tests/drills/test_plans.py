@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from importlib import resources
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -41,10 +42,13 @@ SMALL = {
     "sales": "entered by staff, and read whole by processes that serve all of them",
     "waiting_rooms": "one row at most per sale",
     "screened_sales": "one row at most per sale",
+    "wait_lists": "one row at most per sale",
 }
 """Tables that may be read whole, and why; all others grow with the orders."""
 EXPECTED = {
     "audit.ledger_sums": "an audit adds up the whole ledger: nothing else compares it with running sums",
+    "fulfilment.list_no_first_scan": "looks at shipments that are on their way, until it has a page",
+    "fulfilment.list_overdue": "looks at shipments that are on their way, until it has a page",
 }
 """Statements that may read whole tables, and why."""
 NEEDED = {
@@ -75,9 +79,7 @@ def statements() -> dict[str, str]:
         if part.joinpath("queries.sql").is_file():
             package = f"commerce.{part.name}"
             queries: Queries = (
-                load_queries(package)
-                if part.name == "kernel"
-                else importlib.import_module(f"{package}.store").queries
+                load_queries(package) if part.name == "kernel" else importlib.import_module(f"{package}.store").queries
             )
             blocks |= {f"{part.name}.{name}": sql for name, sql in queries.all().items()}
     return {name: sql for name, sql in blocks.items() if not sql.startswith("SET")}
@@ -86,21 +88,25 @@ def statements() -> dict[str, str]:
 class GrownShop:
     """A filled database, and typical values of its statements."""
 
-    def __init__(self, connection: Connection, now: datetime, sizes: Mapping[str, int], order_ids: list[UUID]) -> None:
+    def __init__(
+        self, connection: Connection, now: datetime, sizes: Mapping[str, int], order: Mapping[str, Any]
+    ) -> None:
         self.connection = connection
         self.sizes = sizes
-        order_id = order_ids[0]
+        order_id = order["order_id"]
         columns: dict[str, object] = {
-            **dict.fromkeys(("order_id", "payment_id", "shipment_id", "booking_id", "release_id", "change_id"), order_id),
-            "sale_id": f"sale-{ORDERS // 2000}",
-            "user_id": "u5000",
-            "idempotency_key": "key-5",
+            **dict.fromkeys(
+                ("order_id", "payment_id", "shipment_id", "booking_id", "release_id", "change_id"), order_id
+            ),
+            "sale_id": f"sale-{ORDERS // 500 - 1}",
+            "user_id": order["user_id"],
+            "idempotency_key": order["idempotency_key"],
             "sku": "sku-5",
             "method": "alipay",
             "system": "sf_express",
             "carrier": "sf_express",
-            "webhook_id": "webhook-5",
-            "tracking_no": "SF5",
+            "webhook_id": f"webhook-{ORDERS - 9_999}",
+            "tracking_no": f"SF{ORDERS - 9_999}",
             "warehouse_id": "w1",
             "vehicle_id": "V1",
             "actor": "staff",
@@ -125,12 +131,32 @@ class GrownShop:
             "(xid)": 1,
         }
         self.plans = Plans(connection, sizes, columns)
-        self.values = make_values(now, order_ids)
-
-
-def make_values(now: datetime, order_ids: list[UUID]) -> dict[str, dict[int, object]]:
-    """Return typical values by statement and parameter, where a column's or a type's will not do."""
-    return {}
+        first, last = UUID(int=0), UUID(int=2**128 - 1)
+        day: dict[int, object] = {2: now - timedelta(days=1), 3: now}
+        every_warehouse: dict[int, object] = {1: None, 2: first}
+        self.values: dict[str, dict[int, object]] = {
+            **{name: every_warehouse for name in statements() if name.startswith("fulfilment.list_")},
+            "fulfilment.list_lines_to_plan": {},
+            "fulfilment.list_line_details": {},
+            "fulfilment.list_unplanned_orders": {},
+            "fulfilment.list_wave_shipments": {1: order["wave_id"]},
+            "fulfilment.list_picks": {1: order["wave_id"]},
+            "fulfilment.list_packing_lines": {},
+            "fulfilment.list_stalled": every_warehouse | {4: now - timedelta(days=2)},
+            "fulfilment.list_no_first_scan": every_warehouse | {4: now - timedelta(days=1)},
+            "orders.get_events": {2: 0},
+            "orders.list_orders": {2: last},
+            "payments.list_captures": day,
+            "payments.list_completed_refunds": day | {1: "wechatpay"},
+            "payments.sum_entries": {1: sizes["ledger"] - 1_000, 2: 2**63 - 1},
+            "sales.list_changed_items": {2: 0, 3: ""},
+            "screening.list_order_phones": {2: last},
+            "screening.list_suspects": {2: 50, 3: "", 4: 0},
+            "screening.list_users": {2: 0, 3: 101, 5: None, 6: None},
+            "shipping.list_events_after": {2: 0},
+            "waiting_rooms.read_part": {2: 1},
+        }
+        """values by statement and parameter, where those of a column or type will not do"""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -146,11 +172,16 @@ async def grown_database(servers: Servers) -> AsyncIterator[GrownShop]:
         now = await grown_shop.fill(connection, ORDERS)
     await connection.execute("SET jit = off")
     tables = await connection.fetch(
-        "SELECT relname, reltuples::bigint AS rows FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        "SELECT relname, reltuples::bigint AS rows FROM pg_class "
+        "WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
     )
     sizes = {row["relname"]: row["rows"] for row in tables if row["relname"] not in SMALL}
-    ids = await connection.fetch("SELECT order_id FROM orders WHERE status = 'delivered' ORDER BY order_id DESC LIMIT 100")
-    yield GrownShop(connection, now, sizes, [row["order_id"] for row in ids])
+    order = await connection.fetchrow(
+        "SELECT order_id, user_id, idempotency_key, wave_id FROM orders JOIN shipments USING (order_id) "
+        "WHERE shipments.status = 'in_transit' LIMIT 1"
+    )
+    assert order is not None
+    yield GrownShop(connection, now, sizes, dict(order))
     await connection.close()
     if not url:
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -150,7 +150,10 @@ async def test_index_is_built_while_rows_are_written(empty_url: str, monkeypatch
     connection = await connect(empty_url, name="migrate", timeout_s=2)
     await migrate(connection)
     every = load_migrations()
-    sql = "-- outside a transaction\n-- Why; and how.\nCREATE INDEX CONCURRENTLY IF NOT EXISTS half ON order_lines (sku);\n"
+    sql = (
+        "-- outside a transaction\n-- Why; and how.\n"
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS half ON order_lines (sku);\n"
+    )
     building = Migration(every[-1].number + 1, "building", sql)
     monkeypatch.setattr(migrations, "load_migrations", lambda: [*every, building])
     insert = "INSERT INTO order_lines VALUES (gen_random_uuid(), 0, 0, 'a', 1, 1)"
