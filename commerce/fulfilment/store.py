@@ -20,6 +20,17 @@ from commerce.shipping.model import Pick, Shipment, Task, UnplannedOrder, Wave, 
 from commerce.shipping.store import read_shipment
 
 queries = load_queries(__package__, shipments=Shipment.__struct_fields__)
+_WORKLISTS: dict[WorklistName, str] = {
+    "to_pack": queries.list_to_pack,
+    "parked": queries.list_parked,
+    "on_hold": queries.list_on_hold,
+    "overdue": queries.list_overdue,
+    "stalled": queries.list_stalled,
+    "no_first_scan": queries.list_no_first_scan,
+    "undelivered": queries.list_undelivered,
+    "anomalies": queries.list_anomalies,
+    "all": queries.list_all,
+}
 _MAX_ERROR_CHARS = 500
 
 
@@ -132,7 +143,7 @@ async def list_worklist(
         "no_first_scan": now - timedelta(seconds=no_first_scan_after_s),
     }
     values = (warehouse_id, after, count, *([limits[worklist]] if worklist in limits else []))
-    rows = await connection.fetch(getattr(queries, f"list_{worklist}"), *values)
+    rows = await connection.fetch(_WORKLISTS[worklist], *values)
     return [(read_shipment(row), row["reason"]) for row in rows]
 
 

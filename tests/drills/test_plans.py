@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime, timedelta
 from importlib import resources
 from typing import Any
@@ -15,7 +16,6 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import Queries, load_queries
@@ -23,7 +23,7 @@ from tests.drills import grown_shop
 from tests.drills.statement_plans import Plans
 from tests.support.servers import Servers
 
-pytestmark = [pytest.mark.drill, pytest.mark.timeout(1_800), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(1_800)]
 ORDERS = int(os.environ.get("FLOODGATE_DRILL_ORDERS", "1000000"))
 SMALL = {
     "order_transitions": "fixed",
@@ -159,33 +159,46 @@ class GrownShop:
         """values by statement and parameter, where those of a column or type will not do"""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def grown_database(servers: Servers) -> AsyncIterator[GrownShop]:
+@pytest.fixture(scope="module")
+def grown_url(servers: Servers) -> Iterator[str]:
+    """URL of a filled database, which the tests leave as it is."""
     name = f"grown_{uuid4().hex}"
-    if url := os.environ.get("GROWN_URL"):
-        connection = await asyncpg.connect(url, timeout=30)
-        now = await connection.fetchval("SELECT max(accepted_at) FROM orders")
-    else:
+
+    async def create() -> None:
         admin = await asyncpg.connect(servers.database_url.format("postgres"))
         await admin.execute(servers.copy_template(name))
+        await admin.close()
         connection = await asyncpg.connect(servers.database_url.format(name))
-        now = await grown_shop.fill(connection, ORDERS)
-    await connection.execute("SET jit = off")
+        await grown_shop.fill(connection, ORDERS)
+        await connection.close()
+
+    async def drop() -> None:
+        admin = await asyncpg.connect(servers.database_url.format("postgres"))
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.close()
+
+    asyncio.run(create())
+    yield servers.database_url.format(name)
+    asyncio.run(drop())
+
+
+@pytest.fixture
+async def grown_database(grown_url: str) -> AsyncIterator[GrownShop]:
+    connection = await asyncpg.connect(grown_url)
+    await connection.execute("SET jit = off")  # as the shop's own connections have it
     tables = await connection.fetch(
         "SELECT relname, reltuples::bigint AS rows FROM pg_class "
         "WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
     )
     sizes = {row["relname"]: row["rows"] for row in tables if row["relname"] not in SMALL}
     order = await connection.fetchrow(
-        "SELECT order_id, user_id, idempotency_key, wave_id FROM orders JOIN shipments USING (order_id) "
-        "WHERE shipments.status = 'in_transit' LIMIT 1"
+        "SELECT orders.order_id, user_id, idempotency_key, wave_id "
+        "FROM orders JOIN shipments USING (order_id) WHERE shipments.status = 'in_transit' LIMIT 1"
     )
     assert order is not None
+    now = await connection.fetchval("SELECT max(accepted_at) FROM orders WHERE sale_id = 'ordinary'")
     yield GrownShop(connection, now, sizes, dict(order))
     await connection.close()
-    if not url:
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await admin.close()
 
 
 @pytest.mark.parametrize("name", sorted(statements()))
