@@ -10,6 +10,8 @@ import pytest
 
 import lua
 from commerce.audit.model import SaleAudit
+from commerce.audit.service import Audit
+from commerce.kernel.clock import SystemClock
 from commerce.kernel.jobs import RetryPolicy
 from commerce.reservations.service import Reservations
 from commerce.sales.errors import InvalidSaleState
@@ -269,3 +271,29 @@ async def test_audit_during_load_starts_again(shop: CliServices, sale_id: str, k
     audit = await audit_task
     assert audit.clean, audit.findings
     assert (await lua.cut(shop.redis, keys)).last_entry > EntryId(0, 0)
+
+
+class SteppedClock(SystemClock):
+    """A clock whose monotonic time advances by a second at each look."""
+
+    def __init__(self) -> None:
+        self.at_s = 100.0
+
+    def monotonic(self) -> float:
+        self.at_s += 1
+        return self.at_s
+
+
+async def test_audits_of_a_round_add_up_a_long_ledger_once(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
+    """Adding it up takes a second by this clock, so the findings hold for ten more."""
+    clock = SteppedClock()
+    audit = Audit(shop.db, shop.redis, clock)
+    assert (await audit.audit_sale(sale_id)).clean
+    async with shop.db.connection() as connection:
+        await connection.execute(
+            "INSERT INTO credit_accounts (user_id, currency, balance_minor) VALUES ('u', 'CNY', 1)"
+        )
+    clock.at_s = 110
+    assert (await audit.audit_sale(sale_id)).clean
+    clock.at_s = 113
+    assert [finding.detail for finding in (await audit.audit_sale(sale_id)).findings] == ["the ledger does not add up"]

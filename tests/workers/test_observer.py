@@ -1,4 +1,4 @@
-"""The observer measures streams also while Postgres is unavailable."""
+"""The observer measures streams without Postgres, and shows a ledger that does not add up."""
 
 from __future__ import annotations
 
@@ -53,3 +53,26 @@ async def test_observer_without_postgres_measures_streams(
             age_s = gauge("floodgate_stream_oldest_seconds", sale_id)
             await eventually(lambda: older_than(age_s))
             proxy.cut()
+
+
+async def test_observer_shows_entries_that_do_not_add_up(
+    shop: CliServices, make_settings: Callable[..., Settings]
+) -> None:
+    async def shows(difference: int) -> bool:
+        return REGISTRY.get_sample_value("floodgate_ledger_difference_minor", {"currency": "XTS"}) == difference
+
+    async def insert(posting: str, amount: int) -> None:
+        async with shop.db.transaction() as connection:
+            await connection.execute("SET LOCAL session_replication_role = replica")  # the triggers would refuse it
+            await connection.execute(
+                "INSERT INTO ledger (posting, account, amount_minor, currency, at) "
+                "VALUES ($1, 'cash', $2, 'XTS', now())",
+                posting,
+                amount,
+            )
+
+    await insert("before the start", 5)
+    async with run_workers(make_settings(observer={"gauges_every_s": 0.05}), "observer"):
+        await eventually(lambda: shows(5))
+        await insert("later", -2)
+        await eventually(lambda: shows(3))
