@@ -274,7 +274,7 @@ async def test_audit_during_load_starts_again(shop: CliServices, sale_id: str, k
 
 
 class SteppedClock(SystemClock):
-    """A clock whose monotonic time advances by a second at each look."""
+    """A clock whose monotonic time advances by a second whenever it is read."""
 
     def __init__(self) -> None:
         self.at_s = 100.0
