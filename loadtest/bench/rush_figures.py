@@ -182,6 +182,7 @@ class RushFigures(msgspec.Struct):
                 ratios[f"{name}_vs_best_peer"] = _compare_with_best_peer(figures_by_server)
         if self.refusal:
             ratios["refusal_cpu_us"] = self.refusal.cpu_us
+            ratios["refusing_cpu_share"] = self.refusal.cpu_us * self.refusal.per_s / 1e6
         if self.sold_out:
             ratios["sold_out_vs_accepted_cpu"] = self.sold_out.refusals.cpu_us / self.sold_out.accepted_cpu_us
             ratios["sold_out_reserved_share"] = self.sold_out.reserved_share

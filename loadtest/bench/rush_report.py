@@ -30,7 +30,8 @@ def show_rush(rush: RushFigures) -> None:
         refusal = rush.refusal
         print_line(
             f"refusals: {refusal.per_s:,.0f} per second, gateway CPU {refusal.cpu_us:.1f} µs each "
-            f"(user {refusal.user_us:.1f} and system {refusal.system_us:.1f}, less {refusal.idle_us:.1f} when idle)"
+            f"(user {refusal.user_us:.1f} and system {refusal.system_us:.1f}, less {refusal.idle_us:.1f} when idle), "
+            f"{refusal.cpu_us * refusal.per_s / 1e6:.1%} of a core for all"
         )
     _show_sold_out(rush)
     _show_reads(rush)
