@@ -30,6 +30,8 @@ ORDER_LINE = f"POST {ORDERS_PATH} HTTP/1.1\r\n".encode()
 _STALE = ReserveOutcome.STALE
 _CLOSE = "Connection: close\r\n"
 _MAX_REST_S = 1.0
+_PRESSED_AGAIN_S = 3.0
+"""within this time after a refusal the next one is of a client who presses again"""
 _RESUME_DELAY_S = 0.15
 """longest time until a connection is resumed when its rest is over"""
 _MAX_RATE_LIMITED_REST_S = 30
@@ -101,15 +103,15 @@ class OrderConnection(TrackedConnection):
         if refusal is None:
             self._place_decoded(self._check_turn)
             return
-        if isinstance(refusal, ProblemError):
-            self._refuse(refusal)
-            return
         now = perf_counter()
+        is_again, self._refused_at = now - self._refused_at < _PRESSED_AGAIN_S, now
+        # Not after the first refusal: a customer who has learned of it looks at something else.
+        if isinstance(refusal, ProblemError):
+            self._refuse(refusal, _MAX_REST_S if is_again else 0)
+            return
         self._services.metrics_buffer.count_refusal(refusal.code, ORDERS_PATH, refusal.status)
         if not self._transport.is_closing():
             self._transport.write(refusal.render(self._request_id, refusal.retry_after_s, now))
-        is_again, self._refused_at = now - self._refused_at < _MAX_REST_S, now
-        # Not after the first refusal: a customer who has learned of it looks at something else.
         self._rest(self._choose_rest_s(refusal) if is_again else 0)
 
     def _choose_rest_s(self, refusal: PrebuiltRefusals) -> float:
@@ -244,9 +246,10 @@ class OrderConnection(TrackedConnection):
         self._match_previous_head = self._services.head_parser.learn_pattern(ORDER_LINE, names)
         self._unlearned_names = None
 
-    def _refuse(self, refusal: ProblemError) -> None:
+    def _refuse(self, refusal: ProblemError, rest_s: float = 0) -> None:
         self._services.metrics_buffer.count_order(refusal.code)
-        rest_s = min(refusal.rest_s, _MAX_RATE_LIMITED_REST_S) if isinstance(refusal, RateLimited) else 0
+        if isinstance(refusal, RateLimited):
+            rest_s = min(refusal.rest_s, _MAX_RATE_LIMITED_REST_S)
         self._answer(problems.raw_problem(refusal, self._request_id), rest_s)
 
     def _answer(self, response: RawResponse, rest_s: float = 0) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -16,8 +18,10 @@ from commerce.waiting_rooms.errors import NotYourTurn
 from config.settings import Settings
 from gateway.load_shedding import PrebuiltRefusals
 from ops.services import CliServices
+from tests.gateway.test_slow_clients import build_order_request, connect
 from tests.support.gateway import GatewayResponse, TestGateway, open_gateway
 from tests.support.proxy import open_redis_proxy
+from tests.support.raw_http import split_replies
 from tests.support.sales import eventually, make_sale, order_body
 from tests.support.servers import Servers
 
@@ -90,6 +94,37 @@ async def test_sale_of_one_item_is_refused_before_decoding(
     await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 1, "found one"), "test")
     assert (await gateway.order({"sale_id": sale_id, "lines": "not even lines"})).status == 422
     assert (await gateway.order(body)).status == 202
+
+
+@pytest.mark.parametrize("reason", ["sold_out", "not_your_turn"])
+async def test_client_that_presses_again_rests_each_time(
+    make_settings: Callable[..., Settings],
+    shop: CliServices,
+    sale_id: str,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await make_sale(shop, sale_id, {"a": (1, 100, None), "b": (1, 100, None)})
+    loop = asyncio.get_running_loop()
+    async with open_gateway(make_settings(http={"proxy_networks": []})) as gateway:
+        assert [(await gateway.order(order_body(sale_id, ("a", 1)))).status for _ in range(2)] == [202, 409]
+        if reason == "not_your_turn":
+            rooms = gateway.services.room_status
+            monkeypatch.setattr(rooms, "refresh", AsyncMock())
+            monkeypatch.setattr(rooms, "check_turn", Mock(side_effect=NotYourTurn("wait", 1, served=0)))
+            monkeypatch.setattr(rooms, "guarded", {sale_id: None})
+        answered, resting = [], []
+        with closing(await connect(gateway)) as client:
+            for number in range(4):
+                await loop.sock_sendall(client, build_order_request(gateway, sale_id, number, key=f"again-{number}"))
+                [answer] = split_replies(await loop.sock_recv(client, 65_536))[0]
+                assert reason.encode() in answer.body
+                answered.append(loop.time())
+                resting.append(gateway.services.resting.count)
+    pauses = [later - earlier for earlier, later in pairwise(answered)]
+    assert resting == [0, 1, 1, 1]
+    assert pauses[0] < 1
+    assert all(pause >= 1 for pause in pauses[1:])
 
 
 async def test_reopened_sale_sells_its_free_units(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
