@@ -16,6 +16,7 @@ from commerce.catalog.model import ProductInput
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.fulfilment_jobs import FulfilmentQueue, Job
 from commerce.fulfilment.service import Fulfilment
+from commerce.kernel.clock import from_ms
 from commerce.kernel.external import ExternalOutcomeUnknown
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
@@ -84,7 +85,8 @@ class ShippingShop:
 
         `cod` minor units are due on delivery, the rest is paid."""
         lines = lines or (("a", 1, 0),)
-        order_id, now = self.shop.ids.new(), datetime.now(UTC)
+        # In whole milliseconds, as workers count: with microseconds the job might not be due to one that looks at once.
+        order_id, now = self.shop.ids.new(), from_ms(self.shop.clock.now_ms())
         total = PRICE * sum(units for _, units, _ in lines)
         async with self.shop.db.transaction() as connection:
             await connection.execute(
