@@ -88,7 +88,7 @@ class DrandRelays:
         try:
             beacon = msgspec.json.decode(response.body, type=_Beacon)
             signature = bytes.fromhex(beacon.signature)
-        except ValueError:  # msgspec's errors are ValueErrors too
+        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
             raise _NoBeacon(f"{host}: the answer is no round of drand") from None
         randomness = hashlib.sha256(signature).hexdigest()
         is_right = (

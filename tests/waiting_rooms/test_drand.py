@@ -77,6 +77,10 @@ async def answer_nonsense(_request: web.Request) -> web.Response:
     return web.json_response({"round": "a", "signature": 5})
 
 
+async def answer_deeply(_request: web.Request) -> web.Response:
+    return web.Response(body=b'{"more":' + b"[" * 3_000)
+
+
 async def answer_at_length(_request: web.Request) -> web.Response:
     return web.Response(body=b"x" * 100_000)
 
@@ -100,6 +104,7 @@ LIARS = [
     answer_by_another_key,
     answer_another_randomness,
     answer_nonsense,
+    answer_deeply,
     answer_at_length,
     answer_too_early,
     answer_elsewhere,
