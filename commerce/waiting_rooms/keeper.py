@@ -76,20 +76,21 @@ class RoomKeeper:
             await self._end(room, now, room.sold_out)
             return
         if room.state == "standby":
+            self._sold_out_since_ms.pop(room.sale_id, None)
+            if room.opened_at is not None:  # somebody may have joined while it closed
+                await self._keep_last_number(room, (await lua.read_room(self._redis, keys)).last_number)
             if room.mode == "on" or await self._is_rush(room, keys, now):
                 await self._open(room, now)
             return
         last_number = await self._prepare_redis(room, keys)
-        if last_number > room.last_number:
-            async with self._db.connection() as connection:
-                await store.raise_last_number(connection, room.sale_id, last_number)
+        await self._keep_last_number(room, last_number)
         if room.state == "waiting" and now >= room.list_closes_at:
             await self._close_list(room, keys)
         elif room.state == "drawing":
             await self._draw(room, now)
         elif room.state == "serving" and now >= room.opens_at and room.sale_state is SaleState.OPEN:
             if room.mode == "automatic" and self._is_calm(room, last_number):
-                await self._stand_by(room, now)
+                await self._stand_by(room, now, room.served)
             else:
                 await self._serve(room, keys, now, last_number)
 
@@ -101,10 +102,15 @@ class RoomKeeper:
     # Automatic rooms.
 
     async def _is_rush(self, room: Room, keys: SaleKeys, now: datetime) -> bool:
-        """Tell whether so many orders are refused that the room opens: while the sale is open and has units."""
-        if not self._rates.is_high(room.sale_id) or now < room.opens_at or room.sale_state is not SaleState.OPEN:
+        """Tell whether so many orders are refused that the room opens: while the sale is open and has units.
+
+        A unit that is returned and bought at once opens no room: the time begins again while there is none.
+        """
+        if not self._rates.has_risen(room.sale_id) or now < room.opens_at or room.sale_state is not SaleState.OPEN:
             return False
-        return any(units > 0 for units in (await lua.read_stock(self._redis, keys)).values())
+        if not any(units > 0 for units in (await lua.read_stock(self._redis, keys)).values()):
+            self._rates.begin_again(room.sale_id)
+        return self._rates.is_high(room.sale_id)
 
     async def _open(self, room: Room, now: datetime) -> None:
         async with self._db.transaction() as connection:
@@ -121,9 +127,10 @@ class RoomKeeper:
             self._rates.note_waiting(room.sale_id)
         return self._rates.is_calm(room.sale_id)
 
-    async def _stand_by(self, room: Room, now: datetime) -> None:
+    async def _stand_by(self, room: Room, now: datetime, served: int) -> None:
+        """Close an automatic room until the next rush; the turns of numbers up to `served` are over."""
         async with self._db.transaction() as connection:
-            closed = await store.stand_by(connection, room)
+            closed = await store.stand_by(connection, room, served)
             if closed:
                 await store.log(connection, room.sale_id, now, _ACTOR, "room_closed", {"served": room.served})
         self._orders.pop(room.sale_id, None)
@@ -150,6 +157,12 @@ class RoomKeeper:
         if last_number is None:
             raise NotReady("another Redis server has taken over meanwhile; the next step prepares it")
         return last_number
+
+    async def _keep_last_number(self, room: Room, last_number: int) -> None:
+        """Keep the last number in the room's row: then a loss of Redis makes no number occur twice."""
+        if last_number > room.last_number:
+            async with self._db.connection() as connection:
+                await store.raise_last_number(connection, room.sale_id, last_number)
 
     async def _place_list(self, room: Room, keys: SaleKeys) -> None:
         part_no, placed = 0, 0
@@ -256,7 +269,10 @@ class RoomKeeper:
         free, sold_out = sum(stock.values()), sorted(sku for sku, units in stock.items() if units <= 0)
         now_ms = to_ms(now)
         if self._is_sold_out(room.sale_id, free, now_ms):
-            await self._end(room, now, sold_out)
+            if room.mode == "automatic":  # units may be returned, and the next rush may come; nobody waits for that
+                await self._stand_by(room, now, last_number)
+            else:
+                await self._end(room, now, sold_out)
             return
         room = _continue_turns(room, now_ms)
         expired = _expired(room, now_ms)

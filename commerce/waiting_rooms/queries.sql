@@ -92,9 +92,9 @@ UPDATE waiting_rooms SET state = 'serving', opened_at = $3, listed_at = coalesce
 WHERE sale_id = $1 AND version = $2 AND state = 'standby' RETURNING sale_id;
 
 -- name: stand_by
--- Nobody waits, so all turns are over. Numbers that were given since are the first when the room opens again.
-UPDATE waiting_rooms SET state = 'standby', expired = served, pace_per_s = 0, steps = '[]', turns_ran_at = NULL,
-    version = version + 1
+-- All turns up to $3 are over. Numbers that were given since are the first when the room opens again.
+UPDATE waiting_rooms SET state = 'standby', served = greatest(served, $3), expired = greatest(served, $3),
+    pace_per_s = 0, steps = '[]', turns_ran_at = NULL, sold_out = '{}', version = version + 1
 WHERE sale_id = $1 AND version = $2 AND state = 'serving' AND mode = 'automatic' RETURNING sale_id;
 
 -- name: end_room

@@ -85,6 +85,10 @@ class RefusalRates:
         oldest_ms = now_ms - self._calm_ms()
         self._busy_ms = {sale_id: ms for sale_id, ms in self._busy_ms.items() if ms > oldest_ms}
 
+    def has_risen(self, sale_id: str) -> bool:
+        """Tell whether many orders of a sale are refused, for however short a time."""
+        return sale_id in self._high_since_ms
+
     def is_high(self, sale_id: str) -> bool:
         """Tell whether so many orders of a sale have been refused for so long that its room opens.
 
@@ -92,6 +96,10 @@ class RefusalRates:
         """
         since_ms = self._high_since_ms.get(sale_id)
         return since_ms is not None and self._measured_ms - since_ms >= self._thresholds.opens_after_s * 1_000
+
+    def begin_again(self, sale_id: str) -> None:
+        """Begin the time of many refusals of a sale again."""
+        self._high_since_ms.pop(sale_id, None)
 
     def is_calm(self, sale_id: str) -> bool:
         """Tell whether so few orders of a sale have been refused for so long that its room closes."""

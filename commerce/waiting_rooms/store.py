@@ -155,9 +155,9 @@ async def open_room(connection: Connection, room: Room, now: datetime) -> bool:
     return bool(await connection.fetchval(queries.open_room, room.sale_id, room.version, now, digest, NO_DRAW))
 
 
-async def stand_by(connection: Connection, room: Room) -> bool:
+async def stand_by(connection: Connection, room: Room, served: int) -> bool:
     """Close an automatic room until the next rush. Returns False if another process has changed it."""
-    return bool(await connection.fetchval(queries.stand_by, room.sale_id, room.version))
+    return bool(await connection.fetchval(queries.stand_by, room.sale_id, room.version, served))
 
 
 async def end(connection: Connection, sale_id: str, now: datetime, sold_out: Sequence[str]) -> bool:

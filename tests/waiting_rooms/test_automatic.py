@@ -171,10 +171,36 @@ async def test_redis_lost_while_room_stands_by_gives_no_number_twice(shop: CliSe
     await room.step()
     await room.numbers(["ann", "ben"])
     assert await refuse(room, 25, 0) == "standby"
+    assert await room.numbers(["late"]) == [3], "a join that met the closing"
+    await room.step()
     await shop.redis.delete(room.keys.room, room.keys.room_meta)
     assert await refuse(room, 4, 200) == "serving"
     await room.step()
-    assert await room.numbers(["cyd", "ann"]) == [3, 4]
+    assert await room.numbers(["cyd", "ann"]) == [4, 5]
+    assert [result.number for result in await room.join(["late"], shown=3)] == [3]
+
+
+async def test_room_that_sells_out_stands_by_and_opens_for_returned_units(shop: CliServices, sale_id: str) -> None:
+    room = await open_automatic_room(shop, sale_id, units=2, served_per_unit=1)
+    assert await refuse(room, 4, 200) == "serving"
+    await room.step()
+    assert await room.numbers([f"user-{number}" for number in range(10)]) == list(range(1, 11))
+    await refuse(room, 2, 200)
+    await shop.redis.hset(room.keys.stock, SKU, 0)
+    assert await refuse(room, 4, 200) == "standby"
+    closed = await room.read()
+    assert (closed.served, closed.expired, closed.sold_out) == (10, 10, []), "nobody keeps a place for nothing"
+    assert await refuse(room, 10, 200) == "standby"
+    await shop.redis.hset(room.keys.stock, SKU, 1)
+    assert await refuse(room, 1, 200) == "standby", "one unit that is bought at once opens no room"
+    await shop.redis.hset(room.keys.stock, SKU, 0)
+    assert await refuse(room, 5, 200) == "standby"
+    await shop.redis.hset(room.keys.stock, SKU, 5)
+    assert await refuse(room, 6, 200) == "serving"
+    await room.step()
+    assert await room.numbers(["user-9", "new"]) == [11, 12]
+    await shop.sales.close(sale_id, "test")
+    assert await refuse(room, 1, 0) == "ended"
 
 
 async def test_paused_or_sold_out_sale_opens_no_room(shop: CliServices, sale_id: str) -> None:
