@@ -8,9 +8,10 @@ remembered in Redis until the challenge expires.
 from __future__ import annotations
 
 import secrets
+from types import NoneType
 from typing import Any, NamedTuple
 
-from altcha import Payload, create_challenge, verify_solution
+from altcha import ChallengeParameters, Payload, create_challenge, verify_solution
 
 import lua
 from commerce.kernel.clock import Clock
@@ -100,11 +101,14 @@ class ProofOfWork:
         challenge_secret, solution_secret = self._require_secrets()
         try:
             payload = Payload.from_base64(proof)
+            parameters = payload.challenge.parameters
+            # Before the library writes them as JSON again: it takes milliseconds if they are nested, or many numbers.
+            if parameters.data != _data(sale_id, user_id) or not _is_flat(parameters):
+                return None
             is_right = verify_solution(payload, challenge_secret, hmac_key_secret=solution_secret).verified
         except _UNREADABLE:
             return None
-        parameters = payload.challenge.parameters
-        if not is_right or parameters.data != _data(sale_id, user_id):
+        if not is_right:
             return None
         assert parameters.expires_at is not None  # the signature says that it is ours
         if parameters.expires_at * 1000 <= self._clock.now_ms():
@@ -122,3 +126,8 @@ _RESULTS = {SpendOutcome.SPENT: "solved", SpendOutcome.SPENT_BEFORE: "used_befor
 
 def _data(sale_id: str, user_id: str) -> dict[str, str]:
     return {"sale_id": sale_id, "user_id": user_id}
+
+
+def _is_flat(parameters: ChallengeParameters) -> bool:
+    """Tell whether the parameters besides `data` are texts and integers, as in all challenges."""
+    return all(type(value) in (str, int, NoneType) for name, value in vars(parameters).items() if name != "data")

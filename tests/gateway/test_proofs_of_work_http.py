@@ -9,7 +9,11 @@ from typing import Any
 
 import altcha
 import orjson
+import pytest
 
+from commerce.kernel.clock import SystemClock
+from commerce.screening.errors import ProofInvalid
+from config.screening import ScreeningSettings
 from config.settings import Settings
 from gateway.proof_of_work import ProofOfWork
 from ops.services import CliServices
@@ -91,6 +95,26 @@ async def test_proof_of_others_forged_expired_or_wrong_is_refused(
             long = await join_room(gateway, sale_id, "cyd", slow, **{"Proof-Of-Work": "A" * 2_049})
             assert (long.status, long.code) == (422, "invalid")
         assert (await join_room(gateway, sale_id, "cyd", **{"Proof-Of-Work": solve(own_challenge)})).status == 200
+
+
+@pytest.mark.parametrize("name", ["data", "nonce", "salt", "keyPrefix", "cost"])
+@pytest.mark.parametrize("forged", [[0.1] * 200, {"a": {"a": {}}}, {str(number): 0 for number in range(99)}, 0.1, True])
+def test_forged_proof_costs_little(monkeypatch: pytest.MonkeyPatch, name: str, forged: object) -> None:
+    """The library would take milliseconds to write these parameters in its canonical form."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError(name)
+
+    settings = ScreeningSettings(enabled=True, proof_attempts=20)
+    proofs = ProofOfWork("k" * 32, None, settings, SystemClock())  # type: ignore[arg-type]
+    challenge = proofs._create_challenge("a-sale", "cyd")
+    proof = solve(challenge)
+    assert proofs.verify("a-sale", "cyd", proof).expires_ms
+    payload = orjson.loads(base64.b64decode(proof))
+    payload["challenge"]["parameters"][name] = forged
+    monkeypatch.setattr("gateway.proof_of_work.verify_solution", fail)
+    with pytest.raises(ProofInvalid):
+        proofs.verify("a-sale", "cyd", base64.b64encode(orjson.dumps(payload)).decode())
 
 
 def _expired_challenge(gateway: TestGateway, settings: Settings, sale_id: str) -> dict[str, Any]:
