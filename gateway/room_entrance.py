@@ -84,7 +84,8 @@ class RoomEntrance:
         solution: SolvedProof | None = None
         if self._signals.is_on:
             self._signals.note_join(sale_id, user_id, request.origin, to_ms(room.join_opens_at))
-            if self._actions.check_join(sale_id, user_id, to_ms(room.opens_at), bool(shown)):
+            has_number = shown is not None and shown > room.expired
+            if self._actions.check_join(sale_id, user_id, to_ms(room.opens_at), has_number):
                 solution = self._proofs.verify(sale_id, user_id, request.proof)
         ticket_hash, nonce = hash_of(room.salt, sale_id, user_id)
 

@@ -24,7 +24,7 @@ from gateway.screening_signals import ScreeningSignals
 
 _logger = logging.getLogger(__name__)
 _INTERVAL_S, _FULL_READ_INTERVAL_S = 1.0, 3_600.0
-_PAGE_SIZE = 5_000
+_PAGE_SIZE = 500  # more would hold up the orders of other customers
 _MAX_LOGGED_PER_INTERVAL = 20
 Action = Literal["log", "proof_of_work", "wait", "refuse"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
@@ -39,16 +39,17 @@ class _ActedOn(NamedTuple):
 
 
 class _SaleSuspects:
-    """The customers of one sale who are acted on.
+    """The customers of one sale who are acted on, and their number by action.
 
     `position` is the version and user up to which they were read.
     """
 
-    __slots__ = ("customers", "is_first", "position", "sale_id")
+    __slots__ = ("counts", "customers", "is_first", "position", "sale_id")
 
     def __init__(self, sale_id: str) -> None:
         self.sale_id = sale_id
         self.customers: dict[str, _ActedOn] = {}
+        self.counts: Counter[Action] = Counter()
         self.position = (0, "")
         self.is_first = True
 
@@ -93,8 +94,8 @@ class ScreeningActions:
     def check_join(self, sale_id: str, user_id: str, opens_ms: int, has_number: bool) -> bool:
         """Check that a customer may join now. Returns True if that takes a proof of work.
 
-        `has_number`: his ticket has a number, so that joining again only tells it. Raises `RefusedByScreening` or
-        `JoinDelayed`.
+        `has_number`: his ticket has a number whose turn is not over, so that joining again only tells it. Raises
+        `RefusedByScreening` or `JoinDelayed`.
         """
         customer = self._find(sale_id, user_id)
         if customer is None or (has_number and customer.action != "refuse"):
@@ -152,32 +153,34 @@ class ScreeningActions:
             page = await self._screening.list_suspects(
                 suspects.sale_id, suspects.position, self._min_score, suspects.is_first, _PAGE_SIZE
             )
+            others = sum(len(sale.customers) for sale in self._sales.values() if sale.sale_id != suspects.sale_id)
             for suspect in page:
-                self._keep(suspects, suspect)
+                self._keep(suspects, suspect, self._settings.acted_on_customers - others)
             if len(page) < _PAGE_SIZE:
                 break
             suspects.position = page[-1].version, page[-1].user_id
         # All changes of this version were committed before it was read; later ones may have come in part.
         suspects.position, suspects.is_first = (version + 1, ""), False
 
-    def _keep(self, suspects: _SaleSuspects, suspect: Suspect) -> None:
+    def _keep(self, suspects: _SaleSuspects, suspect: Suspect, max_customers: int) -> None:
         action = next((action for min_score, action in self._min_scores if suspect.score >= min_score), None)
+        before = suspects.customers.pop(suspect.user_id, None)
+        if before is not None:
+            suspects.counts[before.action] -= 1
         if action is None:
-            suspects.customers.pop(suspect.user_id, None)
             return
-        if suspect.user_id not in suspects.customers and self._is_full(suspects):
+        if before is None and len(suspects.customers) >= max_customers:
             self._dropped += 1
             return
+        suspects.counts[action] += 1
         cleared_until_ms = 0 if suspect.cleared_until is None else to_ms(suspect.cleared_until)
         suspects.customers[suspect.user_id] = _ActedOn(action, suspect, cleared_until_ms)
 
-    def _is_full(self, suspects: _SaleSuspects) -> bool:
-        others = sum(len(sale.customers) for sale in self._sales.values() if sale.sale_id != suspects.sale_id)
-        return others + len(suspects.customers) >= self._settings.acted_on_customers
-
     def _count(self) -> None:
         """Set the gauges, and `is_refusing`."""
-        counts = Counter(customer.action for sale in self._sales.values() for customer in sale.customers.values())
+        counts: Counter[Action] = Counter()
+        for sale in self._sales.values():
+            counts.update(sale.counts)
         for action in ACTIONS:
             metrics.SCREENING_SUSPECTS.labels(action).set(counts[action])
         self.is_refusing = counts["refuse"] > 0

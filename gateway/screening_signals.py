@@ -23,6 +23,7 @@ from gateway.request_origin import RequestOrigin
 
 _logger = logging.getLogger(__name__)
 _INTERVAL_S, _LAST_EXPORT_TIMEOUT_S = 1.0, 2.0
+_SIGHTINGS_PER_ITERATION = 50
 
 
 class _Activity:
@@ -115,9 +116,12 @@ class ScreeningSignals:
         dropped, self._dropped = self._dropped, 0
         is_stored = False
         try:
-            sightings = [
-                self._make_sighting(*key, activity) for key, activity in batch.items() if key[0] in self._sales
-            ]
+            sightings = []
+            for number, (key, activity) in enumerate(batch.items(), 1):
+                if key[0] in self._sales:
+                    sightings.append(self._make_sighting(*key, activity))
+                if number % _SIGHTINGS_PER_ITERATION == 0:
+                    await asyncio.sleep(0)  # orders are answered in between
             is_stored = not sightings or await self._screening.record(sightings, self._settings.waiting_sightings)
         finally:
             if not is_stored:

@@ -148,6 +148,23 @@ async def test_delayed_customer_joins_after_the_time_and_keeps_a_number(
         assert (await join_room(gateway, sale_id, users[1])).body["number"] == 2
 
 
+async def test_ticket_with_past_turn_counts_as_none(
+    make_settings: MakeSettings, shop: CliServices, sale_id: str
+) -> None:
+    _, users = await open_serving_room(shop, sale_id, 2)
+    async with open_gateway(make_settings(screening={**SCREENING, "proof_of_work_min_score": 50})) as gateway:
+        ticket = {"Room-Ticket": (await join_room(gateway, sale_id, users[0])).body["ticket"]}
+        await give_scores(shop, sale_id, {users[0]: 50})
+        await refresh(gateway)
+        assert (await join_room(gateway, sale_id, users[0], **ticket)).status == 200
+        async with shop.db.connection() as connection:
+            await connection.execute("UPDATE waiting_rooms SET served = 2, expired = 2 WHERE sale_id = $1", sale_id)
+        await refresh(gateway)
+        for slow in (False, True):
+            again = await join_room(gateway, sale_id, users[0], slow, **ticket)
+            assert again.code == "proof_required", "a new number would be given"
+
+
 def _move_clock(gateway: TestGateway, monkeypatch: pytest.MonkeyPatch, now_ms: int) -> None:
     monkeypatch.setattr(gateway.services.clock, "now_ms", lambda: now_ms)
     monkeypatch.setattr(gateway.services.auth, "identify_customer", gateway.services.auth.find_recent_customer)

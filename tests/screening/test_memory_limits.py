@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from prometheus_client import REGISTRY
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import NotReady
 from commerce.screening.errors import RefusedByScreening
-from commerce.screening.model import Score, ScoreReason
+from commerce.screening.model import Score, ScoreReason, Sighting
 from commerce.screening.store import set_scores
 from config.screening import ScreeningSettings
 from gateway.screening_actions import ScreeningActions
@@ -181,3 +183,45 @@ async def test_first_read_that_breaks_off_begins_again(
         await set_scores(connection, sale_id, scores, from_ms(shop.clock.now_ms()))
     await actions.refresh()
     assert sorted(actions._sales[sale_id].customers) == [f"colleague-{number:04}" for number in range(2, 5)]
+
+
+async def test_export_and_changes_leave_time_to_others(
+    shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screened = await _open(shop, sale_id)
+    _note(screened, sale_id, 1_000)
+    iterations, loop = 0, asyncio.get_running_loop()
+
+    def count() -> None:
+        nonlocal iterations
+        iterations += 1
+        loop.call_soon(count)
+
+    async def record(sightings: Sequence[Sighting], _: int) -> bool:
+        assert len(sightings) == 1_000
+        return iterations >= 10
+
+    monkeypatch.setattr(screened.screening, "record", record)
+    loop.call_soon(count)
+    assert await screened.signals.export() == 1_000, "orders waited for all of them"
+
+
+async def test_number_of_customers_by_action_follows_their_scores(shop: CliServices, sale_id: str) -> None:
+    screened = await _open(shop, sale_id)
+    await screened.note_joins(sale_id, colleagues(3))
+    await screened.score()
+    settings = ScreeningSettings(enabled=True, log_min_score=20, refuse_min_score=80)
+    actions = ScreeningActions(screened.screening, screened.signals, settings, shop.clock)
+    for score, logged, refused in ((100, 0, 3), (50, 3, 0), (60, 3, 0), (90, 0, 3), (0, 0, 0)):
+        reasons = (ScoreReason("device", score, 9),) if score else ()
+        async with shop.db.transaction() as connection:
+            scores = {user_id: Score(score, reasons) for user_id, _ in colleagues(3)}
+            await set_scores(connection, sale_id, scores, from_ms(shop.clock.now_ms()))
+        actions._full_read_at = 0 if score == 60 else actions._full_read_at
+        await actions.refresh()
+        counts = [
+            REGISTRY.get_sample_value("floodgate_screening_suspects", {"action": action})
+            for action in ("log", "refuse")
+        ]
+        assert counts == [logged, refused], score
+        assert actions.is_refusing == bool(refused)
