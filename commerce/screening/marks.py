@@ -18,14 +18,11 @@ def normalise_phone(phone: str) -> str:
 
 
 def list_marks(sighting: Sighting) -> list[Mark]:
-    """List the marks of a sighting. A form also has the address as a member."""
+    """List the marks of a sighting."""
     sale_id, user_id = sighting.sale_id, sighting.user_id
     hashes: list[tuple[MarkKind, bytes | None]] = [
         ("address", sighting.address),
         ("device", sighting.device),
         ("form", sighting.form),
     ]
-    marks = [Mark(sale_id, kind, mark, user_id) for kind, mark in hashes if mark is not None]
-    if sighting.form is not None and sighting.address is not None:
-        marks.append(Mark(sale_id, "form_address", sighting.form, sighting.address.hex()))
-    return marks
+    return [Mark(sale_id, kind, mark, user_id) for kind, mark in hashes if mark is not None]

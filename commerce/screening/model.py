@@ -44,8 +44,8 @@ class SignalLimits(NamedTuple):
         """Tell whether a mark has more members than is ordinary.
 
         A form is that of a program if many accounts use it from few `addresses`: those of browsers and of the shop's
-        app come from nearly as many addresses as accounts. A form that `was_crowded` stays so until it has twice the
-        addresses, so that its members are not scored again and again.
+        app come from nearly as many addresses as accounts. Where addresses are not known it tells nothing. A form that
+        `was_crowded` stays so until it has twice the addresses, so that its members are not scored again and again.
         """
         match kind:
             case "address":
@@ -56,7 +56,8 @@ class SignalLimits(NamedTuple):
                 return members > self.accounts_per_phone
             case "form":
                 needed = 2 * members if was_crowded else members
-                return members > self.accounts_per_form and needed > self.form_accounts_per_address * addresses
+                few = 0 < self.form_accounts_per_address * addresses < needed
+                return members > self.accounts_per_form and few
             case "form_address":
                 return False
 

@@ -11,6 +11,10 @@ LIMIT $2;
 -- name: insert_sale
 INSERT INTO screened_sales (sale_id, salt, created_at) VALUES ($1, $2, $3) ON CONFLICT (sale_id) DO NOTHING;
 
+-- name: lock_sales
+-- Whoever changes customers of a sale locks the sale before them, so that nobody waits for each other: staff clears some.
+SELECT FROM screened_sales WHERE sale_id = ANY ($1::text[]) ORDER BY sale_id FOR NO KEY UPDATE;
+
 -- name: list_sales
 SELECT screened.sale_id, screened.salt, screened.version, sales.opens_at FROM screened_sales screened JOIN sales USING (sale_id)
 WHERE sales.state IN ('open', 'paused') AND (sales.closes_at IS NULL OR sales.closes_at > $1)
@@ -51,15 +55,27 @@ ON CONFLICT (sale_id, user_id) DO UPDATE SET joins = stored.joins + excluded.joi
     last_request_at = greatest(stored.last_request_at, excluded.last_request_at);
 
 -- name: insert_marks
--- Returns the new ones. Those beyond $5 of a kind and member are left out.
+-- Returns the new ones. Those beyond $5 of a kind and customer are left out.
 INSERT INTO screening_marks (sale_id, kind, mark, member)
 SELECT found.sale_id, found.kind, found.mark, found.member
 FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[]) AS found (sale_id, kind, mark, member)
-WHERE found.kind = 'form_address' OR (
+WHERE (
     SELECT count(*) FROM (
         SELECT FROM screening_marks mark
         WHERE mark.sale_id = found.sale_id AND mark.member = found.member AND mark.kind = found.kind LIMIT $5) AS stored
     ) < $5
+ON CONFLICT (sale_id, kind, mark, member) DO NOTHING
+RETURNING sale_id, kind, mark;
+
+-- name: insert_form_addresses
+-- Addresses that forms came from, if the customer has both marks: they are deleted with him. Returns the new ones.
+INSERT INTO screening_marks (sale_id, kind, mark, member)
+SELECT DISTINCT found.sale_id, 'form_address', found.form, encode(found.address, 'hex')
+FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::text[]) AS found (sale_id, form, address, user_id)
+WHERE EXISTS (SELECT FROM screening_marks mark WHERE mark.sale_id = found.sale_id AND mark.kind = 'form'
+              AND mark.mark = found.form AND mark.member = found.user_id)
+  AND EXISTS (SELECT FROM screening_marks mark WHERE mark.sale_id = found.sale_id AND mark.kind = 'address'
+              AND mark.mark = found.address AND mark.member = found.user_id)
 ON CONFLICT (sale_id, kind, mark, member) DO NOTHING
 RETURNING sale_id, kind, mark;
 
@@ -172,15 +188,23 @@ FROM (SELECT order_id, sale_id, user_id, accepted_at, ship_to FROM orders
 LEFT JOIN screened_sales screened USING (sale_id) ORDER BY orders.order_id;
 
 -- name: list_old_users
--- A clearing keeps the customer until it is over.
+-- A clearing keeps the customer until it is over. One who is being cleared now is left out.
 SELECT sale_id, user_id FROM screened_users
 WHERE last_request_at < $1 AND coalesce(cleared_until < $1, true)
-ORDER BY last_request_at LIMIT $2;
+ORDER BY last_request_at LIMIT $2 FOR UPDATE SKIP LOCKED;
 
 -- name: delete_marks
 DELETE FROM screening_marks USING unnest($1::text[], $2::text[]) AS old (sale_id, member)
 WHERE screening_marks.sale_id = old.sale_id AND screening_marks.member = old.member
   AND screening_marks.kind <> 'form_address'
+RETURNING screening_marks.sale_id, screening_marks.kind, screening_marks.mark, screening_marks.member;
+
+-- name: delete_form_addresses
+-- If another customer still uses a form from such an address, his next request stores it again.
+DELETE FROM screening_marks
+USING unnest($1::text[], $2::bytea[], $3::text[]) AS old (sale_id, form, address)
+WHERE screening_marks.sale_id = old.sale_id AND screening_marks.kind = 'form_address'
+  AND screening_marks.mark = old.form AND screening_marks.member = old.address
 RETURNING screening_marks.sale_id, screening_marks.kind, screening_marks.mark;
 
 -- name: remove_members
@@ -190,17 +214,9 @@ WHERE screening_groups.sale_id = old.sale_id AND screening_groups.kind = old.kin
   AND screening_groups.mark = old.mark;
 
 -- name: delete_empty_groups
--- The addresses of a form that nobody uses any more go with it.
-WITH gone AS (
-    DELETE FROM screening_groups USING unnest($1::text[], $2::text[], $3::bytea[]) AS old (sale_id, kind, mark)
-    WHERE screening_groups.sale_id = old.sale_id AND screening_groups.kind = old.kind
-      AND screening_groups.mark = old.mark AND screening_groups.members = 0
-    RETURNING screening_groups.sale_id, screening_groups.kind, screening_groups.mark),
-addresses AS (
-    DELETE FROM screening_groups USING gone WHERE gone.kind = 'form' AND screening_groups.sale_id = gone.sale_id
-      AND screening_groups.kind = 'form_address' AND screening_groups.mark = gone.mark)
-DELETE FROM screening_marks USING gone WHERE gone.kind = 'form' AND screening_marks.sale_id = gone.sale_id
-  AND screening_marks.kind = 'form_address' AND screening_marks.mark = gone.mark;
+DELETE FROM screening_groups USING unnest($1::text[], $2::text[], $3::bytea[]) AS old (sale_id, kind, mark)
+WHERE screening_groups.sale_id = old.sale_id AND screening_groups.kind = old.kind
+  AND screening_groups.mark = old.mark AND screening_groups.members = 0;
 
 -- name: delete_decisions
 DELETE FROM screening_decisions USING unnest($1::text[], $2::text[]) AS old (sale_id, user_id)
@@ -209,6 +225,12 @@ WHERE screening_decisions.sale_id = old.sale_id AND screening_decisions.user_id 
 -- name: delete_users
 DELETE FROM screened_users USING unnest($1::text[], $2::text[]) AS old (sale_id, user_id)
 WHERE screened_users.sale_id = old.sale_id AND screened_users.user_id = old.user_id;
+
+-- name: delete_old_sightings
+-- Some wait only while no worker folds them: screening was disabled.
+DELETE FROM screening_sightings WHERE last_request_at < $1 AND sighting_id IN (
+    SELECT sighting_id FROM screening_sightings ORDER BY sighting_id LIMIT $2)
+RETURNING sighting_id;
 
 -- name: delete_old_sales
 -- The salt goes last: nothing is left that it could be tried on.

@@ -129,7 +129,7 @@ class Screener:
     async def delete_old(self) -> int:
         """Delete some customers without requests for the retention, then sales without any.
 
-        Returns the number of customers.
+        Returns the number of customers, and of sightings that were never folded.
         """
         before = self._now() - self._retention
         async with self._db.transaction() as connection:
@@ -137,13 +137,18 @@ class Screener:
                 return 0
             count, smaller = await store.delete_old_users(connection, before, self._rows_per_step)
             await self._update_crowds(connection, smaller)
+            count += await store.delete_old_sightings(connection, before, self._rows_per_step)
             if not count:
                 await store.delete_old_sales(connection, before)
         return count
 
-    async def _fold(self, connection: Connection, sightings: Sequence[Sighting], marks: Iterable[Mark]) -> None:
+    async def _fold(self, connection: Connection, sightings: Sequence[Sighting], marks: Sequence[Mark]) -> None:
+        await store.lock_sales(connection, (sighting.sale_id for sighting in sightings))
         users = await store.upsert_users(connection, sightings)
-        await self._update_crowds(connection, await store.add_marks(connection, marks))
+        await store.add_marks(connection, marks)
+        await store.add_form_addresses(connection, sightings)
+        # All groups, not only those that have grown: the limits may be others than those of the last time.
+        await self._update_crowds(connection, [(mark.sale_id, mark.kind, mark.mark) for mark in marks])
         await self._score(connection, users)
 
     async def _update_crowds(self, connection: Connection, changed: Sequence[GroupKey]) -> None:

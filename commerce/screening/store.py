@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import product
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -32,6 +33,7 @@ GroupKey = tuple[str, MarkKind, bytes]
 """sale, kind and mark of a group"""
 UserKey = tuple[str, str]
 """sale and user"""
+_PAIRS_PER_CALL = 10_000
 
 
 class Group(NamedTuple):
@@ -86,6 +88,11 @@ async def list_unscreened(connection: Connection, closes_after: datetime, count:
 
 async def insert_sale(connection: Connection, sale_id: str, salt: bytes, now: datetime) -> None:
     await connection.execute(queries.insert_sale, sale_id, salt, now)
+
+
+async def lock_sales(connection: Connection, sale_ids: Iterable[str]) -> None:
+    """Lock sales until the transaction ends. Call it before customers of them are changed."""
+    await connection.execute(queries.lock_sales, sorted(set(sale_ids)))
 
 
 async def list_sales(connection: Connection, closes_after: datetime, count: int) -> list[ScreenedSale]:
@@ -148,12 +155,26 @@ def _merge(first: Sighting, second: Sighting) -> Sighting:
     )
 
 
-async def add_marks(connection: Connection, marks: Iterable[Mark]) -> list[GroupKey]:
-    """Store marks and count the new ones in their groups. Returns the groups that have grown."""
+async def add_marks(connection: Connection, marks: Iterable[Mark]) -> None:
+    """Store marks and count the new ones in their groups."""
     columns = _columns(list(dict.fromkeys(marks)), len(Mark._fields))
-    added = Counter(tuple(row) for row in await connection.fetch(queries.insert_marks, *columns, MAX_MARKS_PER_KIND))
-    await connection.execute(queries.add_members, *_columns([(*key, count) for key, count in added.items()], 4))
-    return list(added)
+    await _count_members(connection, await connection.fetch(queries.insert_marks, *columns, MAX_MARKS_PER_KIND))
+
+
+async def add_form_addresses(connection: Connection, sightings: Iterable[Sighting]) -> None:
+    """Store the addresses that forms came from, and count the new ones. Call it after `add_marks`."""
+    pairs = {
+        (sighting.sale_id, sighting.form, sighting.address, sighting.user_id)
+        for sighting in sightings
+        if sighting.form is not None and sighting.address is not None
+    }
+    rows = await connection.fetch(queries.insert_form_addresses, *_columns(list(pairs), 4))
+    await _count_members(connection, rows)
+
+
+async def _count_members(connection: Connection, added: Iterable[Any]) -> None:
+    counts = Counter(tuple(row) for row in added)
+    await connection.execute(queries.add_members, *_columns([(*key, count) for key, count in counts.items()], 4))
 
 
 async def list_groups(connection: Connection, keys: Sequence[GroupKey]) -> list[Group]:
@@ -302,22 +323,53 @@ async def list_order_phones(connection: Connection, after: UUID, before: UUID, c
 # Deletion by age.
 
 
+async def list_old_users(connection: Connection, before: datetime, count: int) -> list[UserKey]:
+    """List and lock customers who were not seen since a moment."""
+    return [(row["sale_id"], row["user_id"]) for row in await connection.fetch(queries.list_old_users, before, count)]
+
+
 async def delete_old_users(connection: Connection, before: datetime, count: int) -> tuple[int, list[GroupKey]]:
     """Delete customers who were not seen since a moment, with all that belongs to them.
 
     Returns their number, and the groups that have become smaller.
     """
-    users = [tuple(row) for row in await connection.fetch(queries.list_old_users, before, count)]
+    users = await list_old_users(connection, before, count)
     if not users:
         return 0, []
     columns = _columns(users, 2)
-    removed = Counter(tuple(row) for row in await connection.fetch(queries.delete_marks, *columns))
+    marks = [Mark(*row) for row in await connection.fetch(queries.delete_marks, *columns)]
+    removed = Counter((mark.sale_id, mark.kind, mark.mark) for mark in marks)
+    removed.update(await _delete_form_addresses(connection, marks))
     groups = _columns([(*key, members) for key, members in removed.items()], 4)
     await connection.execute(queries.remove_members, *groups)
     await connection.execute(queries.delete_empty_groups, *groups[:3])
     await connection.execute(queries.delete_decisions, *columns)
     await connection.execute(queries.delete_users, *columns)
     return len(users), list(removed)
+
+
+async def _delete_form_addresses(connection: Connection, marks: Iterable[Mark]) -> list[GroupKey]:
+    """Delete the addresses of forms that the owners of these marks used. Returns a group for each."""
+    of_users: dict[UserKey, dict[MarkKind, list[bytes]]] = {}
+    for mark in marks:
+        of_users.setdefault((mark.sale_id, mark.member), {}).setdefault(mark.kind, []).append(mark.mark)
+    pairs = list(
+        {
+            (sale_id, form, address.hex())
+            for (sale_id, _), hashes in of_users.items()
+            for form, address in product(hashes.get("form", ()), hashes.get("address", ()))
+        }
+    )
+    deleted: list[GroupKey] = []
+    for start in range(0, len(pairs), _PAIRS_PER_CALL):
+        columns = _columns(pairs[start : start + _PAIRS_PER_CALL], 3)
+        deleted += [tuple(row) for row in await connection.fetch(queries.delete_form_addresses, *columns)]
+    return deleted
+
+
+async def delete_old_sightings(connection: Connection, before: datetime, count: int) -> int:
+    """Delete some sightings that no worker has folded since a moment. Returns their number."""
+    return len(await connection.fetch(queries.delete_old_sightings, before, count))
 
 
 async def delete_old_sales(connection: Connection, before: datetime) -> None:

@@ -54,6 +54,8 @@ def test_program_behind_one_address_reaches_refusal() -> None:
     ("members", "addresses", "was_crowded", "is_crowded"),
     [
         (100, 1, False, False),
+        (10_000, 0, False, False),  # addresses are not known
+        (10_000, 0, True, False),
         (101, 1, False, True),
         (10_000, 500, False, False),
         (10_001, 500, False, True),

@@ -58,6 +58,21 @@ async def test_form_of_program_is_cleared_when_it_turns_out_to_be_common(shop: C
     assert not await screened.scores(sale_id), "the form comes from as many addresses as the shop's app"
 
 
+async def test_changed_limit_counts_from_the_next_request_of_a_group(shop: CliServices, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {"A1": (10, 100, None)})
+    screened = make_screened_shop(shop)
+    await screened.follow_sales()
+    family = attackers(4, devices=1)
+    await screened.note_joins(sale_id, family)
+    await screened.score()
+    assert len(await screened.scores(sale_id)) == 4
+    corrected = make_screened_shop(shop, accounts_per_device=4)
+    await corrected.follow_sales()
+    await corrected.note_joins(sale_id, family[:1])
+    await corrected.score()
+    assert not await screened.scores(sale_id)
+
+
 async def test_fast_and_frequent_requests_are_signals(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"A1": (10, 100, None)})
     clock = ShiftedClock()
