@@ -52,6 +52,11 @@ class Admission:
         """arrival of the oldest of these orders"""
         self._is_backlogged = False
 
+    @property
+    def unsent(self) -> int:
+        """Orders that have arrived and were not sent to Redis."""
+        return self.waiting + self.deferred
+
     def report_backlog(self, orders: int, size: int, age_s: float) -> None:
         """Take the number, bytes and age of the orders that wait for the writer."""
         limits = self._limits

@@ -37,10 +37,10 @@ async def flush_metrics_forever(
         try:
             shed_orders, metrics_buffer.shed_orders = metrics_buffer.shed_orders, 0
             if shed_orders:
-                context = {"orders": shed_orders, "resting_connections": resting.count, "waiting": admission.waiting}
+                context = {"orders": shed_orders, "resting_connections": resting.count, "waiting": admission.unsent}
                 _logger.warning("refused orders for overload", extra=context)
             metrics_buffer.flush()
-            metrics.WAITING.set(admission.waiting)
+            metrics.WAITING.set(admission.unsent)
             metrics.RESTING_CONNECTIONS.set(resting.count)
         except Exception as error:  # noqa: BLE001  # the next flush may succeed
             log_failure(_logger, "cannot flush the metrics", error)

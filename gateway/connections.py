@@ -165,7 +165,11 @@ class ConnectionRegistry:
         """Close each connection after its pending response; abort those that are open after `timeout_s`."""
         self.is_ending = True
         for connection in list(self._connections):
-            connection.close_gracefully()
+            try:
+                connection.close_gracefully()
+            except Exception:
+                _logger.exception("cannot close a connection")
+                connection.abort()
         deadline = self._clock.monotonic() + timeout_s
         while self._connections and self._clock.monotonic() < deadline:
             await self._clock.sleep(0.02)

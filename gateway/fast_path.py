@@ -40,8 +40,7 @@ class FastPathConnection(OrderConnection):
     """One client's connection."""
 
     __slots__ = (
-        "_body_start", "_buffer", "_handler", "_head", "_layout", "_request_end",
-        "_server",
+        "_body_start", "_buffer", "_handler", "_head", "_is_deferred", "_layout", "_request_end", "_server",
     )  # fmt: skip
 
     def __init__(self, connections: ConnectionRegistry, services: GatewayServices, server: web.Server) -> None:
@@ -51,6 +50,7 @@ class FastPathConnection(OrderConnection):
         self._buffer = b""
         self._head: RequestHead | None = None  # of an order whose body has not arrived in full
         self._body_start = self._request_end = 0
+        self._is_deferred = False  # an order in the buffer waits for a turn
 
     # Calls of the transport.
 
@@ -81,7 +81,7 @@ class FastPathConnection(OrderConnection):
         turns = self._services.order_turns
         if turns.left <= 0 and data.startswith(ORDER_LINE):
             self._buffer = data
-            turns.defer(self, perf_counter())
+            self._defer()
             return True
         match = self._match_previous_head(data)
         if match is None:
@@ -93,6 +93,13 @@ class FastPathConnection(OrderConnection):
         turns.count()
         self._take_order(self._layout, values, data[end:])
         return True
+
+    def _defer(self) -> None:
+        """Take the order in the buffer in a later iteration; until then the client is not slow."""
+        self._since = self._loop.time()
+        if not self._is_deferred:
+            self._is_deferred = True
+            self._services.order_turns.defer(self, perf_counter())
 
     def eof_received(self) -> bool:
         self._eof = True
@@ -141,6 +148,8 @@ class FastPathConnection(OrderConnection):
                 self._transport.close()
 
     def close_gracefully(self) -> None:
+        if self._state == ConnectionState.IDLE:
+            self._process_buffer()  # an order that waits for a turn is answered
         if self._state in (ConnectionState.IDLE, ConnectionState.RESTING) or (
             self._state == ConnectionState.HANDED_OVER and cast(AiohttpHandler, self._handler).is_idle
         ):
@@ -157,6 +166,10 @@ class FastPathConnection(OrderConnection):
                 if not self._read_head():
                     break
             elif len(self._buffer) >= self._request_end:
+                if self._services.order_turns.left <= 0 and not self._eof and not self._connections.is_ending:
+                    self._defer()
+                    return
+                self._services.order_turns.count()
                 body, head = self._buffer[self._body_start : self._request_end], self._head
                 self._head, self._buffer = None, self._buffer[self._request_end :]
                 self._take_order(head.layout, head.values, body)
@@ -312,6 +325,7 @@ class FastPathConnection(OrderConnection):
 
     def take_deferred(self) -> None:
         """Take the request that was left in the buffer."""
+        self._is_deferred = False
         if self._state != _IDLE or self._transport.is_closing():
             return
         data = self._buffer

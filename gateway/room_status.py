@@ -119,12 +119,13 @@ class RoomStatus:
             )
 
     def has_turn(self, user_id: str, ticket: str | bytes) -> bool:
-        """Tell whether it is the customer's turn in any room; False if there are many rooms."""
-        if len(self.guarded) > _MAX_ROOMS_OF_TICKET:
+        """Tell whether it is the customer's turn in any room; False with many rooms or no key."""
+        tickets = self._tickets
+        if tickets is None or len(self.guarded) > _MAX_ROOMS_OF_TICKET:
             return False
         text, now_s = ticket.decode("latin-1") if isinstance(ticket, bytes) else ticket, self._clock.now_ms() / 1000
         return any(
-            (number := self.tickets.verify(sale_id, user_id, text, now_s)) is not None
+            (number := tickets.verify(sale_id, user_id, text, now_s)) is not None
             and room.expired < number <= room.served
             for sale_id, room in self.guarded.items()
         )
