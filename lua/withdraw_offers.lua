@@ -5,10 +5,11 @@
 --       then for each: id of the withdrawal  day (days since 1970) of the offer  number of its changes key (1: KEYS 4)
 --       user NUL sku  sku  1 if the offer is over, else 0
 -- RETURNS {epoch, one outcome per offer}; an outcome is {number, seq}
--- OUTCOMES 0 withdrawn {seq}  1 already_withdrawn {seq}  2 not_ready  3 too_old  4 taken  5 kept (it is not over)
+-- OUTCOMES 0 withdrawn {seq}  1 already_withdrawn {seq}  2 not_ready  3 too_old  4 taken {seq}  5 kept (it is not over)
 --
--- An offer is taken when orders have left none of its units. That is kept like a change (as seq -1): the customer's next
--- offer of the same SKU has the same field, and a repeat must not touch it.
+-- An offer is taken when orders have left none of its units. That is a change too, kept as its negative seq: the
+-- customer's next offer of the same SKU has the same field, which a repeat must not touch, and a server on which the
+-- offer stands still must not be adopted.
 
 local meta, held_back, offers = KEYS[1], KEYS[2], KEYS[3]
 local read_epoch, offer_count = ARGV[1], tonumber(ARGV[2])
@@ -17,7 +18,6 @@ local read_epoch, offer_count = ARGV[1], tonumber(ARGV[2])
 -- include: server
 
 local WITHDRAWN, ALREADY_WITHDRAWN, NOT_READY, TOO_OLD, TAKEN, KEPT = 0, 1, 2, 3, 4, 5
-local TAKEN_SEQ = -1
 local BEFORE_CHANGES = 3 -- position in KEYS before the first changes key
 local FIRST_OFFER, FIELDS = 3, 6 -- position in ARGV, number of fields of an offer
 
@@ -31,10 +31,12 @@ local function withdraw(id, day, changes, user_sku, sku, is_over)
   if expiry_s <= now_s then return {TOO_OLD, 0} end
   local seq_before = tonumber(redis.call('HGET', changes, id) or 0)
   if seq_before > 0 then return {ALREADY_WITHDRAWN, seq_before} end
+  if seq_before < 0 then return {TAKEN, -seq_before} end
   local left = tonumber(redis.call('HGET', offers, user_sku) or 0)
-  if seq_before == TAKEN_SEQ or left == 0 then
-    remember_change(changes, id, TAKEN_SEQ, expiry_s)
-    return {TAKEN, 0}
+  if left == 0 then
+    local seq = redis.call('HINCRBY', meta, 'change_seq', 1)
+    remember_change(changes, id, -seq, expiry_s)
+    return {TAKEN, seq}
   end
   if not is_over then return {KEPT, 0} end
   local seq = record_change(meta, changes, id, expiry_s)
