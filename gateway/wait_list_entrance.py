@@ -90,10 +90,10 @@ class WaitListEntrance:
 
     async def get_place(self, sale_id: str, sku: str, user_id: str) -> WaitListPlace:
         """Read a customer's last place. Raises `NoWaitList` or `NotOnWaitList`."""
-        offered_number = next(
-            (counts.offered_number for counts in self.status.find(sale_id).skus if counts.sku == sku), 0
-        )
-        return self._to_place(await self.service.get_place(sale_id, sku, user_id), offered_number)
+        awaited = {counts.sku: counts.offered_number for counts in self.status.find(sale_id).skus}
+        place = await self.service.get_place(sale_id, sku, user_id)
+        # Nobody waited when the state was read: he is the first, or was among them.
+        return self._to_place(place, awaited.get(sku, place.number))
 
     async def leave(self, sale_id: str, sku: str, user_id: str) -> None:
         """Give up a place, or what is offered. Raises `NoWaitList`, or `NotReady` if an offer is being made."""

@@ -59,7 +59,7 @@ class OfferResult(NamedTuple):
 
 
 class WithdrawResult(NamedTuple):
-    """Redis's decision on a withdrawal. `seq` is set when WITHDRAWN or ALREADY_WITHDRAWN."""
+    """Redis's decision on a withdrawal. `seq` is set when WITHDRAWN, ALREADY_WITHDRAWN or TAKEN."""
 
     outcome: WithdrawOutcome
     seq: int
@@ -110,10 +110,15 @@ async def put_on_sale(client: Redis, keys: SaleKeys, epoch: int, sku: str, units
     return int(await _put_on_sale.call(client, [keys.meta, keys.stock, keys.held_back], [epoch, sku, units]))
 
 
-async def read_held_back(client: Redis, keys: SaleKeys) -> dict[str, int]:
-    """Return the units held back of each SKU that has any."""
-    units: dict[Any, Any] = await client.hgetall(keys.held_back)
-    return {sku.decode(): int(count) for sku, count in units.items()}
+async def list_held_back(client: Redis, keys: SaleKeys) -> list[str]:
+    """List the SKUs of which units are held back."""
+    skus: list[Any] = await client.hkeys(keys.held_back.decode())
+    return sorted(sku.decode() for sku in skus)
+
+
+async def read_held_back(client: Redis, keys: SaleKeys, sku: str) -> int:
+    """Return the units held back of a SKU."""
+    return int(await client.hget(keys.held_back.decode(), sku) or 0)
 
 
 class CustomerUnits(NamedTuple):

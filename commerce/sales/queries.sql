@@ -256,7 +256,7 @@ SELECT coalesce(max(seq), 0) FROM (
     UNION ALL
     SELECT retry_seq FROM dead_letters WHERE sale_id = $1 AND retry_epoch >= $2
     UNION ALL
-    SELECT seq FROM wait_list_entries WHERE sale_id = $1 AND epoch >= $2
+    SELECT seq FROM wait_list_entries WHERE sale_id = $1 AND epoch >= $2 AND seq IS NOT NULL
 ) AS changes;
 
 -- name: begin_adoption

@@ -16,7 +16,7 @@ WaitListMode = Literal["off", "on"]
 PlaceState = Literal["waiting", "offered", "taken", "lapsed", "left"]
 MAX_WAIT_LISTS = 1_000
 MAX_WAIT_LIST_SKUS = 1_000
-"""SKUs of a sale for which people wait: all of them are on the public page"""
+"""SKUs of a sale for which people wait or have offers: all of them are on the public page"""
 
 
 class WaitListSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,7 +28,7 @@ class WaitListSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AwaitedSku(msgspec.Struct, frozen=True):
-    """A SKU that people wait for.
+    """A SKU that people wait for, or have offers of.
 
     The numbers up to `offered_number` have had an offer; `last_number` is the last one given. `waiting` people wait
     now, and `offered_units` units are on offer now.

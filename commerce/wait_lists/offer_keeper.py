@@ -29,6 +29,7 @@ _logger = logging.getLogger(__name__)
 _OFFERS_PER_CALL = 500
 _PLACES_PER_CALL = 10_000
 _RUNNING_INTERVAL_MS, _TAKEN_INTERVAL_MS = 1_000, 1_000
+_FIRST = UUID(int=0)
 _STATES = {
     WithdrawOutcome.WITHDRAWN: "lapsed",
     WithdrawOutcome.ALREADY_WITHDRAWN: "lapsed",
@@ -54,20 +55,26 @@ class WaitListKeeper:
         self._clock = clock
         self._ids = ids
         self._count_offers = count_offers
-        self._checked_taken_ms: dict[str, int] = {}
+        self._checked_taken: dict[str, tuple[int, UUID]] = {}
+        """when the last check of a sale's running offers began, and the offer that it has come to"""
 
     async def step(self, wait_list: WaitList) -> None:
         """Withdraw offers that are over, and offer what is held back, or put it on sale if the list ends.
 
-        Does nothing while the sale takes no orders. Raises `SomeFailed` after all SKUs if the step of some failed.
+        Moves no units while the sale takes no orders. Raises `SomeFailed` after all SKUs if the step of some failed.
         """
         sale_id, now = wait_list.sale_id, self._now()
         is_ending = wait_list.is_ending(now)
         if not is_ending and (wait_list.sale_state is not SaleState.OPEN or wait_list.opens_at > now):
             return
-        keys = SaleKeys(sale_id)
+        keys, failures = SaleKeys(sale_id), Failures("take the step of a SKU", _logger)
+        if is_ending:  # also while Redis does not have the sale
+            for awaited in [awaited for awaited in wait_list.skus if awaited.waiting]:
+                with failures.catch(sale_id=sale_id, sku=awaited.sku):
+                    await self._end_waiting(sale_id, awaited.sku, now)
         [load] = await lua.read_load_states(self._redis, [keys])
         if load.epoch == 0 or not load.is_adopted:
+            failures.raise_any()
             return
         if not is_ending and _is_running_due(wait_list, to_ms(now)):
             async with self._db.connection() as connection:
@@ -75,13 +82,8 @@ class WaitListKeeper:
         if wait_list.offered:
             await self._apply_offers(sale_id, keys)
             await self._end_offers(sale_id, keys, now, is_ending=is_ending)
-        failures = Failures("offer the units of a SKU", _logger)
-        if is_ending:
-            for awaited in [awaited for awaited in wait_list.skus if awaited.waiting]:
-                with failures.catch(sale_id=sale_id, sku=awaited.sku):
-                    await self._end_waiting(sale_id, awaited.sku, now)
         has_offered = False
-        for sku in sorted(await lua.read_held_back(self._redis, keys)):
+        for sku in await lua.list_held_back(self._redis, keys):
             with failures.catch(sale_id=sale_id, sku=sku):
                 has_offered |= await self._distribute(wait_list, keys, sku, load.epoch, now)
         if has_offered:
@@ -100,7 +102,7 @@ class WaitListKeeper:
             await store.lock_skus(connection, sale_id, [sku])
             # First the rows, then Redis: an offer that is applied in between is counted twice, and fewer are made.
             unapplied = await store.sum_unapplied(connection, sale_id, sku)
-            spare = (await lua.read_held_back(self._redis, keys)).get(sku, 0) - unapplied
+            spare = await lua.read_held_back(self._redis, keys, sku) - unapplied
             if spare <= 0:
                 return False
             offered = 0
@@ -157,11 +159,10 @@ class WaitListKeeper:
 
     async def _end_offers(self, sale_id: str, keys: SaleKeys, now: datetime, *, is_ending: bool) -> None:
         """Withdraw the offers that are over, and find out which are taken."""
-        with_running = self._must_check_taken(sale_id, to_ms(now))
         async with self._db.connection() as connection:
-            recorded = await store.list_applied(
-                connection, sale_id, now, all_over=is_ending, with_running=with_running, count=_OFFERS_PER_CALL
-            )
+            recorded = await store.list_over(connection, sale_id, now, all_over=is_ending, count=_OFFERS_PER_CALL)
+            if not is_ending:
+                recorded += await self._list_running(connection, sale_id, now)
         if not recorded:
             return
         epoch = recorded[0].sale_epoch
@@ -200,11 +201,18 @@ class WaitListKeeper:
         if self._count_offers is not None and offers:
             self._count_offers(outcome, offers)
 
-    def _must_check_taken(self, sale_id: str, now_ms: int) -> bool:
-        if abs(now_ms - self._checked_taken_ms.get(sale_id, 0)) < _TAKEN_INTERVAL_MS:
-            return False
-        self._checked_taken_ms[sale_id] = now_ms
-        return True
+    async def _list_running(self, connection: Connection, sale_id: str, now: datetime) -> list[RecordedOffer]:
+        """List the offers that are asked about in this step; all of them in turn, however many run."""
+        now_ms = to_ms(now)
+        began_ms, after = self._checked_taken.get(sale_id, (0, _FIRST))
+        if after == _FIRST:
+            if abs(now_ms - began_ms) < _TAKEN_INTERVAL_MS:
+                return []
+            began_ms = now_ms
+        running = await store.list_running(connection, sale_id, now, after, _OFFERS_PER_CALL)
+        is_last = len(running) < _OFFERS_PER_CALL
+        self._checked_taken[sale_id] = began_ms, _FIRST if is_last else running[-1].offer_id
+        return running
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())

@@ -18,30 +18,35 @@ SELECT count(*) FROM wait_lists JOIN sales USING (sale_id) WHERE sales.state <> 
 -- Those of sales that are open or paused, or were closed after $1, and those with open places. Units may still be held
 -- back if a list is off. With $2 only that of one sale, whatever its state.
 SELECT wait_lists.sale_id, mode, accept_s, max_people_per_sku, ran_at, sales.state AS sale_state, opens_at, closes_at,
-       coalesce(counts.waiting, 0)::bigint AS waiting, coalesce(counts.offered, 0)::bigint AS offered,
-       coalesce(counts.skus, '[]') AS skus
+       coalesce(awaited.waiting, 0)::bigint AS waiting, coalesce(awaited.offered, 0)::bigint AS offered,
+       coalesce(awaited.skus, '[]') AS skus
 FROM wait_lists JOIN sales USING (sale_id)
-LEFT JOIN LATERAL (
-    SELECT sum(waiting) AS waiting, sum(offered) AS offered,
+LEFT JOIN (
+    SELECT sale_id, sum(waiting) AS waiting, sum(offered) AS offered,
            jsonb_agg(jsonb_build_array(sku, offered_number, last_number, waiting, offered_units) ORDER BY sku) AS skus
-    FROM wait_list_skus WHERE wait_list_skus.sale_id = wait_lists.sale_id
-) AS counts ON true
+    FROM wait_list_skus WHERE (waiting > 0 OR offered > 0) AND ($2::text IS NULL OR sale_id = $2) GROUP BY sale_id
+) AS awaited USING (sale_id)
 WHERE CASE WHEN $2::text IS NOT NULL THEN wait_lists.sale_id = $2
-           ELSE sales.state IN ('open', 'paused') OR closed_at > $1 OR counts.waiting > 0 OR counts.offered > 0 END
+           ELSE sales.state IN ('open', 'paused') OR closed_at > $1 OR awaited.sale_id IS NOT NULL END
 ORDER BY sales.state = 'closed', wait_lists.sale_id LIMIT $3;
 
 -- name: add_skus
--- Counts of SKUs for which nobody has waited yet, no more than $3 of a sale.
+-- Counts of SKUs for which nobody has waited yet: they are the lock, also if nobody gets a place.
 INSERT INTO wait_list_skus (sale_id, sku)
-SELECT sale_id, sku FROM sale_items WHERE sale_id = $1 AND sku = ANY($2::text[])
-ORDER BY sku LIMIT greatest(0, $3 - (SELECT count(*) FROM wait_list_skus
-                                     WHERE sale_id = $1 AND sku <> ALL($2::text[])))
+SELECT sale_id, sku FROM sale_items WHERE sale_id = $1 AND sku = ANY($2::text[]) ORDER BY sku
 ON CONFLICT (sale_id, sku) DO NOTHING;
 
 -- name: lock_skus
 -- In one order, so that those who lock several never wait for each other.
-SELECT sku, last_number, waiting, offered_number FROM wait_list_skus WHERE sale_id = $1 AND sku = ANY($2::text[])
-ORDER BY sku FOR UPDATE;
+SELECT sku, last_number, waiting, offered, offered_number FROM wait_list_skus
+WHERE sale_id = $1 AND sku = ANY($2::text[]) ORDER BY sku FOR UPDATE;
+
+-- name: lock_list
+-- Whoever is the first to wait for a SKU counts the awaited ones first.
+SELECT sale_id FROM wait_lists WHERE sale_id = $1 FOR NO KEY UPDATE;
+
+-- name: count_awaited_skus
+SELECT count(*) FROM wait_list_skus WHERE sale_id = $1 AND (waiting > 0 OR offered > 0);
 
 -- name: list_open_places
 SELECT {wait_list_entries} FROM wait_list_entries
@@ -72,11 +77,14 @@ UPDATE wait_list_entries SET accept_by = least(accept_by, $4)
 WHERE sale_id = $1 AND sku = $2 AND user_id = $3 AND state = 'offered' AND accept_by IS NOT NULL RETURNING number;
 
 -- name: end_waiting
--- Up to $4 of those who wait for a SKU when the list ends.
+-- Up to $4 of those who wait for a SKU when the list ends. Places do not come back, so the clock of a keeper alone does
+-- not end them.
 UPDATE wait_list_entries SET state = 'left', ended_at = $3
 WHERE sale_id = $1 AND sku = $2 AND state = 'waiting' AND number IN (
     SELECT number FROM wait_list_entries AS first
     WHERE first.sale_id = $1 AND first.sku = $2 AND first.state = 'waiting' ORDER BY number LIMIT $4)
+  AND EXISTS (SELECT FROM wait_lists JOIN sales USING (sale_id)
+              WHERE sale_id = $1 AND (mode = 'off' OR sales.state = 'closed' OR closes_at <= clock_timestamp()))
 RETURNING number;
 
 -- name: count_left
@@ -124,14 +132,20 @@ FROM wait_list_entries JOIN sales USING (sale_id)
 WHERE sale_id = $1 AND wait_list_entries.state = 'offered' AND seq IS NULL AND sales.epoch = loaded_epoch
 ORDER BY sku, number LIMIT $2;
 
--- name: list_applied
--- Those that are over first. With $3 all are over.
-SELECT offer_id, user_id, sku, offered_units AS units, offered_at, sales.epoch AS sale_epoch,
-       $3 OR accept_by <= $2 AS is_over
+-- name: list_over
+-- With $3 all are over.
+SELECT offer_id, user_id, sku, offered_units AS units, offered_at, sales.epoch AS sale_epoch, true AS is_over
 FROM wait_list_entries JOIN sales USING (sale_id)
 WHERE sale_id = $1 AND wait_list_entries.state = 'offered' AND seq IS NOT NULL AND sales.epoch = loaded_epoch
-  AND ($3 OR $4 OR accept_by <= $2)
-ORDER BY accept_by LIMIT $5;
+  AND ($3 OR accept_by <= $2)
+ORDER BY accept_by LIMIT $4;
+
+-- name: list_running
+SELECT offer_id, user_id, sku, offered_units AS units, offered_at, sales.epoch AS sale_epoch, false AS is_over
+FROM wait_list_entries JOIN sales USING (sale_id)
+WHERE sale_id = $1 AND wait_list_entries.state = 'offered' AND seq IS NOT NULL AND sales.epoch = loaded_epoch
+  AND accept_by > $2 AND offer_id > $3
+ORDER BY offer_id LIMIT $4;
 
 -- name: mark_offers_applied
 -- The time to accept begins when Redis has the offer.

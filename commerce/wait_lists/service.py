@@ -15,7 +15,7 @@ from commerce.kernel.errors import NotReady, ProblemError
 from commerce.kernel.postgres import Database
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.sales import store as sales_store
-from commerce.sales.errors import NoSuchSale, OverLimit
+from commerce.sales.errors import NoSuchItem, NoSuchSale, OverLimit
 from commerce.sales.model import SaleState
 from commerce.sales.service import Sales
 from commerce.wait_lists import store
@@ -27,6 +27,7 @@ from commerce.wait_lists.errors import (
     WaitListFull,
 )
 from commerce.wait_lists.model import (
+    MAX_WAIT_LIST_SKUS,
     MAX_WAIT_LISTS,
     PublicWaitList,
     WaitList,
@@ -110,19 +111,29 @@ class WaitLists:
             units = await self._read_units(sale_id, [pair for pair in pairs if pair not in places])
             problems: dict[tuple[str, str], ProblemError] = {}
             added: list[tuple[str, int, WaitListJoin]] = []
+            awaited_skus: int | None = None
             for request in requests:
                 user_id, join, _ = request
                 pair = user_id, join.sku
                 if pair in places:
                     continue
-                problem = _find_refusal(wait_list, request, units[pair], counts.get(join.sku))
+                if (of_sku := counts.get(join.sku)) is None:
+                    problems[pair] = NoSuchItem(f"{sale_id} does not offer {join.sku}")
+                    continue
+                problem = _find_refusal(wait_list, request, units[pair], of_sku)
+                if problem is None and not of_sku.is_awaited:
+                    if awaited_skus is None:
+                        awaited_skus = await store.count_awaited_skus(connection, sale_id)
+                    awaited_skus += 1
+                    if awaited_skus > MAX_WAIT_LIST_SKUS:
+                        problem = WaitListFull(f"cannot wait for {join.sku}: people wait for too many other SKUs")
                 if problem is not None:
                     problems[pair] = problem
                     continue
-                last, waiting, offered_number = counts[join.sku]
-                counts[join.sku] = SkuCounts(last + 1, waiting + 1, offered_number)
-                added.append((user_id, last + 1, join))
-                places[pair] = WaitListEntry(sale_id, join.sku, last + 1, user_id, join.quantity, "waiting", None, None)
+                number = of_sku.last_number + 1
+                counts[join.sku] = of_sku._replace(last_number=number, waiting=of_sku.waiting + 1)
+                added.append((user_id, number, join))
+                places[pair] = WaitListEntry(sale_id, join.sku, number, user_id, join.quantity, "waiting", None, None)
             if added:
                 await store.insert_places(connection, sale_id, added, self._now())
         results: list[tuple[WaitListEntry, int] | ProblemError] = []
@@ -168,12 +179,10 @@ class WaitLists:
 
 
 def _find_refusal(
-    wait_list: WaitList, request: WaitListRequest, units: CustomerUnits | None, counts: SkuCounts | None
+    wait_list: WaitList, request: WaitListRequest, units: CustomerUnits | None, counts: SkuCounts
 ) -> ProblemError | None:
     """Return the reason why a customer gets no new place, None if there is none."""
     _, join, limit = request
-    if counts is None:
-        return WaitListFull(f"cannot wait for {join.sku}: people wait for too many other SKUs of this sale")
     if units is None or units.free is None:
         return NotReady("cannot tell at the moment if there are free units; repeat the request")
     if limit and units.bought + join.quantity > limit:

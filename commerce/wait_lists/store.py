@@ -15,7 +15,6 @@ from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.sales.model import SaleState
 from commerce.wait_lists.model import (
-    MAX_WAIT_LIST_SKUS,
     MAX_WAIT_LISTS,
     AwaitedSku,
     RecordedOffer,
@@ -32,9 +31,16 @@ queries = load_queries(__package__, wait_list_entries=WaitListEntry.__struct_fie
 class SkuCounts(NamedTuple):
     """The counts of a SKU that decide about a new place."""
 
+    sku: str
     last_number: int
     waiting: int
+    offered: int
     offered_number: int
+
+    @property
+    def is_awaited(self) -> bool:
+        """Tell whether people wait or have offers."""
+        return self.waiting > 0 or self.offered > 0
 
 
 async def put(connection: Connection, sale_id: str, settings: WaitListSettings, now: datetime) -> None:
@@ -75,10 +81,19 @@ async def list_wait_lists(connection: Connection, closed_after: datetime, sale_i
 
 
 async def lock_skus(connection: Connection, sale_id: str, skus: Sequence[str]) -> dict[str, SkuCounts]:
-    """Lock the counts of SKUs until the transaction ends; unknown SKUs, and those too many, are left out."""
-    await connection.execute(queries.add_skus, sale_id, list(skus), MAX_WAIT_LIST_SKUS)
+    """Lock the counts of SKUs until the transaction ends; those that the sale does not offer are left out."""
+    await connection.execute(queries.add_skus, sale_id, list(skus))
     rows = await connection.fetch(queries.lock_skus, sale_id, list(skus))
-    return {row["sku"]: SkuCounts(row["last_number"], row["waiting"], row["offered_number"]) for row in rows}
+    return {row["sku"]: SkuCounts(*row.values()) for row in rows}
+
+
+async def count_awaited_skus(connection: Connection, sale_id: str) -> int:
+    """Count the SKUs for which people wait or have offers. Nobody adds one until the transaction ends.
+
+    Call while the SKUs that are to be added are locked.
+    """
+    await connection.execute(queries.lock_list, sale_id)
+    return int(await connection.fetchval(queries.count_awaited_skus, sale_id))
 
 
 async def list_open_places(
@@ -183,11 +198,19 @@ async def list_unapplied(connection: Connection, sale_id: str, count: int) -> li
     return [RecordedOffer(**row) for row in await connection.fetch(queries.list_unapplied, sale_id, count)]
 
 
-async def list_applied(
-    connection: Connection, sale_id: str, now: datetime, *, all_over: bool, with_running: bool, count: int
+async def list_over(
+    connection: Connection, sale_id: str, now: datetime, *, all_over: bool, count: int
 ) -> list[RecordedOffer]:
-    """List offers that Redis has: those that are over, or all, and `with_running` the others too."""
-    rows = await connection.fetch(queries.list_applied, sale_id, now, all_over, with_running, count)
+    """List offers in Redis whose time is over, the oldest end first; with `all_over` all offers."""
+    rows = await connection.fetch(queries.list_over, sale_id, now, all_over, count)
+    return [RecordedOffer(**row) for row in rows]
+
+
+async def list_running(
+    connection: Connection, sale_id: str, now: datetime, after: UUID, count: int
+) -> list[RecordedOffer]:
+    """List offers that Redis has and that are not over, in order of their ids, those after one."""
+    rows = await connection.fetch(queries.list_running, sale_id, now, after, count)
     return [RecordedOffer(**row) for row in rows]
 
 

@@ -327,6 +327,12 @@ async def test_server_that_lacks_an_offer_is_not_adopted(shop: CliServices, sale
         await shop.redis.hset(wait_list.keys.meta, mapping={"run_id": "0" * 40, "change_seq": change_seq})
         assert await adoption.adopt_sales([sale_id], {}) == waiting
     assert await wait_list.outcomes(["u0"]) == [ACCEPTED]
+    await wait_list.let_pass(2)
+    assert await wait_list.users_in("taken") == ["u0"]
+    taken_seq = int(await shop.redis.hget(wait_list.keys.meta.decode(), "change_seq") or 0)
+    for change_seq, waiting in ((seq, 1), (taken_seq, 0)):  # there the offer still stands, and nobody would withdraw it
+        await shop.redis.hset(wait_list.keys.meta, mapping={"run_id": "0" * 40, "change_seq": change_seq})
+        assert await adoption.adopt_sales([sale_id], {}) == waiting
 
 
 async def test_refused_offer_leaves_the_customer_waiting_with_his_number(
@@ -352,3 +358,26 @@ async def test_refused_offer_leaves_the_customer_waiting_with_his_number(
     assert await wait_list.users_in("offered") == ["u0", "u1"]
     assert await wait_list.numbers(["u1"]) == [2]
     assert await wait_list.units() == (0, 0, 2)
+
+
+async def test_end_of_a_sale_that_redis_has_lost_ends_all_places(shop: CliServices, sale_id: str) -> None:
+    wait_list = await open_wait_list(shop, sale_id)
+    await wait_list.join(["u0"])
+    await shop.sales.close(sale_id, "test")
+    await shop.redis.delete(wait_list.keys.meta, wait_list.keys.stock)
+    await wait_list.step()
+    assert await wait_list.states() == {"u0": "left"}
+
+
+async def test_clock_of_a_keeper_that_is_ahead_ends_no_place(shop: CliServices, sale_id: str) -> None:
+    wait_list = await open_wait_list(shop, sale_id)
+    await wait_list.join(["u0"])
+    async with shop.db.connection() as connection:
+        await connection.execute("UPDATE sales SET closes_at = now() + interval '1 hour' WHERE sale_id = $1", sale_id)
+    wait_list.clock.shift_ms += 7_200_000
+    await wait_list.step()
+    assert await wait_list.states() == {"u0": "waiting"}
+    wait_list.clock.shift_ms = 0
+    await wait_list.return_units(1)
+    await wait_list.step()
+    assert await wait_list.states() == {"u0": "offered"}
