@@ -193,7 +193,8 @@ FROM payments WHERE order_id = $1 RETURNING 1
 _INSERT_REFUND = """
 INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, created_at,
                      due_at)
-SELECT gen_random_uuid(), payment_id, order_id, gen_random_uuid()::text, $2, currency, 'r', 'test', now(),
+SELECT gen_random_uuid(), payment_id, order_id, gen_random_uuid()::text, $2, currency, 'r', 'test',
+       date_trunc('milliseconds', now()),
        now() + interval '1 day'
 FROM payments WHERE order_id = $1 AND plan_revision = $3 RETURNING 1
 """

@@ -135,8 +135,8 @@ class ShippingShop:
             await connection.execute(
                 "INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, "
                 "actor, created_at, due_at) SELECT $2, payment_id, order_id, 'k', amount_minor, currency, 'r', 'test', "
-                "now(), now() + interval '1 day' FROM payments WHERE order_id = $1 AND status = 'captured'",
-                *(order_id, self.shop.ids.new()),
+                "$3, $3::timestamptz + interval '1 day' FROM payments WHERE order_id = $1 AND status = 'captured'",
+                *(order_id, self.shop.ids.new(), from_ms(self.shop.clock.now_ms())),
             )
 
     async def make_all_due(self) -> None:
