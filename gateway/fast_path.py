@@ -40,7 +40,7 @@ class FastPathConnection(OrderConnection):
     """One client's connection."""
 
     __slots__ = (
-        "_body_start", "_buffer", "_handler", "_head", "_is_deferred", "_layout", "_request_end", "_server",
+        "_body_start", "_buffer", "_deferred_at", "_handler", "_head", "_layout", "_request_end", "_server",
     )  # fmt: skip
 
     def __init__(self, connections: ConnectionRegistry, services: GatewayServices, server: web.Server) -> None:
@@ -50,7 +50,7 @@ class FastPathConnection(OrderConnection):
         self._buffer = b""
         self._head: RequestHead | None = None  # of an order whose body has not arrived in full
         self._body_start = self._request_end = 0
-        self._is_deferred = False  # an order in the buffer waits for a turn
+        self._deferred_at: float | None = None  # since when an order in the buffer waits for a turn
 
     # Calls of the transport.
 
@@ -97,9 +97,9 @@ class FastPathConnection(OrderConnection):
     def _defer(self) -> None:
         """Take the order in the buffer in a later iteration; until then the client is not slow."""
         self._since = self._loop.time()
-        if not self._is_deferred:
-            self._is_deferred = True
-            self._services.order_turns.defer(self, perf_counter())
+        if self._deferred_at is None:
+            self._deferred_at = perf_counter()
+            self._services.order_turns.defer(self, self._deferred_at)
 
     def eof_received(self) -> bool:
         self._eof = True
@@ -325,16 +325,19 @@ class FastPathConnection(OrderConnection):
 
     def take_deferred(self) -> None:
         """Take the request that was left in the buffer."""
-        self._is_deferred = False
+        arrived, self._deferred_at = self._deferred_at, None
         if self._state != _IDLE or self._transport.is_closing():
             return
-        data = self._buffer
+        data, is_taken = self._buffer, False
         if data and self._head is None and self._writable and not self._eof:
             self._buffer = b""
-            if self._take_similar_order(data):
-                return
-            self._buffer = data
-        self._process_buffer()
+            is_taken = self._take_similar_order(data)
+            if not is_taken:
+                self._buffer = data
+        if not is_taken:
+            self._process_buffer()
+        if arrived is not None and self._state == ConnectionState.ANSWERING:
+            self._started = arrived  # the wait for a turn is a part of the order's duration
 
     # Calls of and to aiohttp.
 

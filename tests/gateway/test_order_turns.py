@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
+from time import perf_counter
 from unittest.mock import Mock
 
 import pytest
@@ -65,8 +66,10 @@ async def test_order_waits_for_its_turn(gateway: TestGateway, client: socket.soc
         connection.data_received(data)
     assert admission.deferred == 1
     assert not gateway.services.intake._queues[sale_id].waiting
+    turn_at = perf_counter()
     gateway.services.order_turns._begin()
     assert admission.deferred == 0
+    assert connection._started < turn_at  # its duration includes the wait
     assert await _read_status(client) == 202
 
 
