@@ -59,7 +59,11 @@ def _open_shared(path: Path) -> mmap.mmap | None:
     if stored == bytes(_SEED_BYTES):
         table[_SLOTS:] = seed
     elif stored != seed:
-        table.close()
-        _logger.info("gateways do not share known keys: set the same PYTHONHASHSEED", extra={"path": str(path)})
-        return None
+        if os.environ.get("PYTHONHASHSEED", "random") == "random":
+            table.close()
+            _logger.info("gateways do not share known keys: set the same PYTHONHASHSEED", extra={"path": str(path)})
+            return None
+        # The file is from before this seed was set. A gateway that still runs with another one finds its keys no more.
+        _logger.warning("known keys begin anew with another PYTHONHASHSEED", extra={"path": str(path)})
+        table[:] = bytes(_SLOTS) + seed
     return table

@@ -96,10 +96,16 @@ keys.add(b"token", sys.argv[2].encode())
 
 
 @pytest.mark.parametrize(
-    ("seeds", "printed"), [((7, 7, 7), ["False False", "True False", "True True"]), ((7, 8, 9), ["False False"] * 3)]
+    ("seeds", "printed"),
+    [
+        ((7, 7, 7), ["False False", "True False", "True True"]),
+        ((7, 8, 9), ["False False"] * 3),
+        (("random", 8, 8), ["False False", "False False", "False True"]),  # the seed is set later, or changed
+        ((7, "random", 7), ["False False", "False False", "True False"]),
+    ],
 )
 def test_known_keys_are_shared_by_processes_with_one_hash_seed(
-    tmp_path: Path, seeds: tuple[int, ...], printed: list[str]
+    tmp_path: Path, seeds: tuple[int | str, ...], printed: list[str]
 ) -> None:
     outputs = [
         subprocess.run(
