@@ -64,6 +64,6 @@ def _open_shared(path: Path) -> mmap.mmap | None:
             _logger.info("gateways do not share known keys: set the same PYTHONHASHSEED", extra={"path": str(path)})
             return None
         # The file is from before this seed was set. A gateway that still runs with another one finds its keys no more.
-        _logger.warning("known keys begin anew with another PYTHONHASHSEED", extra={"path": str(path)})
+        _logger.warning("known keys are forgotten: PYTHONHASHSEED is another one now", extra={"path": str(path)})
         table[:] = bytes(_SLOTS) + seed
     return table
