@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from datetime import timedelta
 from random import Random
 
@@ -21,7 +22,9 @@ from tests.support.gateway import token
 from tests.support.sales import eventually, make_sale
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(240)]
-SALE_ID, CONNECTIONS, CUSTOMERS, UNITS = "surprise", 128, 6_000, 7_000
+SALE_ID, CONNECTIONS, UNITS = "surprise", 128, 100_000
+_LATE_CUSTOMERS = 3_000
+"""those who come once the room is open; before, as many come as the machine takes until then"""
 _STATE_TIMEOUT_S = 60.0
 _SOON_OVERLOADED = {
     **NO_LIMIT_PER_USER,
@@ -43,11 +46,11 @@ async def test_room_opens_in_rush_survives_kills_and_closes_when_all_have_ordere
         await make_sale(shop, SALE_ID, {SKU: (UNITS, 399_900, 1)})
         begin = from_ms(SystemClock().now_ms()) - timedelta(minutes=1)
         await shop.rooms.put(SALE_ID, RoomSettings("automatic", begin, max_pace_per_s=2_000), "drill")
-        intended = [record.orders.add_intended(f"u{number}", "key-1", {SKU: 1}) for number in range(CUSTOMERS)]
-        requests = (SurprisedOrderRequest(record, order) for order in intended)
+        is_open = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            group.create_task(run_requests(stack.port, rng, CONNECTIONS, requests))
+            group.create_task(run_requests(stack.port, rng, CONNECTIONS, _arrive(record, is_open)))
             await _wait_for_state(shop, "serving")
+            is_open.set()
             before = record.orders.accepted
             kills = [await stack.kill(rng, "maintenance"), await stack.kill(rng, "gateway", "redis")]
         await _wait_for_state(shop, "standby")
@@ -59,14 +62,24 @@ async def test_room_opens_in_rush_survives_kills_and_closes_when_all_have_ordere
     audit = await check_final_state(stack, record.orders, {SKU: UNITS}, {SKU: 1})
     actions = [row["action"] for row in changes]
     assert actions == ["room_opened", "room_closed"] * (len(actions) // 2), "opened twice, or closed twice"
-    assert (audit.orders, audit.total.available) == (CUSTOMERS, UNITS - CUSTOMERS)
-    assert 0 < before < CUSTOMERS
+    customers = len(record.orders.intended_orders)
+    assert (audit.orders, audit.total.available) == (customers, UNITS - customers)
+    assert 0 < before < customers
     assert record.numbers
     assert len(set(record.numbers.values())) == len(record.numbers), "a number was given twice"
     print(
         f"\nAutomatic room: {before} orders before it opened, {room.last_number} numbers, {len(actions)} openings and "
         f"closings, {sum(map(len, kills))} kills; {dict(record.statuses)}, difference {audit.differences}"
     )
+
+
+def _arrive(record: RoomRecord, is_open: asyncio.Event) -> Iterator[SurprisedOrderRequest]:
+    """Yield the orders of a crowd that comes until the room is open, and of some who come later."""
+    late = 0
+    while late < _LATE_CUSTOMERS:
+        late += is_open.is_set()
+        user = f"u{len(record.orders.intended_orders)}"
+        yield SurprisedOrderRequest(record, record.orders.add_intended(user, "key-1", {SKU: 1}))
 
 
 async def _wait_for_state(shop: CliServices, state: str) -> None:
