@@ -234,9 +234,9 @@ class RoomKeeper:
         if room.randomness is None and room.entries != 0 and not may_fall_back(room, now):
             await self._fetch(room, now)
             return
-        if (fetch := self._fetches.pop(room.sale_id, None)) is not None:
-            fetch.cancel()  # by staff or by the delay there is, or will be, another value
+        _stop(self._fetches.pop(room.sale_id, None))  # by staff or by the delay there is, or will be, another value
         if room.randomness is not None:
+            _stop(self._delays.pop(room.sale_id, None))
             await self._draw_places(room, now)
         elif room.entries == 0:
             await self._set_randomness(room, NO_DRAW, "none")
@@ -332,6 +332,8 @@ class RoomKeeper:
             ended = await store.end(connection, room.sale_id, now, sold_out[:MAX_SOLD_OUT_SKUS])
         self._orders.pop(room.sale_id, None)
         self._sold_out_since_ms.pop(room.sale_id, None)
+        _stop(self._fetches.pop(room.sale_id, None))
+        _stop(self._delays.pop(room.sale_id, None))
         if ended:
             _logger.info("ended a room", extra={"sale_id": room.sale_id, "count": room.served})
 
@@ -344,6 +346,12 @@ class RoomKeeper:
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
+
+
+def _stop(task: asyncio.Task[str] | None) -> None:
+    """Stop a task whose result is not needed. asyncio would log a failure that nobody has looked at."""
+    if task is not None and not task.cancel() and not task.cancelled():
+        task.exception()
 
 
 def _continue_turns(room: Room, now_ms: int) -> Room:

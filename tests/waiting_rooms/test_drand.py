@@ -249,6 +249,23 @@ async def test_relays_that_only_lie_leave_the_fallback_at_its_time(shop: CliServ
     assert drawn.source == "delay:1"
 
 
+@pytest.mark.parametrize("answer", [answer_never, answer_too_early])
+async def test_sale_closed_during_draw_leaves_no_fetch(shop: CliServices, sale_id: str, answer: Handler) -> None:
+    room = await open_room(shop, sale_id, fallback_after_s=600)
+    await name_round(room)
+    async with run_relays(answer) as urls, open_relays(urls, 60) as relays:
+        keeper = await close_list(room, relays)
+        await keeper.step(await room.read())
+        fetch = keeper._fetches[sale_id]
+        if answer is answer_too_early:
+            await asyncio.wait([fetch])
+        await shop.sales.close(sale_id, "test")
+        await keeper.step(await room.read())
+        await asyncio.wait([fetch])
+        assert not keeper._fetches
+        assert not fetch._log_traceback  # type: ignore[attr-defined]  # asyncio would log it as a bug
+
+
 async def test_staff_may_give_the_value_while_relays_are_gone(shop: CliServices, sale_id: str) -> None:
     room = await open_room(shop, sale_id, fallback_after_s=600)
     round_no = await name_round(room)
