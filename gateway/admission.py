@@ -51,6 +51,7 @@ class Admission:
         self.deferred_since = inf
         """arrival of the oldest of these orders"""
         self._is_backlogged = False
+        self._period, self._salt = -1, 0  # of the ranks
 
     @property
     def unsent(self) -> int:
@@ -79,9 +80,14 @@ class Admission:
             since = self.deferred_since
         return (now - since) / self._target_s - 1
 
-    def admits(self, pressure: float, user_hash: int, *, comes_first: bool) -> bool:
-        """Tell whether a user's order is admitted at a pressure above 0."""
-        return pressure < _MAX_PREFERRED_PRESSURE if comes_first else pressure < self._rank(user_hash)
+    def admits(self, pressure: float, user_hash: int) -> bool:
+        """Tell whether a user's new order is admitted at a pressure above 0."""
+        return pressure < self._rank(user_hash)
+
+    @staticmethod
+    def admits_preferred(pressure: float) -> bool:
+        """Tell whether orders that come before new ones are admitted at a pressure above 0."""
+        return pressure < _MAX_PREFERRED_PRESSURE
 
     def refusal(self) -> Overloaded:
         """Build the refusal of an order that is not admitted."""
@@ -89,5 +95,7 @@ class Admission:
 
     def _rank(self, user_hash: int) -> float:
         """Return the rank of a user now, from 0 up to 1."""
-        salt = zlib.crc32(b"%d" % (self._clock.now_ms() // _RANK_LIFETIME_MS))
-        return ((user_hash ^ salt) * 0x9E3779B1 & 0xFFFFFFFF) / 0x1_0000_0000
+        period = self._clock.now_ms() // _RANK_LIFETIME_MS
+        if period != self._period:
+            self._period, self._salt = period, zlib.crc32(b"%d" % period)
+        return ((user_hash ^ self._salt) * 0x9E3779B1 & 0xFFFFFFFF) / 0x1_0000_0000

@@ -80,16 +80,17 @@ class LoadShedder:
         that was not verified lately is not verified now, which costs more than the refusal: its text takes the place of
         the user.
         """
-        token = b"" if authorization is None else _encode(authorization)
-        comes_first = key is not None and self._known_keys.has(token, _encode(key))
         user = self._auth.find_recent_customer(authorization)
-        if user is None:
-            user_hash = zlib.crc32(token.split(b" ")[-1])  # the token alone: there are many ways to write the rest
-        else:
-            user_hash = user.user_hash
-            if not comes_first and room_ticket is not None:
-                comes_first = self._room_status.has_turn(user.subject, room_ticket)
-        return not self._admission.admits(pressure, user_hash, comes_first=comes_first)
+        token = b"" if authorization is None else _encode(authorization)
+        # Of an unknown user the token alone: there are many ways to write the rest.
+        user_hash = zlib.crc32(token.split(b" ")[-1]) if user is None else user.user_hash
+        if self._admission.admits(pressure, user_hash):
+            return False
+        if not self._admission.admits_preferred(pressure):
+            return True
+        if key is not None and self._known_keys.has(token, _encode(key)):
+            return False
+        return user is None or room_ticket is None or not self._room_status.has_turn(user.subject, room_ticket)
 
     def check(
         self,

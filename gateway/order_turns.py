@@ -15,7 +15,7 @@ from typing import Protocol
 from gateway.admission import Admission
 
 _logger = logging.getLogger(__name__)
-_ORDERS_PER_TURN = 64
+_ORDERS_PER_TURN = 256  # one batch: with a quarter of it an order costs a tenth more
 
 
 class DeferredConnection(Protocol):

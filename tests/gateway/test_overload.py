@@ -59,7 +59,7 @@ def test_rank_is_the_same_at_all_gateways_and_changes_after_ten_seconds() -> Non
     users = [zlib.crc32(b"user %d" % number) for number in range(4_000)]
 
     def admitted(admission: Admission, pressure: float) -> set[int]:
-        return {user for user in users if admission.admits(pressure, user, comes_first=False)}
+        return {user for user in users if admission.admits(pressure, user)}
 
     early = {pressure: admitted(first, pressure) for pressure in (0.1, 0.5, 0.9, 1.0)}
     assert all(admitted(second, pressure) == users for pressure, users in early.items())
@@ -147,7 +147,8 @@ class DeferringConnection:
         self.aborted = True
 
 
-async def test_crowd_leaves_room_for_others_in_each_iteration() -> None:
+async def test_crowd_leaves_room_for_others_in_each_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.order_turns._ORDERS_PER_TURN", 64)
     admission, iteration, taken = create_admission(FakeClock(0)), 0, list[int]()
     turns = OrderTurns(admission)
     connections = [DeferringConnection(turns, taken, lambda: iteration, number == 100) for number in range(1_000)]
