@@ -8,9 +8,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import asyncpg
+import jwt
 
-from commerce.kernel.clock import SystemClock
-from gateway.auth import sign_token
 from loadtest.bench.crowd import list_addresses, open_crowd
 from loadtest.bench.crowd_process import CrowdSample
 from loadtest.bench.environment import BenchEnvironment
@@ -73,9 +72,13 @@ async def _select_orders(environment: BenchEnvironment, count: int) -> list[_Sto
         )
     if len(rows) < count:
         raise LoadFailed(f"{count} stored orders are needed, and there are {len(rows)}")
-    clock, auth = SystemClock(), environment.settings.auth
-    tokens = {user: sign_token(auth, clock, user, "floodgate", (), 86_400) for user in {row["user_id"] for row in rows}}
+    headers = environment.tokens.read_text().splitlines()  # the tokens with which they were placed
+    tokens = {jwt.decode(token, options={"verify_signature": False})["sub"]: token for token in map(_token_of, headers)}
     return [_StoredOrder(str(row["order_id"]), row["idempotency_key"], tokens[row["user_id"]]) for row in rows]
+
+
+def _token_of(header: str) -> str:
+    return header.removeprefix("Authorization: Bearer ")
 
 
 async def _send_all(shop: BenchedShop, orders: Sequence[_StoredOrder], seconds: float) -> dict[str, CrowdSample]:
