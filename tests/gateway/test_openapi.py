@@ -57,7 +57,7 @@ async def test_docs_page_needs_no_network(gateway: TestGateway) -> None:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
-    ("parts", "roles", "examples"), [(PUBLIC, (), 20), (ADMIN, ("operator",), 8)], ids=["public", "admin"]
+    ("parts", "roles", "examples"), [(PUBLIC, (), 25), (ADMIN, ("operator",), 12)], ids=["public", "admin"]
 )
 async def test_gateway_conforms_to_openapi_document(
     make_settings: Callable[..., Settings],
