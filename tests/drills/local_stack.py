@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+import aiohttp
+
 from config.settings import Settings, load
 
 FLOODGATE = Path(sys.executable).with_name("floodgate")
@@ -76,6 +78,19 @@ class LocalStack:
     def settings(self) -> Settings:
         """Load the settings of the shop, whose data directory the environment of the test names."""
         return load()
+
+    async def shows_sale(self, sale_id: str) -> bool:
+        """Tell whether the gateways, which read sales twice a second, show one.
+
+        Each of so many connections leads to any gateway.
+        """
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{self.port}", connector=connector) as client:
+            for _ in range(16):
+                async with client.get(f"/v1/sales/{sale_id}") as response:
+                    if response.status != 200:
+                        return False
+        return True
 
     async def start(self) -> None:
         """Start, or restart on the same data, and wait until the shop is open."""

@@ -18,7 +18,7 @@ from tests.drills.local_stack import LocalStack
 from tests.drills.retrying_client import RetriedRequest, run_requests
 from tests.support.gateway import token
 from tests.support.locust_runs import check_clean, run_locust
-from tests.support.sales import make_sale
+from tests.support.sales import eventually, make_sale
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(240)]
 CONNECTIONS = 64
@@ -118,6 +118,7 @@ async def test_impatient_crowd_gets_every_unit_once_and_no_more(stack: LocalStac
     units = 600
     async with open_cli_services(stack.settings()) as shop:
         await make_sale(shop, "impatient", {"phone": (units, 399_900, None)})
+        await eventually(lambda: stack.shows_sale("impatient"))
         options = ("--sale", "impatient", "--sku", "phone", "--impatient-share", "0.8", "--think-s", "0.1", "-t", "8s")
         result = await run_locust(
             "impatient_crowd", f"http://127.0.0.1:{stack.port}", tmp_path, stack.env, *options, users=80

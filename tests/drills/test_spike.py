@@ -27,6 +27,7 @@ async def test_midnight_spike_sells_all_units_without_failure(stack: LocalStack)
     """3,000 units, at most two per user, with the production rate limit."""
     async with open_cli_services(stack.settings()) as shop:
         await make_sale(shop, "spike", {"phone": (UNITS, 399_900, LIMIT)})
+    await eventually(lambda: stack.shows_sale("spike"))
     stats = stack.home / "spike.json"
     loop = asyncio.get_running_loop()
     started = loop.time()
