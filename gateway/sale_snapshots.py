@@ -95,6 +95,8 @@ class SaleSnapshots:
             await asyncio.wait([running])
         if self._refreshing is running:
             self._refreshing = asyncio.create_task(self._refresh())
+            # If the last waiter is cancelled, as when a start fails, the error is nobody's and need not be logged.
+            self._refreshing.add_done_callback(lambda task: task.cancelled() or task.exception())
         assert self._refreshing is not None
         try:
             await asyncio.shield(self._refreshing)
