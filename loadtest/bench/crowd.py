@@ -30,6 +30,10 @@ class Crowd:
         self._process = process
         self._connections = connections
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def wait_until_connected(self) -> None:
         """Wait until nearly all are connected, or for 30 s: a server that is overwhelmed accepts no more."""
         deadline = asyncio.get_running_loop().time() + _CONNECT_TIMEOUT_S

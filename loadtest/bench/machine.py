@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -26,15 +27,29 @@ def list_children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-class CpuMeter:
-    """Meter of the processor time of processes, by kind, since its creation."""
+def read_family_cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process and its children so far, those that have ended included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    total = sum(map(int, fields[11:15])) / _TICKS
+    for child in list_children(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            total += read_cpu_seconds(child)
+    return total
 
-    def __init__(self, processes: Mapping[str, Sequence[int]]) -> None:
+
+class CpuMeter:
+    """Meter of the processor time of processes, by kind, since its creation.
+
+    `read` returns that of a process so far, in seconds.
+    """
+
+    def __init__(self, processes: Mapping[str, Sequence[int]], read: Callable[[int], float] = read_cpu_seconds) -> None:
         self._processes = processes
+        self._read_process = read
         self._before = self._read()
 
     def _read(self) -> dict[str, float]:
-        return {kind: sum(map(read_cpu_seconds, pids)) for kind, pids in self._processes.items()}
+        return {kind: sum(map(self._read_process, pids)) for kind, pids in self._processes.items()}
 
     def read_used(self) -> dict[str, float]:
         """Return seconds by kind of process."""

@@ -5,31 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-
-import asyncpg
-import jwt
 
 from loadtest.bench.crowd import list_addresses, open_crowd
 from loadtest.bench.crowd_process import CrowdSample
-from loadtest.bench.environment import BenchEnvironment
 from loadtest.bench.order_writing import wait_until_drained
 from loadtest.bench.rush_figures import FULL, PriorityFigures
 from loadtest.bench.shop_environment import BenchedShop
-from loadtest.bench.wrk import LoadFailed
+from loadtest.bench.unpaid_orders import UnpaidOrder, select_unpaid_orders
 
 _KINDS = {"known_key": (20, 100.0), "payment": (10, 250.0), "cancellation": (20, 100.0)}
 """customers of each kind and their pauses in milliseconds; a worker could not begin more payments"""
 _RAMP_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class _StoredOrder:
-    """An order of an earlier crowd that is not paid."""
-
-    order_id: str
-    key: str
-    token: str
 
 
 async def measure_priority(shop: BenchedShop, seconds: float) -> dict[str, PriorityFigures]:
@@ -37,7 +23,7 @@ async def measure_priority(shop: BenchedShop, seconds: float) -> dict[str, Prior
     environment = shop.environment
     await wait_until_drained(environment)
     count = sum(_count_orders(kind, seconds) for kind in _KINDS)
-    orders = await _select_orders(environment, 2 * count)
+    orders = await select_unpaid_orders(environment, 2 * count)
     quiet = await _send_all(shop, orders[:count], seconds)
     async with open_crowd(environment, shop.url, FULL, sources=list_addresses(1, 10)) as crowd:
         await crowd.wait_until_connected()
@@ -64,24 +50,7 @@ def _count_orders(kind: str, seconds: float) -> int:
     return round(customers * 1e3 / pause_ms * (seconds + _RAMP_S))
 
 
-async def _select_orders(environment: BenchEnvironment, count: int) -> list[_StoredOrder]:
-    """Return stored orders that nobody has paid. Raises `LoadFailed` if there are too few."""
-    async with environment.shop.db.connection() as connection:
-        rows: list[asyncpg.Record] = await connection.fetch(
-            "SELECT order_id, user_id, idempotency_key FROM orders WHERE status = 'awaiting_payment' LIMIT $1", count
-        )
-    if len(rows) < count:
-        raise LoadFailed(f"{count} stored orders are needed, and there are {len(rows)}")
-    headers = environment.tokens.read_text().splitlines()  # the tokens with which they were placed
-    tokens = {jwt.decode(token, options={"verify_signature": False})["sub"]: token for token in map(_token_of, headers)}
-    return [_StoredOrder(str(row["order_id"]), row["idempotency_key"], tokens[row["user_id"]]) for row in rows]
-
-
-def _token_of(header: str) -> str:
-    return header.removeprefix("Authorization: Bearer ")
-
-
-async def _send_all(shop: BenchedShop, orders: Sequence[_StoredOrder], seconds: float) -> dict[str, CrowdSample]:
+async def _send_all(shop: BenchedShop, orders: Sequence[UnpaidOrder], seconds: float) -> dict[str, CrowdSample]:
     """Send requests of all kinds at once, each about another order, and return the answers by kind."""
     order, rest = shop.environment.order.read_text().replace("@", "0"), list(orders)
     async with AsyncExitStack() as stack:
@@ -104,15 +73,10 @@ async def _send_all(shop: BenchedShop, orders: Sequence[_StoredOrder], seconds: 
         return {kind: await crowd.take_sample() for kind, crowd in crowds.items()}
 
 
-def _format(kind: str, stored: _StoredOrder, order: str) -> str:
+def _format(kind: str, stored: UnpaidOrder, order: str) -> str:
     """Return a request about a stored order."""
-    path, body, headers = {
-        "known_key": ("/v1/orders", order, f"Idempotency-Key: {stored.key}\r\n"),
-        "payment": (f"/v1/orders/{stored.order_id}/payments", "{}", ""),
-        "cancellation": (f"/v1/orders/{stored.order_id}/cancel", "", ""),
-    }[kind]
-    content_type = "Content-Type: application/json\r\n" if body else ""
-    return (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {stored.token}\r\n"
-        f"{content_type}{headers}Content-Length: {len(body)}\r\n\r\n{body}"
-    )
+    if kind == "known_key":
+        return stored.format_request("/v1/orders", order, f"Idempotency-Key: {stored.key}\r\n")
+    if kind == "payment":
+        return stored.format_payment()
+    return stored.format_request(f"/v1/orders/{stored.order_id}/cancel")

@@ -24,6 +24,10 @@ _WAIT_UNTIL_READY_S = 5.0
 _ROLES = {
     "gateway": b"-m\0gateway\0",
     "writer": b"workers\0order_writer\0",
+    "payments": b"workers\0payment_worker\0",
+    "fulfilment": b"workers\0fulfilment_worker\0",
+    "maintenance": b"workers\0release_worker\0",
+    "sandbox": b"-m\0ops.sandbox\0",
     "redis": b"redis-server",
     "postgres": b"postgres\0-D\0",
 }
@@ -31,11 +35,12 @@ _ROLES = {
 
 @dataclass(frozen=True, slots=True)
 class BenchedShop:
-    """A running shop: `pids` by role, the addresses of its gateways and of their metrics."""
+    """A running shop: `pids` by role, the addresses of its gateways, of their metrics and of its sandbox."""
 
     environment: BenchEnvironment
     url: str
     admin_url: str
+    sandbox_url: str
     pids: Mapping[str, list[int]]
 
 
@@ -88,7 +93,7 @@ async def open_shop(limits: Mapping[str, str] = NO_LIMITS_OF_CLIENTS) -> AsyncIt
         pids = {role: _find_pids(running.pid, command) for role, command in _ROLES.items()}
         environment = BenchEnvironment(home, shop_settings, pids["redis"][0], pids["postgres"][0], shop, 1)
         await open_sale(environment)
-        yield BenchedShop(environment, url, admin_url, pids)
+        yield BenchedShop(environment, url, admin_url, f"http://127.0.0.1:{sandbox_port}", pids)
 
 
 def _find_pids(parent: int, command: bytes) -> list[int]:

@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from loadtest.bench.sandbox_client import call_sandbox
 from tests.drills.client_record import (
     RETRYABLE,
     CancelRequest,
@@ -326,14 +327,7 @@ class SandboxClient:
         await self._call("POST", f"/pay/{provider}/{out_no}/late", {})
 
     async def _call(self, method: str, path: str, body: Any = None) -> Any:
-        headers = {"Accept": "application/json"}
-        async with (
-            aiohttp.ClientSession(headers=headers) as client,
-            client.request(method, self._base + path, data=None if body is None else orjson.dumps(body)) as answer,
-        ):
-            data = await answer.read()
-            assert answer.status == 200, data
-            return orjson.loads(data)
+        return await call_sandbox(self._base, method, path, body)
 
 
 async def grant_credit_to_all(stack: LocalStack) -> None:
