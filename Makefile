@@ -71,7 +71,7 @@ loadtest: dev ## load the shop of `make run`: SCENARIO, BASE, USERS, TIME, OPTIO
 	$(BIN)/locust -f loadtest/scenarios/$(SCENARIO).py --host $(BASE) --headless --only-summary -u $(USERS) -r 100 \
 		-t $(TIME) --html $(REPORT)/report.html --csv $(REPORT)/figures $(OPTIONS)
 
-bench: dev ## measure orders, the writer and a rush against peers into docs/benchmarks; needs wrk
+bench: dev ## measure orders, the writer, a rush and whole orders into docs/benchmarks; needs wrk
 	$(BIN)/python -m loadtest.bench --out docs/benchmarks
 
 lock: dev ## resolve the dependencies again and write the lock files

@@ -1,4 +1,4 @@
-"""`make bench`: cost of an order, speed of the writer, behaviour in a rush, in one run on one machine."""
+"""`make bench`: cost of orders until delivery, speed of the writer, behaviour in a rush, in one run."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from loadtest.bench.environment import BenchEnvironment, open_environment
 from loadtest.bench.machine import describe_machine
 from loadtest.bench.order_writing import measure_writing, sustain_load
 from loadtest.bench.peers import Peers
+from loadtest.bench.pipeline import measure_pipeline
+from loadtest.bench.pipeline_figures import PipelineFigures
 from loadtest.bench.rush import SIZES, STEPS, Rush
 from loadtest.bench.rush_figures import RushFigures
 from loadtest.bench.scaling import measure_half_load, measure_scaling
 from loadtest.bench.wrk import LoadFailed
 from loadtest.set_up import SET_UP_STATUS, SetUpFault
+from ops.local.subprocesses import ProcessFailed
 
-PARTS = ("contest", "memory", "writing", "shape", "rush")
+PARTS = ("contest", "memory", "writing", "shape", "rush", "pipeline")
 _SUSTAINED_SHARE = 0.7  # of the peak
 
 
@@ -43,6 +46,7 @@ def main() -> None:
     parser.add_argument("--rush-seconds", type=float, default=3, help="of each measurement of a rush")
     parser.add_argument("--rush-repeats", type=int, default=3)
     parser.add_argument("--rush-steps", nargs="+", choices=STEPS, default=STEPS)
+    parser.add_argument("--pipeline-orders", type=int, default=1_000, help="of each stage")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path, help="a directory for latest.json and latest.svg; none: only print")
     options = parser.parse_args()
@@ -77,7 +81,7 @@ async def run(options: argparse.Namespace) -> bool:
     shown_options = {
         name: value
         for name, value in vars(options).items()
-        if not (name.startswith("rush") or name in ("out", "parts"))
+        if not (name.startswith(("rush", "pipeline")) or name in ("out", "parts"))
     }
     figures = report.Figures(
         at=datetime.now(UTC).replace(microsecond=0), machine=describe_machine(), options=shown_options
@@ -88,12 +92,13 @@ async def run(options: argparse.Namespace) -> bool:
         "writing": _measure_writing,
         "shape": _measure_scaling,
         "rush": _measure_rush,
+        "pipeline": _measure_pipeline,
     }
     for name in options.parts:
         try:
             await parts[name](options, figures)
-        except LoadFailed as error:
-            figures.skipped[name] = str(error)
+        except (LoadFailed, ProcessFailed, TimeoutError) as error:
+            figures.skipped[name] = str(error) or type(error).__name__
     report.show(figures)
     if options.out and figures.is_empty():
         print(f"nothing was measured: {options.out} is left as it was", file=sys.stderr)
@@ -159,6 +164,13 @@ async def _measure_rush(options: argparse.Namespace, figures: report.Figures) ->
     await rush.run()
     figures.rush = rush.figures
     figures.skipped |= rush.skipped
+
+
+async def _measure_pipeline(options: argparse.Namespace, figures: report.Figures) -> None:
+    _print_progress("whole orders: paid, shipped, delivered")
+    pipeline = PipelineFigures(at=figures.at, machine=figures.machine, options={"orders": options.pipeline_orders})
+    await measure_pipeline(pipeline, options.pipeline_orders)
+    figures.pipeline = pipeline
 
 
 def _load_options(options: argparse.Namespace) -> dict[str, int]:

@@ -14,6 +14,8 @@ from commerce.kernel.durable_files import replace_file
 from loadtest.bench.comparison import Measurement, cpu_ratio, rate_ratio
 from loadtest.bench.order_writing import SustainedLoad, WriteMeasurement
 from loadtest.bench.peers import FASTAPI, FLOODGATE, HELLO, HELLO_TO_ORDER, NGINX
+from loadtest.bench.pipeline_figures import PipelineFigures
+from loadtest.bench.pipeline_report import show_pipeline
 from loadtest.bench.rush_figures import RushFigures
 from loadtest.bench.rush_report import show_rush
 from loadtest.bench.scaling import Scaling
@@ -23,6 +25,8 @@ from ops.commands.safe_console import Table
 _BARS = {"server": "#2a6f97", "redis": "#e07a5f"}
 
 
+_SEPARATE_PARTS = ("rush", "pipeline")
+"""parts that may be measured in runs of their own"""
 _JSON_MEMBERS = {
     "comparisons": "turns",
     "sustained_load": "pace",
@@ -45,14 +49,19 @@ class Figures(msgspec.Struct, rename=_JSON_MEMBERS):
     scaling: Scaling | None = None
     in_memory: dict[str, list[Measurement]] = {}
     rush: RushFigures | None = None
+    pipeline: PipelineFigures | None = None
     skipped: dict[str, str] = {}
 
     def is_empty(self) -> bool:
         """Tell whether no part was measured."""
-        return self.rush is None and not self.has_others_than_rush()
+        return not (self.separate_parts() or self.has_common_parts())
 
-    def has_others_than_rush(self) -> bool:
-        """Tell whether any part besides `rush` was measured."""
+    def separate_parts(self) -> list[str]:
+        """Return the names of the measured parts that have a member of their own."""
+        return [name for name in _SEPARATE_PARTS if getattr(self, name) is not None]
+
+    def has_common_parts(self) -> bool:
+        """Tell whether any other part was measured."""
         return bool(self.comparisons or self.writing or self.scaling or self.in_memory)
 
     def ratios(self) -> dict[str, float]:
@@ -103,6 +112,8 @@ def show(figures: Figures) -> None:
         _show_scaling(figures.scaling)
     if figures.rush:
         show_rush(figures.rush)
+    if figures.pipeline:
+        show_pipeline(figures.pipeline)
     for name, reason in figures.skipped.items():
         print_line(f"skipped: {name}: {reason}")
     print_line(str(figures.ratios()))
@@ -158,7 +169,7 @@ def format_spread(values: Sequence[float], digits: int) -> str:
 def write(figures: Figures, directory: Path) -> None:
     """Write `latest.json` to a directory, and `latest.svg` if servers were compared.
 
-    The part `rush` and the other parts may be measured in different runs: what a run has not measured stays.
+    The parts `rush` and `pipeline` and the others may be measured in different runs: what a run has not measured stays.
     """
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / "latest.json"
@@ -166,11 +177,13 @@ def write(figures: Figures, directory: Path) -> None:
     spreads = figures.scaling.spreads() if figures.scaling else {}
     crowding = figures.scaling.compute_crowding() if figures.scaling else {}
     content = {"ratios": figures.ratios(), "spreads": spreads, "crowding": crowding, **msgspec.to_builtins(figures)}
-    if earlier and not figures.has_others_than_rush():
-        skipped = {name: reason for name, reason in earlier["left_out"].items() if not name.startswith("rush")}
-        content = {**earlier, "rush": content["rush"], "left_out": {**skipped, **figures.skipped}}
-    elif figures.rush is None and earlier.get("rush"):
-        content["rush"] = earlier["rush"]
+    measured = figures.separate_parts()
+    if earlier and not figures.has_common_parts():
+        skipped = {name: reason for name, reason in earlier["left_out"].items() if not name.startswith((*measured,))}
+        parts = {name: content[name] for name in measured}
+        content = {**earlier, **parts, "left_out": {**skipped, **figures.skipped}}
+    else:
+        content |= {name: earlier[name] for name in _SEPARATE_PARTS if name not in measured and earlier.get(name)}
     replace_file(file, msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
     if figures.comparisons:
         replace_file(directory / "latest.svg", draw_picture(figures).encode())

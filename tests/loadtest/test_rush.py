@@ -20,6 +20,7 @@ from loadtest.bench.crowd import Crowd, open_crowd
 from loadtest.bench.environment import BenchEnvironment
 from loadtest.bench.late_redis import forward
 from loadtest.bench.order_writing import WriteMeasurement
+from loadtest.bench.pipeline_figures import PipelineFigures
 from loadtest.bench.rush_crowds import find_calm_ms
 from loadtest.bench.rush_figures import CrowdFigures, PatientFigures, RoomFigures, RushFigures
 from loadtest.bench.rush_report import show_rush
@@ -224,5 +225,7 @@ def test_rush_and_other_parts_are_written_by_different_runs(tmp_path: Path) -> N
     assert both["ratios"] == {"writer_vs_copy": 0.5}
     assert both["rush"]["audit_differences"] == 0
     assert both["left_out"] == {"Fastify": "a", "rush: reads": "c"}
+    report.write(make_figures(pipeline=PipelineFigures(ratios={"paid_cpu_ms": 2.5})), tmp_path)
     report.write(make_figures(writing=writing), tmp_path)
     assert read()["rush"] == both["rush"]
+    assert read()["pipeline"]["ratios"] == {"paid_cpu_ms": 2.5}
