@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import zlib
 from math import inf
+from time import perf_counter
 
 from commerce.kernel.clock import Clock
 from commerce.kernel.errors import Overloaded
@@ -79,6 +80,10 @@ class Admission:
         if self.deferred_since < since:
             since = self.deferred_since
         return (now - since) / self._target_s - 1
+
+    def is_overloaded(self) -> bool:
+        """Tell whether some orders are refused now."""
+        return self.pressure(perf_counter()) > 0
 
     def admits(self, pressure: float, user_hash: int) -> bool:
         """Tell whether a user's new order is admitted at a pressure above 0."""

@@ -317,6 +317,11 @@ class FastPathConnection(OrderConnection):
     def is_resting(self) -> bool:
         return self._state == ConnectionState.RESTING
 
+    @property
+    def is_impatient(self) -> bool:
+        """True if the client has sent another order since it was refused."""
+        return self._buffer.startswith(ORDER_LINE)
+
     def resume(self) -> None:
         """Take requests again after a rest."""
         self._state = _IDLE

@@ -218,7 +218,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         shedder=LoadShedder(admission, auth, known_keys, room_status, response_heads),
         known_keys=known_keys,
         order_turns=OrderTurns(admission),
-        resting=RestingConnections(),
+        resting=RestingConnections(admission.is_overloaded),
         expected_refusals=ExpectedRefusals(link, snapshots, clock, response_heads),
         snapshots=snapshots,
         intake=intake,

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -20,6 +20,7 @@ from gateway.admission import Admission
 from gateway.fast_path import FastPathConnection
 from gateway.known_keys import KnownKeys
 from gateway.order_turns import OrderTurns
+from gateway.resting_connections import RestingConnections
 from lua import SaleKeys
 from ops.services import CliServices
 from tests.gateway.test_slow_clients import build_order_request, connect, tracked_connections
@@ -89,6 +90,7 @@ import sys
 from pathlib import Path
 from gateway.known_keys import KnownKeys
 from gateway.order_turns import OrderTurns
+from gateway.resting_connections import RestingConnections
 keys = KnownKeys(Path(sys.argv[1]))
 print(keys.has(b"token", b"old"), keys.has(b"token", b"new"))
 keys.add(b"token", sys.argv[2].encode())
@@ -281,10 +283,48 @@ async def test_client_that_leaves_a_resting_connection_is_noticed(make_settings:
 
 async def test_connection_that_cannot_be_resumed_harms_no_other(make_settings: Callable[..., Settings]) -> None:
     async with open_gateway(make_settings(http=DIRECT)) as gateway:
-        for broken in (Mock(is_resting=True, resume=Mock(side_effect=ValueError)), Mock(is_resting=True)):
+        for broken in (resting_connection(resume=Mock(side_effect=ValueError)), resting_connection()):
             gateway.services.resting.add(broken, 0.0)
             await eventually(lambda: is_nobody_resting(gateway))
         broken.resume.assert_called_once()
+
+
+async def test_impatient_client_rests_on_while_others_are_refused() -> None:
+    """A patient one is read again at once, an impatient one when there is capacity, the oldest first."""
+    overloaded = True
+    resting = RestingConnections(lambda: overloaded)
+    resumed: list[str] = []
+    for name, is_impatient in (("first", True), ("patient", False), ("second", True)):
+        resume = Mock(side_effect=lambda name=name: resumed.append(name))
+        resting.add(resting_connection(is_impatient=is_impatient, resume=resume), 0.0)
+    task = asyncio.create_task(resting.resume_forever())
+    try:
+        await eventually(lambda: has_length(resumed, 1))
+        assert (resumed, resting.count) == (["patient"], 2)
+        overloaded = False
+        await eventually(lambda: has_length(resumed, 3))
+        assert (resumed, resting.count) == (["patient", "first", "second"], 0)
+    finally:
+        task.cancel()
+
+
+async def test_second_rest_ends_however_long_the_overload(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.resting_connections._IMPATIENT_REST_S", 0)
+    resting, resumed = RestingConnections(lambda: True), list[str]()
+    resting.add(resting_connection(is_impatient=True, resume=Mock(side_effect=lambda: resumed.append("it"))), 0.0)
+    task = asyncio.create_task(resting.resume_forever())
+    try:
+        await eventually(lambda: has_length(resumed, 1))
+    finally:
+        task.cancel()
+
+
+def resting_connection(*, is_impatient: bool = False, resume: Mock | None = None) -> Mock:
+    return Mock(is_resting=True, is_impatient=is_impatient, resume=resume or Mock())
+
+
+async def has_length(values: Sequence[str], count: int) -> bool:
+    return len(values) == count
 
 
 async def has_connections(gateway: TestGateway, count: int) -> bool:
