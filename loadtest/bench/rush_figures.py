@@ -67,8 +67,8 @@ class SoldOutFigures(msgspec.Struct, frozen=True):
     """Refusals after a sale has sold out, and an order in the same process before.
 
     `reserved_share` is the number of orders that the gateway asked Redis for, by the refusals; `reads_share` that of
-    the times that Redis read from its connections, polls included. `bought_after_ms` is the time from stock that was
-    added until it was bought.
+    the times that Redis read from its connections, without those of a quiet time (polls). `bought_after_ms` is the time
+    from stock that was added until it was bought.
     """
 
     accepted_cpu_us: float
