@@ -6,9 +6,17 @@ SELECT user_id, idempotency_key, order_id FROM orders
 JOIN unnest($1::text[], $2::text[]) AS input (user_id, idempotency_key) USING (user_id, idempotency_key);
 
 -- name: get_order
-SELECT order_id, user_id, status, sale_id, total_minor, currency, accepted_at, persisted_at, pay_by, cancel_reason,
-       ship_to, payment_plan
+SELECT order_id, user_id, status, sale_id, total_minor, currency, accepted_at, pay_by, cancel_reason, ship_to,
+       payment_plan, (
+    SELECT json_agg(json_build_object('line_no', line_no, 'sku', sku, 'quantity', quantity, 'ship_to', address_no,
+                                      'unit_price', unit_price_minor) ORDER BY line_no, address_no)
+    FROM order_lines WHERE order_lines.order_id = orders.order_id
+) AS lines
 FROM orders WHERE order_id = $1;
+
+-- name: get_first_events
+-- The times of the two events that every stored order has.
+SELECT accepted_at, persisted_at FROM orders WHERE order_id = $1;
 
 -- name: read_changed_orders
 -- Those of the orders that differ from what the caller has, by the number of the transaction that wrote the row; NULL
@@ -25,10 +33,6 @@ FROM orders WHERE order_id = $1 FOR UPDATE;
 -- name: read_order_header
 SELECT order_id, user_id, sale_id, status, total_minor, currency, payment_plan, accepted_at, pay_by, cancel_reason
 FROM orders WHERE order_id = $1;
-
--- name: get_lines
-SELECT line_no, sku, quantity, address_no AS ship_to, unit_price_minor AS unit_price
-FROM order_lines WHERE order_id = $1 ORDER BY line_no, address_no;
 
 -- name: get_lines_of_orders
 SELECT order_id, line_no, sku, quantity, address_no AS ship_to, unit_price_minor AS unit_price

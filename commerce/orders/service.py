@@ -183,7 +183,9 @@ class Orders:
         if order.status is OrderStatus.AWAITING_PAYMENT:
             now, cause = from_ms(self._clock.now_ms()), "by_staff" if actor.user_id is None else "by_customer"
             async with self._db.transaction() as connection:
-                await store.cancel(connection, [order_id], now, cause, actor.name, reason)
+                is_cancelled = await store.cancel(connection, [order_id], now, cause, actor.name, reason)
+            if is_cancelled:
+                return replace(order, status=OrderStatus.CANCELLED, cancel_reason=cause)
             order = (await self._find(order_id, actor.user_id, sales))[1]
         if order.status is not OrderStatus.CANCELLED:
             raise CannotCancel(f"cannot cancel the order: it is {order.status}; ask for a return instead")

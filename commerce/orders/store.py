@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -87,14 +87,14 @@ async def lock_expired(connection: Connection, now: datetime, count: int, exclud
 
 
 async def get(connection: Connection, order_id: UUID) -> tuple[str, Order] | None:
-    """Read an order with its lines. Returns (user id, order)."""
+    """Read an order with its lines, in one statement. Returns (user id, order)."""
     row = await connection.fetchrow(queries.get_order, order_id)
     if row is None:
         return None
-    return row["user_id"], _order(row, await connection.fetch(queries.get_lines, order_id))
+    return row["user_id"], _order(row, msgspec.json.decode(row["lines"], type=list[OrderLine]))
 
 
-def _order(row: Any, lines: Iterable[Any]) -> Order:
+def _order(row: Any, lines: list[OrderLine]) -> Order:
     return Order(
         order_id=row["order_id"],
         status=OrderStatus(row["status"]),
@@ -103,10 +103,7 @@ def _order(row: Any, lines: Iterable[Any]) -> Order:
         accepted_at=row["accepted_at"],
         pay_by=row["pay_by"],
         cancel_reason=row["cancel_reason"],
-        lines=[
-            OrderLine(line["line_no"], line["sku"], line["quantity"], line["ship_to"], line["unit_price"])
-            for line in lines
-        ],
+        lines=lines,
         ship_to=msgspec.json.decode(row["ship_to"], type=list[Address]),
         payments=msgspec.json.decode(row["payment_plan"], type=list[Tender]),
     )
@@ -118,9 +115,9 @@ async def read_changed(
     """Read the stored orders whose version is not the given one; None stands for an order that is gone."""
     rows = await connection.fetch(queries.read_changed_orders, list(versions), list(versions.values()))
     stored = {row["order_id"]: row for row in rows if row["version"] is not None}
-    lines: dict[UUID, list[Any]] = defaultdict(list)
-    for line in await connection.fetch(queries.get_lines_of_orders, list(stored)) if stored else ():
-        lines[line["order_id"]].append(line)
+    lines: dict[UUID, list[OrderLine]] = defaultdict(list)
+    for order_id, *values in await connection.fetch(queries.get_lines_of_orders, list(stored)) if stored else ():
+        lines[order_id].append(OrderLine(*values))
     orders: dict[UUID, VersionedOrder | None] = {row["order_id"]: None for row in rows}
     for order_id, row in stored.items():
         orders[order_id] = VersionedOrder(row["version"], row["user_id"], _order(row, lines[order_id]))
@@ -175,7 +172,7 @@ async def list_before(connection: Connection, user_id: str, before: UUID, count:
 
 async def list_events(connection: Connection, order_id: UUID) -> list[OrderEvent]:
     """List all events of a stored order. The first two are derived from the order row."""
-    row = await connection.fetchrow(queries.get_order, order_id)
+    row = await connection.fetchrow(queries.get_first_events, order_id)
     if row is None:
         return []
     return [
