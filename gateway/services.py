@@ -22,6 +22,7 @@ from commerce.fleet.service import Fleet
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.printing import DocumentPrinter
 from commerce.fulfilment.service import Fulfilment
+from commerce.jobs.wake_ups import open_wake_ups
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
@@ -191,7 +192,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
 
 async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayServices:
     limits, clock, refused_orders, stopping = settings.limits, SystemClock(), RefusedOrders(), asyncio.Event()
-    redis, db = await stack.enter_async_context(connect_databases(settings, "gateway"))
+    redis, db = await _open_databases(stack, settings)
     ids, metrics_buffer, response_heads = IdGenerator(clock), MetricsBuffer(), ResponseHeads()
     sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
     auth, catalog, known_keys = Authenticator(settings.auth, clock), Catalog(db, clock), KnownKeys(settings.metrics_dir)
@@ -259,6 +260,13 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         database_monitor=DatabaseMonitor(settings.database(), clock),
         stopping=stopping,
     )
+
+
+async def _open_databases(stack: AsyncExitStack, settings: Settings) -> tuple[Redis, Database]:
+    """Connect to both, and wake workers after commits that have put due jobs."""
+    redis, db = await stack.enter_async_context(connect_databases(settings, "gateway"))
+    await stack.enter_async_context(open_wake_ups(redis, db))
+    return redis, db
 
 
 async def _open_snapshots(sales: Sales, clock: Clock) -> SaleSnapshots:

@@ -108,6 +108,7 @@ from lua.wait_list import (
     read_held_back,
     withdraw_offers,
 )
+from lua.wake_up import listen_due, listen_ended, publish_due, publish_ended
 from lua.write_check import check_writable
 
 __all__ = [
@@ -177,10 +178,14 @@ __all__ = [
     "join_room",
     "leave_room",
     "list_held_back",
+    "listen_due",
+    "listen_ended",
     "load",
     "offer_units",
     "place_room",
     "publish",
+    "publish_due",
+    "publish_ended",
     "put_on_sale",
     "reacquire",
     "read_accepted_counts",

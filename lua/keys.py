@@ -7,6 +7,10 @@ CHANGE_DEDUP_DAYS = 8
 GROUP = "writers"
 USAGE = b"{sale:}:usage"
 """stream: use of rate limits, as gateways report it; of no sale"""
+DUE_JOBS = b"{sale:}:due-jobs"
+"""channel: names of queues that have jobs that are due now"""
+ENDED_JOBS = b"{sale:}:ended-jobs"
+"""channel: subjects (16 bytes each) whose jobs have ended, for those who wait for the result"""
 
 
 class SaleKeys:

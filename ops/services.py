@@ -15,6 +15,7 @@ from commerce.dead_letters.service import DeadLetters
 from commerce.fleet.service import Fleet
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.service import Fulfilment
+from commerce.jobs.wake_ups import open_wake_ups
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
@@ -69,6 +70,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
     ids = IdGenerator(clock)
     async with AsyncExitStack() as stack:
         redis, db = await stack.enter_async_context(connect_databases(settings, "ops", verify_durability=False))
+        await stack.enter_async_context(open_wake_ups(redis, db))
         sales = Sales(db, redis, clock)
         yield CliServices(
             settings=settings,

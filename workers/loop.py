@@ -15,13 +15,19 @@ _RETRY_INTERVAL_S = 1.0
 
 
 async def run_steps(
-    worker_name: str, step: Callable[[], Awaitable[int]], stop: asyncio.Event, poll_interval_s: float
+    worker_name: str,
+    step: Callable[[], Awaitable[int]],
+    stop: asyncio.Event,
+    poll_interval_s: float,
+    due: asyncio.Event | None = None,
 ) -> None:
     """Call `step` until `stop` is set.
 
-    `step` returns the number of its jobs; after 0 the loop waits `poll_interval_s` seconds. A running step is finished.
-    A failed step is logged, counted and repeated: its jobs are rows, so none is lost."""
+    `step` returns the number of its jobs; after 0 the loop waits `poll_interval_s` seconds, or until `due` is set. A
+    running step is finished. A failed step is logged, counted and repeated: its jobs are rows, so none is lost."""
     while not stop.is_set():
+        if due is not None:
+            due.clear()
         try:
             jobs = await step()
         except Exception as error:  # noqa: BLE001  # log_failure tells outages from bugs
@@ -32,7 +38,20 @@ async def run_steps(
         if jobs:
             metrics.WORKER_JOBS.labels(worker_name).inc(jobs)
         else:
-            await wait_or_stop(stop, poll_interval_s)
+            await _wait(stop, due, poll_interval_s)
+
+
+async def _wait(stop: asyncio.Event, due: asyncio.Event | None, seconds: float) -> None:
+    """Wait until one of the events is set, at most some seconds."""
+    if due is None:
+        await wait_or_stop(stop, seconds)
+        return
+    waits = [asyncio.create_task(event.wait()) for event in (stop, due)]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 async def wait_or_stop(stop: asyncio.Event, seconds: float) -> None:

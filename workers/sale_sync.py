@@ -6,6 +6,7 @@ import logging
 
 from commerce.kernel.failures import Failures
 from commerce.sales.server_adoption import ServerAdoption
+from commerce.sales.stock_changes import STOCK_CHANGES
 from workers.loop import run_steps
 from workers.runtime import WorkerServices
 
@@ -33,4 +34,4 @@ async def sale_sync(services: WorkerServices) -> None:
         failures.raise_any()
         return changes
 
-    await run_steps("sale_sync", step, services.stop, _POLL_INTERVAL_S)
+    await run_steps("sale_sync", step, services.stop, _POLL_INTERVAL_S, services.due_jobs.event(STOCK_CHANGES))

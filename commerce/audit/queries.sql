@@ -7,7 +7,7 @@ SELECT sku, initial_units, limit_bound FROM sale_items WHERE sale_id = $1;
 -- name: list_stock_changes
 -- Stock changes that may have been applied by the cut; those that are marked have their (epoch, seq).
 SELECT change_id, sku, delta AS units, status, epoch, seq, created_at FROM stock_changes
-WHERE sale_id = $1 AND status IN ('pending', 'applied', 'parked');
+WHERE sale_id = $1 AND status IN ('pending', 'applied');
 
 -- name: sum_applied_releases
 -- Released units by SKU at the cut, of releases that are marked.
@@ -16,7 +16,7 @@ WHERE sale_id = $1 AND status = 'applied' AND (epoch < $2 OR (epoch = $2 AND seq
 
 -- name: list_open_releases
 -- Releases that are not marked. Redis may have applied them already.
-SELECT release_id, user_id, units, created_at FROM releases WHERE sale_id = $1 AND status IN ('pending', 'parked');
+SELECT release_id, user_id, units, created_at FROM releases WHERE sale_id = $1 AND status = 'pending';
 
 -- name: read_epochs
 SELECT epoch, loaded_epoch FROM sales WHERE sale_id = $1;
@@ -128,17 +128,12 @@ WHERE sale_id = $1 AND (
 
 -- name: count_waiting
 SELECT (SELECT count(*) FROM dead_letters WHERE status = 'held') AS dead_letters,
-       (SELECT count(*) FROM releases WHERE status = 'parked') AS parked_releases,
-       (SELECT count(*) FROM stock_changes WHERE status = 'parked') AS parked_stock_changes,
        (SELECT count(*) FROM payments WHERE parked) AS parked_payments,
        (SELECT count(*) FROM refunds WHERE parked) AS parked_refunds,
        (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8
         FROM payments WHERE task IS NOT NULL AND NOT parked) AS oldest_payment_s,
        (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8
-        FROM refunds WHERE status = 'pending' AND NOT parked) AS oldest_refund_s,
-       (SELECT count(*) FROM releases WHERE status = 'pending') AS pending_releases,
-       (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8
-        FROM releases WHERE status = 'pending') AS oldest_release_s;
+        FROM refunds WHERE status = 'pending' AND NOT parked) AS oldest_refund_s;
 
 -- name: unbalanced_postings
 -- P6. A posting adds up to 0. A trigger enforces it too, but an audit trusts no trigger. Only of this sale's orders.

@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from commerce.jobs import store as jobs
 from commerce.kernel.clock import from_ms, to_ms
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.sql import load_queries
@@ -139,4 +140,12 @@ async def count_waiting(connection: Connection, now: datetime) -> dict[str, floa
     """
     row = await connection.fetchrow(queries.count_waiting, now)
     assert row is not None
-    return dict(row)
+    parked = await jobs.count_parked(connection)
+    due = [due_at for queue, _, _, due_at in await jobs.measure_due(connection) if queue == "releases"]
+    return {
+        **row,
+        "parked_releases": parked.get("releases", 0),
+        "parked_stock_changes": parked.get("stock_changes", 0),
+        "pending_releases": await jobs.count_jobs(connection, "releases"),
+        "oldest_release_s": max(0.0, (now - min(due, default=now)).total_seconds()),
+    }

@@ -35,8 +35,11 @@ UPDATE dead_letters SET retry_epoch = $2, retry_seq = $3 WHERE order_id = $1;
 UPDATE dead_letters SET units = $2 WHERE order_id = $1;
 
 -- name: insert_release
-INSERT INTO releases (release_id, sale_id, user_id, units, reason, due_at, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $6);
+WITH due AS (
+    INSERT INTO jobs (subject, queue, kind, system, due_at, created_at)
+    VALUES ($1, 'releases', 'release.apply', 'internal', $6, $6)
+)
+INSERT INTO releases (release_id, sale_id, user_id, units, reason, created_at) VALUES ($1, $2, $3, $4, $5, $6);
 
 -- name: read_limits
 SELECT sku, coalesce(user_limit, 0) AS user_limit FROM sale_items WHERE sale_id = $1 AND sku = ANY($2::text[]);

@@ -11,6 +11,7 @@ from uuid import UUID
 import orjson
 
 from commerce.dead_letters.model import DeadLetter
+from commerce.jobs import store as jobs
 from commerce.kernel.clock import from_ms, to_ms
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
@@ -121,6 +122,7 @@ async def insert_release(connection: Connection, letter: DeadLetter, reason: str
     await connection.execute(
         queries.insert_release, letter.order_id, letter.sale_id, letter.user_id, units, reason, now
     )
+    jobs.wake_after_commit(connection, "releases")
 
 
 async def read_limits(connection: Connection, sale_id: str, skus: Sequence[str]) -> dict[str, int]:

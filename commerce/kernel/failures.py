@@ -29,6 +29,10 @@ class Failures:
     def count(self) -> int:
         return len(self._texts)
 
+    def add(self, text: str) -> None:
+        """Add a failure that was logged already, named by its subject and reason."""
+        self._texts.append(text)
+
     @contextmanager
     def catch(self, **subject: object) -> Iterator[None]:
         """Catch every error of the block, which deals with one subject, such as `sale_id="double-11"`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -136,12 +136,24 @@ def strip_row_details(error: BaseException | None) -> None:
 _joined: ContextVar[tuple[Database, Connection] | None] = ContextVar("joined", default=None)
 
 
+def note_for_commit(connection: Connection, note: str) -> None:
+    """Have `Database.on_commit` called with this note once the connection's work is committed.
+
+    Does nothing for a connection that was opened alone."""
+    notes: set[str] | None = getattr(connection, "commit_notes", None)
+    if notes is not None:
+        notes.add(note)
+
+
 class Database:
-    """A pool of connections. `connection()` waits for a free one for `timeout_s` seconds at most."""
+    """A pool of connections. `connection()` waits for a free one for `timeout_s` seconds at most.
+
+    `on_commit` is called with the notes of `note_for_commit`; it must not wait or raise."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], timeout_s: float) -> None:
         self._pool = pool
         self._timeout_s = timeout_s
+        self.on_commit: Callable[[Collection[str]], None] = lambda notes: None
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -159,8 +171,12 @@ class Database:
             raise Overloaded("cannot get a database connection: none became free in time; repeat the request") from None
         except (*POSTGRES_UNAVAILABLE, asyncpg.PostgresError) as error:
             raise NotReady(f"cannot reach the database: {type(error).__name__}; repeat the request") from error
+        notes: set[str] = connection.commit_notes  # type: ignore[attr-defined]
+        notes.clear()
         try:
             yield connection  # type: ignore[misc]  # a proxy with the connection's own methods
+            if notes:
+                self.on_commit(frozenset(notes))
         except asyncpg.ReadOnlySQLTransactionError:
             connection.terminate()  # the next connection may reach the new primary
             raise
@@ -284,6 +300,10 @@ class _SessionConnection(Connection):
     A reset would be half of the statements of a short use. Settings and locks are those of a transaction, except in
     `session_lock`.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.commit_notes: set[str] = set()
 
     def get_reset_query(self) -> str:
         return ""

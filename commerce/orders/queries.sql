@@ -67,7 +67,7 @@ AND order_id <> ALL($3::uuid[])
 ORDER BY pay_by LIMIT $2 FOR UPDATE SKIP LOCKED;
 
 -- name: cancel
--- Changes the status, inserts the event and the release of the stock, in one statement.
+-- Changes the status, inserts the event and the release of the stock with its job, in one statement.
 WITH cancelled AS (
     UPDATE orders SET status = 'cancelled', cancelled_at = $2, cancel_reason = $3
     WHERE order_id = ANY($1::uuid[]) AND status = 'awaiting_payment'
@@ -75,13 +75,16 @@ WITH cancelled AS (
 ), events AS (
     INSERT INTO order_events (order_id, seq, at, from_status, to_status, actor, reason)
     SELECT order_id, status_seq, $2, 'awaiting_payment', 'cancelled', $4, $5 FROM cancelled
+), due AS (
+    INSERT INTO jobs (subject, queue, kind, system, due_at, created_at)
+    SELECT order_id, 'releases', 'release.apply', 'internal', $2, $2 FROM cancelled
 )
-INSERT INTO releases (release_id, sale_id, user_id, units, reason, due_at, created_at)
+INSERT INTO releases (release_id, sale_id, user_id, units, reason, created_at)
 SELECT order_id, sale_id, user_id, (
     SELECT jsonb_object_agg(sku, units)
     FROM (SELECT sku, sum(quantity) AS units FROM order_lines WHERE order_lines.order_id = cancelled.order_id
           GROUP BY sku) AS sums
-), $5, $2, $2
+), $5, $2
 FROM cancelled RETURNING release_id;
 
 -- name: schedule_payments_of_cancelled

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 
+from commerce.jobs import store as jobs
 from commerce.kernel.address import Address
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection
@@ -76,6 +77,8 @@ async def cancel(
     """
     rows = await connection.fetch(queries.cancel, list(order_ids), now, cause, actor, reason)
     cancelled = [row["release_id"] for row in rows]
+    if cancelled:
+        jobs.wake_after_commit(connection, "releases")
     await connection.execute(queries.schedule_payments_of_cancelled, cancelled, now)
     return cancelled
 

@@ -1,29 +1,26 @@
--- name: claim
--- $2: lease in seconds.
-UPDATE releases SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
-WHERE release_id IN (SELECT release_id FROM releases WHERE status = 'pending' AND due_at <= $1 AND reacquires IS NULL
-                     ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-RETURNING release_id, sale_id, user_id, units, created_at, attempts;
+-- name: get_pending
+SELECT release_id, sale_id, user_id, units, created_at FROM releases
+WHERE release_id = ANY($1::uuid[]) AND status = 'pending';
 
 -- name: lock_epoch
 -- The lock lasts until the transaction ends, so no load begins between the change in Redis and its mark in Postgres.
 SELECT epoch FROM sales WHERE sale_id = $1 FOR SHARE;
 
 -- name: mark_applied
-UPDATE releases SET status = 'applied', ended_at = $3, epoch = $4, seq = input.seq, last_error = NULL
-FROM unnest($1::uuid[], $2::bigint[]) AS input (release_id, seq)
-WHERE releases.release_id = input.release_id AND status = 'pending';
-
--- name: postpone
-UPDATE releases SET due_at = input.due_at, last_error = $3, status = CASE WHEN $4 THEN 'parked' ELSE status END
-FROM unnest($1::uuid[], $2::timestamptz[]) AS input (release_id, due_at)
-WHERE releases.release_id = input.release_id AND status = 'pending';
+WITH marked AS (
+    UPDATE releases SET status = 'applied', ended_at = $3, epoch = $4, seq = input.seq
+    FROM unnest($1::uuid[], $2::bigint[]) AS input (release_id, seq)
+    WHERE releases.release_id = input.release_id AND status = 'pending' RETURNING releases.release_id
+), ended AS (
+    DELETE FROM jobs WHERE queue = 'releases' AND subject = ANY($1::uuid[])
+)
+SELECT count(*) FROM marked;
 
 -- name: begin_reacquire
 -- Only after the release was applied: before that, its units are not in the stock.
-INSERT INTO releases (release_id, sale_id, user_id, units, reason, due_at, created_at, reacquires)
+INSERT INTO releases (release_id, sale_id, user_id, units, reason, created_at, reacquires)
 SELECT $1, sale_id, user_id, (SELECT jsonb_object_agg(key, -value::bigint) FROM jsonb_each_text(units)),
-       'it was paid late', $3, $3, release_id
+       'it was paid late', $3, release_id
 FROM releases WHERE release_id = $2 AND status = 'applied' ON CONFLICT (reacquires) DO NOTHING;
 
 -- name: get_reacquire
@@ -34,5 +31,6 @@ SELECT release_id, releases.sale_id, user_id, status, created_at,
 FROM releases WHERE reacquires = $1;
 
 -- name: refuse_reacquire
-UPDATE releases SET status = 'refused', ended_at = $2, last_error = 'the stock or the customer''s limit did not allow it'
+UPDATE releases SET status = 'refused', ended_at = $2,
+                    refused_reason = 'the stock or the customer''s limit did not allow it'
 WHERE release_id = $1 AND status = 'pending';

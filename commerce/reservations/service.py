@@ -12,19 +12,29 @@ from asyncpg import PostgresError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from commerce.jobs.model import ERROR, Job, JobHandler, JobResult, failed, finished, parked, written
+from commerce.jobs.service import JobQueue
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.failures import Failures
 from commerce.kernel.jobs import RetryPolicy
-from commerce.kernel.postgres import POSTGRES_UNAVAILABLE, Connection, Database
+from commerce.kernel.outages import log_failure
+from commerce.kernel.postgres import POSTGRES_UNAVAILABLE, Connection, Database, safe_error_text
 from commerce.orders import store as orders
 from commerce.reservations import store
-from commerce.reservations.store import ClaimedRelease
-from lua import Release, ReleaseOutcome, ReleaseResult, SaleKeys, release
+from commerce.reservations.store import PendingRelease
+from lua import Release, ReleaseOutcome, SaleKeys, release
 
 _logger = logging.getLogger(__name__)
+RELEASES = "releases"
+"""queue of releases that are not applied to Redis"""
 _TOO_OLD = "too old for Redis to know if it was applied: run `floodgate rebuild` of the sale"
-_REASONS = {ReleaseOutcome.NOT_READY: "the sale is not loaded in Redis", ReleaseOutcome.TOO_OLD: _TOO_OLD}
+_RESULTS = {
+    ReleaseOutcome.NOT_READY: failed("waiting", "the sale is not loaded in Redis"),
+    ReleaseOutcome.TOO_OLD: parked("parked", _TOO_OLD),
+}
+"""results of releases that Redis did not apply"""
+_ALREADY_APPLIED = finished("unchanged")
 
 
 class Reservations:
@@ -36,6 +46,8 @@ class Reservations:
         self._clock = clock
         self._policy = policy
         self._not_cancelled: set[UUID] = set()
+        handler = JobHandler(self._apply_releases, jobs_per_call=policy.rows_per_claim)
+        self._jobs = JobQueue(RELEASES, {"release.apply": handler}, db, clock, policy)
 
     async def expire_unpaid_orders(self) -> int:
         """Cancel orders that were not paid in time. Returns the number of cancelled orders.
@@ -73,45 +85,42 @@ class Reservations:
     async def apply_due_releases(self) -> int:
         """Apply due releases to Redis. Returns the number of claimed releases.
 
-        Raises `SomeFailed` after those of all sales: failed ones are claimed again when their lease ends.
+        Raises `SomeFailed` after those of all sales: failed ones are tried again.
         """
-        now = from_ms(self._clock.now_ms())
-        async with self._db.connection() as connection:
-            claimed = await store.claim(connection, now, self._policy.lease_s, self._policy.rows_per_claim)
-        by_sale: dict[str, list[ClaimedRelease]] = defaultdict(list)
-        for job in claimed:
-            by_sale[job.sale_id].append(job)
-        failures = Failures("apply releases", _logger)
-        for sale_id, jobs in by_sale.items():
-            with failures.catch(sale_id=sale_id):
-                await self._apply(sale_id, jobs)
-        failures.raise_any()
-        return len(claimed)
+        return await self._jobs.work_due()
 
-    async def _apply(self, sale_id: str, jobs: Sequence[ClaimedRelease]) -> None:
-        releases = [Release(job.release_id, job.created_ms, job.user_id, job.units) for job in jobs]
+    async def _apply_releases(self, jobs: Sequence[Job]) -> list[JobResult]:
+        async with self._db.connection() as connection:
+            pending = await store.get_pending(connection, [job.subject for job in jobs])
+        by_sale: dict[str, list[PendingRelease]] = defaultdict(list)
+        for item in pending:
+            by_sale[item.sale_id].append(item)
+        results: dict[UUID, JobResult] = {}
+        for sale_id, releases in by_sale.items():
+            try:
+                results |= await self._apply(sale_id, releases)
+            except Exception as error:  # noqa: BLE001  # one sale must not stop the others
+                log_failure(_logger, "cannot apply releases", error, sale_id=sale_id)
+                result = failed(ERROR, f"{sale_id}: {safe_error_text(error)}")
+                results |= dict.fromkeys((item.release_id for item in releases), result)
+        return [results.get(job.subject, _ALREADY_APPLIED) for job in jobs]
+
+    async def _apply(self, sale_id: str, pending: Sequence[PendingRelease]) -> dict[UUID, JobResult]:
+        """Apply releases of one sale. Returns the results by release id."""
+        releases = [Release(item.release_id, item.created_ms, item.user_id, item.units) for item in pending]
+        ids = [item.release_id for item in pending]
         try:
-            epoch, results = await release(self._redis, SaleKeys(sale_id), releases)
+            epoch, answers = await release(self._redis, SaleKeys(sale_id), releases)
         except (RedisError, OSError) as error:
-            await self._postpone(jobs, f"Redis: {error}", park=False)
-            return
+            return dict.fromkeys(ids, failed("waiting", f"Redis: {error}"))
         failpoint("release.after_redis")
-        by_outcome: dict[ReleaseOutcome, list[tuple[ClaimedRelease, ReleaseResult]]] = defaultdict(list)
-        for job, result in zip(jobs, results, strict=True):
-            by_outcome[result.outcome].append((job, result))
-        applied = [*by_outcome.pop(ReleaseOutcome.APPLIED, []), *by_outcome.pop(ReleaseOutcome.ALREADY_APPLIED, [])]
+        outcomes = list(zip(ids, answers, strict=True))
+        results = {id_: _RESULTS[answer.outcome] for id_, answer in outcomes if answer.outcome in _RESULTS}
+        applied = [(id_, answer.seq) for id_, answer in outcomes if id_ not in results]
         if applied:
             now = from_ms(self._clock.now_ms())
             async with self._db.transaction() as connection:
-                pairs = [(job.release_id, result.seq) for job, result in applied]
-                await store.mark_applied(connection, sale_id, epoch, pairs, now)
-        for outcome, remaining in by_outcome.items():
-            remaining_jobs = [job for job, _ in remaining]
-            await self._postpone(remaining_jobs, _REASONS[outcome], park=outcome is ReleaseOutcome.TOO_OLD)
-
-    async def _postpone(self, jobs: Sequence[ClaimedRelease], reason: str, *, park: bool) -> None:
-        """Retry with backoff, or park releases that can never be applied."""
-        now_ms = self._clock.now_ms()
-        due = [(job.release_id, from_ms(now_ms + self._policy.delay_ms(job.attempts))) for job in jobs]
-        async with self._db.connection() as connection:
-            await store.postpone(connection, due, reason, park=park)
+                is_marked = await store.mark_applied(connection, sale_id, epoch, applied, now)
+            result = written("applied") if is_marked else failed("waiting", "the sale was loaded meanwhile")
+            results |= dict.fromkeys((id_ for id_, _ in applied), result)
+        return results

@@ -17,28 +17,26 @@ queries = load_queries(__package__)
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimedRelease:
-    """A claimed release; `attempts` includes this one."""
+class PendingRelease:
+    """A release that is not marked as applied."""
 
     release_id: UUID
     sale_id: str
     user_id: str
     units: dict[str, int]
     created_ms: int
-    attempts: int
 
 
-async def claim(connection: Connection, now: datetime, lease_s: int, count: int) -> list[ClaimedRelease]:
-    """Claim due releases: other workers skip them for `lease_s` seconds."""
-    rows = await connection.fetch(queries.claim, now, lease_s, count)
+async def get_pending(connection: Connection, release_ids: Sequence[UUID]) -> list[PendingRelease]:
+    """Read those of the releases that are pending."""
+    rows = await connection.fetch(queries.get_pending, release_ids)
     return [
-        ClaimedRelease(
+        PendingRelease(
             release_id=row["release_id"],
             sale_id=row["sale_id"],
             user_id=row["user_id"],
             units=orjson.loads(row["units"]),
             created_ms=to_ms(row["created_at"]),
-            attempts=row["attempts"],
         )
         for row in rows
     ]
@@ -47,19 +45,15 @@ async def claim(connection: Connection, now: datetime, lease_s: int, count: int)
 async def mark_applied(
     connection: Connection, sale_id: str, epoch: int, applied: Sequence[tuple[UUID, int]], now: datetime
 ) -> bool:
-    """Mark releases as applied in Redis, given as (id, seq). Call inside a transaction.
+    """Mark releases as applied in Redis, given as (id, seq), and finish their jobs.
 
-    Returns False if some were not pending, or if a newer load has begun; that load then applies them.
+    Call inside a transaction. Returns False if some were not pending, or if a newer load has begun; that load then
+    applies them.
     """
     if await connection.fetchval(queries.lock_epoch, sale_id) != epoch:
         return False
     ids, seqs = [id_ for id_, _ in applied], [seq for _, seq in applied]
-    return str(await connection.execute(queries.mark_applied, ids, seqs, now, epoch)) == f"UPDATE {len(applied)}"
-
-
-async def postpone(connection: Connection, due: Sequence[tuple[UUID, datetime]], reason: str, *, park: bool) -> None:
-    ids, times = [id_ for id_, _ in due], [time for _, time in due]
-    await connection.execute(queries.postpone, ids, times, reason, park)
+    return int(await connection.fetchval(queries.mark_applied, ids, seqs, now, epoch)) == len(applied)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,40 +87,50 @@ SELECT sku, price_minor, coalesce(user_limit, 0) AS user_limit
 FROM sale_items WHERE sale_id = $1 AND changed_generation > $2 AND sku > $3 ORDER BY sku LIMIT $4;
 
 -- name: insert_change
-INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, due_at, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $7) ON CONFLICT (change_id) DO NOTHING RETURNING change_id;
+-- With its job, which is claimed until $8.
+WITH inserted AS (
+    INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (change_id) DO NOTHING RETURNING change_id
+)
+INSERT INTO jobs (subject, queue, kind, system, due_at, attempts, created_at)
+SELECT change_id, 'stock_changes', 'stock_change.apply', 'internal', $8, 1, $7 FROM inserted RETURNING subject;
 
--- name: get_change
-SELECT change_id, sale_id, sku, delta, reason, actor, status, last_error, created_at
-FROM stock_changes WHERE change_id = $1;
+-- name: get_changes
+SELECT change_id, sale_id, sku, delta, reason, actor, CASE WHEN parked THEN 'parked' ELSE status END AS status,
+       coalesce(refused_reason, last_error) AS last_error, stock_changes.created_at
+FROM stock_changes LEFT JOIN jobs ON subject = change_id AND queue = 'stock_changes' WHERE change_id = ANY($1::uuid[]);
 
 -- name: list_changes
-SELECT change_id, sale_id, sku, delta, reason, actor, status, last_error, created_at
-FROM stock_changes WHERE sale_id = $1 ORDER BY created_at DESC LIMIT $2;
-
--- name: claim_changes
--- $2: lease in seconds.
--- A claim moves due_at by the length of the lease, so that other workers skip the row.
-UPDATE stock_changes SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
-WHERE change_id IN (SELECT change_id FROM stock_changes WHERE status = 'pending' AND due_at <= $1
-                    ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-RETURNING change_id, sale_id, sku, delta, reason, actor, status, last_error, created_at, attempts;
+SELECT change_id, sale_id, sku, delta, reason, actor, CASE WHEN parked THEN 'parked' ELSE status END AS status,
+       coalesce(refused_reason, last_error) AS last_error, created_at
+FROM (SELECT change_id, sale_id, sku, delta, reason, actor, status, refused_reason, created_at
+      FROM stock_changes WHERE sale_id = $1 ORDER BY created_at DESC LIMIT $2) AS changes
+LEFT JOIN (SELECT subject, parked, last_error FROM jobs WHERE queue = 'stock_changes') AS due ON subject = change_id
+ORDER BY created_at DESC;
 
 -- name: mark_change_applied
 -- Only while the load that it was applied to is current: a newer load treats pending rows as not applied.
-UPDATE stock_changes SET status = 'applied', ended_at = $2, epoch = $3, seq = $4, last_error = NULL
-WHERE change_id = $1 AND status = 'pending'
-  AND EXISTS (SELECT FROM sales WHERE sales.sale_id = stock_changes.sale_id AND sales.epoch = $3 FOR SHARE);
+WITH ended AS (
+    UPDATE stock_changes SET status = 'applied', ended_at = $2, epoch = $3, seq = $4
+    WHERE change_id = $1 AND status = 'pending'
+      AND EXISTS (SELECT FROM sales WHERE sales.sale_id = stock_changes.sale_id AND sales.epoch = $3 FOR SHARE)
+    RETURNING change_id
+), finished AS (
+    DELETE FROM jobs USING ended WHERE queue = 'stock_changes' AND subject = change_id
+)
+SELECT count(*) FROM ended;
 
 -- name: refuse_change
 -- Only while the load that refused it is current: a newer load may have applied it.
-UPDATE stock_changes SET status = 'refused', ended_at = $2, last_error = $4
-WHERE change_id = $1 AND status = 'pending'
-  AND EXISTS (SELECT FROM sales WHERE sales.sale_id = stock_changes.sale_id AND sales.epoch = $3 FOR SHARE);
-
--- name: postpone_change
-UPDATE stock_changes SET due_at = $2, last_error = $3, status = CASE WHEN $4 THEN 'parked' ELSE status END
-WHERE change_id = $1 AND status = 'pending';
+WITH ended AS (
+    UPDATE stock_changes SET status = 'refused', ended_at = $2, refused_reason = $4
+    WHERE change_id = $1 AND status = 'pending'
+      AND EXISTS (SELECT FROM sales WHERE sales.sale_id = stock_changes.sale_id AND sales.epoch = $3 FOR SHARE)
+    RETURNING change_id
+), finished AS (
+    DELETE FROM jobs USING ended WHERE queue = 'stock_changes' AND subject = change_id
+)
+SELECT count(*) FROM ended;
 
 -- name: lock_load
 SELECT pg_try_advisory_lock(hashtextextended('floodgate load ' || $1, 0));
@@ -163,30 +173,36 @@ GROUP BY user_id, sku HAVING sum(units) > 0;
 -- name: list_expired_releases
 -- Redis no longer knows if it applied these releases and refuses to apply them, so the new load counts them.
 SELECT release_id, user_id, units FROM releases
-WHERE sale_id = $1 AND reacquires IS NULL AND (status = 'parked' OR (status = 'pending' AND created_at < $2));
+WHERE sale_id = $1 AND reacquires IS NULL AND status = 'pending'
+  AND (created_at < $2 OR EXISTS (SELECT FROM jobs WHERE subject = release_id AND queue = 'releases' AND parked));
 
 -- name: list_expired_changes
 SELECT change_id, sku, delta FROM stock_changes
-WHERE sale_id = $1 AND (status = 'parked' OR (status = 'pending' AND created_at < $2)) ORDER BY created_at;
+WHERE sale_id = $1 AND status = 'pending'
+  AND (created_at < $2 OR EXISTS (SELECT FROM jobs WHERE subject = change_id AND queue = 'stock_changes' AND parked))
+ORDER BY created_at;
 
 -- name: refuse_expired_reacquires
 -- Nobody knows if these were applied to the previous load. The new load counts only those that are marked applied, so
 -- they take no stock and the money is refunded.
-UPDATE releases SET status = 'refused', ended_at = $3, last_error = 'it took too long'
+UPDATE releases SET status = 'refused', ended_at = $3, refused_reason = 'it took too long'
 WHERE sale_id = $1 AND reacquires IS NOT NULL AND status = 'pending' AND created_at < $2;
 
 -- name: mark_expired_releases_applied
 -- Seq 0 precedes every change after the load.
-UPDATE releases SET status = 'applied', ended_at = $3, epoch = $2, seq = 0, last_error = NULL
-WHERE release_id = ANY($1::uuid[]) AND status IN ('pending', 'parked');
+WITH ended AS (DELETE FROM jobs WHERE subject = ANY($1::uuid[]) AND queue = 'releases')
+UPDATE releases SET status = 'applied', ended_at = $3, epoch = $2, seq = 0
+WHERE release_id = ANY($1::uuid[]) AND status = 'pending';
 
 -- name: mark_expired_changes_applied
-UPDATE stock_changes SET status = 'applied', ended_at = $3, epoch = $2, seq = 0, last_error = NULL
-WHERE change_id = ANY($1::uuid[]) AND status IN ('pending', 'parked');
+WITH ended AS (DELETE FROM jobs WHERE subject = ANY($1::uuid[]) AND queue = 'stock_changes')
+UPDATE stock_changes SET status = 'applied', ended_at = $3, epoch = $2, seq = 0
+WHERE change_id = ANY($1::uuid[]) AND status = 'pending';
 
 -- name: refuse_expired_changes
-UPDATE stock_changes SET status = 'refused', ended_at = $2, last_error = $3
-WHERE change_id = ANY($1::uuid[]) AND status IN ('pending', 'parked');
+WITH ended AS (DELETE FROM jobs WHERE subject = ANY($1::uuid[]) AND queue = 'stock_changes')
+UPDATE stock_changes SET status = 'refused', ended_at = $2, refused_reason = $3
+WHERE change_id = ANY($1::uuid[]) AND status = 'pending';
 
 -- name: list_open_offers
 -- Offers of the wait-list, with the units that stored orders since the offer have taken of them.

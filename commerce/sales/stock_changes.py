@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from datetime import timedelta
 from uuid import UUID
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from commerce.jobs.model import (
+    ERROR,
+    INTERNAL_SYSTEM,
+    Job,
+    JobHandler,
+    JobResult,
+    failed,
+    finished,
+    parked,
+    written,
+)
+from commerce.jobs.service import JobQueue
 from commerce.kernel.clock import Clock, from_ms, to_ms
 from commerce.kernel.errors import Invalid, KeyReused
 from commerce.kernel.failpoints import failpoint
-from commerce.kernel.failures import Failures
 from commerce.kernel.jobs import RetryPolicy
-from commerce.kernel.postgres import Database
+from commerce.kernel.outages import log_failure
+from commerce.kernel.postgres import Database, safe_error_text
 from commerce.sales import store
 from commerce.sales.errors import InvalidSaleState, NoSuchSale, NotEnoughFreeUnits
 from commerce.sales.model import SaleState, StockChange, StockChangeInput
 from lua import ChangeStockOutcome, SaleKeys, change_stock
 
 _logger = logging.getLogger(__name__)
+STOCK_CHANGES = "stock_changes"
+"""queue of changes that are not applied to Redis"""
+_APPLY = "stock_change.apply"
+_REQUEST_LEASE = timedelta(seconds=5)
+"""time for which workers leave a new change to the request that has recorded it"""
+_LOADED_MEANWHILE = failed("waiting", "the sale was loaded meanwhile")
 
 
 class StockChanges:
@@ -29,7 +49,8 @@ class StockChanges:
         self._db = db
         self._redis = redis
         self._clock = clock
-        self._policy = policy
+        handler = JobHandler(self._apply_changes, jobs_per_call=policy.rows_per_claim)
+        self._jobs = JobQueue(STOCK_CHANGES, {_APPLY: handler}, db, clock, policy)
 
     async def change(self, sale_id: str, change_id: UUID, change: StockChangeInput, actor: str) -> StockChange:
         """Record a change and apply it. A repeat with the same id returns the same change.
@@ -46,14 +67,19 @@ class StockChanges:
                 raise NoSuchSale(f"there is no sale {sale_id!r} that offers {change.sku}")
             if sale.state is SaleState.DRAFT:
                 raise InvalidSaleState(f"cannot change stock: {sale_id} was not opened; set the item's units instead")
-            await store.insert_change(connection, change_id, sale_id, change, actor, now)
+            lease_until = now + _REQUEST_LEASE
+            await store.insert_change(connection, change_id, sale_id, change, actor, now, lease_until)
             stored = await store.get_change(connection, change_id)
         assert stored is not None
         if (stored.sale_id, stored.sku, stored.delta) != (sale_id, change.sku, change.delta):
             raise KeyReused(f"the change id {change_id} was used for another change: use a new one")
         failpoint("stock.after_record")
         if stored.status == "pending":
-            stored = await self._apply(stored, 1)
+            job = Job(STOCK_CHANGES, change_id, _APPLY, INTERNAL_SYSTEM, 1, lease_until)
+            await self._jobs.record([job], [await self._apply(stored)])
+            async with self._db.connection() as connection:
+                stored = await store.get_change(connection, change_id)
+            assert stored is not None
         if stored.status == "refused":
             raise NotEnoughFreeUnits(stored.last_error or "too few units are free")
         return stored
@@ -66,50 +92,52 @@ class StockChanges:
     async def apply_due_changes(self) -> int:
         """Apply due changes to Redis. Returns the number of claimed changes.
 
-        Raises `SomeFailed` after all of them: a failed one is claimed again when its lease ends.
+        Raises `SomeFailed` after all of them: a failed one is tried again.
         """
-        now = from_ms(self._clock.now_ms())
-        async with self._db.connection() as connection:
-            claimed = await store.claim_changes(connection, now, self._policy.lease_s, self._policy.rows_per_claim)
-        failures = Failures("apply a stock change", _logger)
-        for change, attempts in claimed:
-            with failures.catch(change_id=change.change_id, sale_id=change.sale_id):
-                await self._apply(change, attempts)
-        failures.raise_any()
-        return len(claimed)
+        return await self._jobs.work_due()
 
-    async def _apply(self, change: StockChange, attempts: int) -> StockChange:
+    async def _apply_changes(self, jobs: Sequence[Job]) -> list[JobResult]:
+        async with self._db.connection() as connection:
+            changes = await store.get_changes(connection, [job.subject for job in jobs])
+        results = []
+        for job in jobs:
+            change = changes.get(job.subject)
+            if change is None or change.status != "pending":
+                results.append(finished("unchanged"))
+                continue
+            try:
+                results.append(await self._apply(change))
+            except Exception as error:  # noqa: BLE001  # one change must not stop the others
+                log_failure(
+                    _logger, "cannot apply a stock change", error, change_id=change.change_id, sale_id=change.sale_id
+                )
+                results.append(failed(ERROR, safe_error_text(error)))
+        return results
+
+    async def _apply(self, change: StockChange) -> JobResult:
         keys = SaleKeys(change.sale_id)
         created_ms = to_ms(change.created_at)
         try:
             result = await change_stock(self._redis, keys, change.change_id, created_ms, change.sku, change.delta)
         except (RedisError, OSError) as error:
-            return await self._postpone(change, attempts, f"Redis: {error}", park=False)
+            return failed("waiting", f"Redis: {error}")
         failpoint("stock.after_redis")
         now = from_ms(self._clock.now_ms())
         match result.outcome:
             case ChangeStockOutcome.APPLIED | ChangeStockOutcome.ALREADY_APPLIED:
                 async with self._db.connection() as connection:
-                    await store.mark_change_applied(connection, change.change_id, now, result.epoch, result.number)
+                    has_ended = await store.mark_change_applied(
+                        connection, change.change_id, now, result.epoch, result.number
+                    )
+                return written("applied") if has_ended else _LOADED_MEANWHILE
             case ChangeStockOutcome.NOT_ENOUGH:
                 reason = f"{result.number} units of {change.sku} are free, so {-change.delta} cannot be removed"
                 async with self._db.connection() as connection:
-                    await store.refuse_change(connection, change.change_id, now, result.epoch, reason)
+                    has_ended = await store.refuse_change(connection, change.change_id, now, result.epoch, reason)
+                return written("refused") if has_ended else _LOADED_MEANWHILE
             case ChangeStockOutcome.NOT_READY:
-                return await self._postpone(change, attempts, "the sale is not loaded in Redis", park=False)
+                return failed("waiting", "the sale is not loaded in Redis")
             case ChangeStockOutcome.TOO_OLD:
-                reason = "too old for Redis to know if it was applied: run `floodgate rebuild` of the sale"
-                return await self._postpone(change, attempts, reason, park=True)
-        return await self._read(change.change_id)
-
-    async def _postpone(self, change: StockChange, attempts: int, reason: str, *, park: bool) -> StockChange:
-        due = from_ms(self._clock.now_ms() + self._policy.delay_ms(attempts))
-        async with self._db.connection() as connection:
-            await store.postpone_change(connection, change.change_id, due, reason, park)
-        return await self._read(change.change_id)
-
-    async def _read(self, change_id: UUID) -> StockChange:
-        async with self._db.connection() as connection:
-            stored = await store.get_change(connection, change_id)
-        assert stored is not None
-        return stored
+                return parked(
+                    "parked", "too old for Redis to know if it was applied: run `floodgate rebuild` of the sale"
+                )

@@ -152,34 +152,31 @@ async def list_changed_items(
 
 
 async def insert_change(
-    connection: Connection, change_id: UUID, sale_id: str, change: StockChangeInput, actor: str, now: datetime
-) -> bool:
-    """Insert a pending change. Returns False if its id exists already."""
-    return bool(
-        await connection.fetchval(
-            queries.insert_change, change_id, sale_id, change.sku, change.delta, change.reason, actor, now
-        )
+    connection: Connection,
+    change_id: UUID,
+    sale_id: str,
+    change: StockChangeInput,
+    actor: str,
+    now: datetime,
+    lease_until: datetime,
+) -> None:
+    """Insert a pending change, whose job is claimed until `lease_until`, unless its id exists already."""
+    await connection.execute(
+        queries.insert_change, change_id, sale_id, change.sku, change.delta, change.reason, actor, now, lease_until
     )
 
 
 async def get_change(connection: Connection, change_id: UUID) -> StockChange | None:
-    row = await connection.fetchrow(queries.get_change, change_id)
-    return StockChange(**row) if row else None
+    return (await get_changes(connection, [change_id])).get(change_id)
+
+
+async def get_changes(connection: Connection, change_ids: Sequence[UUID]) -> dict[UUID, StockChange]:
+    rows = await connection.fetch(queries.get_changes, change_ids)
+    return {row["change_id"]: StockChange(**row) for row in rows}
 
 
 async def list_changes(connection: Connection, sale_id: str, count: int) -> list[StockChange]:
     return [StockChange(**row) for row in await connection.fetch(queries.list_changes, sale_id, count)]
-
-
-async def claim_changes(
-    connection: Connection, now: datetime, lease_s: int, count: int
-) -> list[tuple[StockChange, int]]:
-    """Claim due changes. Returns them with their numbers of attempts, this one included."""
-    rows = await connection.fetch(queries.claim_changes, now, lease_s, count)
-    return [
-        (StockChange(**{name: value for name, value in row.items() if name != "attempts"}), row["attempts"])
-        for row in rows
-    ]
 
 
 async def mark_change_applied(connection: Connection, change_id: UUID, now: datetime, epoch: int, seq: int) -> bool:
@@ -187,7 +184,7 @@ async def mark_change_applied(connection: Connection, change_id: UUID, now: date
 
     Returns False if a newer load has begun; the row then stays pending and is applied to that load.
     """
-    return str(await connection.execute(queries.mark_change_applied, change_id, now, epoch, seq)) == "UPDATE 1"
+    return int(await connection.fetchval(queries.mark_change_applied, change_id, now, epoch, seq)) == 1
 
 
 async def refuse_change(connection: Connection, change_id: UUID, now: datetime, epoch: int, reason: str) -> bool:
@@ -195,11 +192,7 @@ async def refuse_change(connection: Connection, change_id: UUID, now: datetime, 
 
     Returns False if a newer load has begun; the row then stays pending and is applied to that load.
     """
-    return str(await connection.execute(queries.refuse_change, change_id, now, epoch, reason)) == "UPDATE 1"
-
-
-async def postpone_change(connection: Connection, change_id: UUID, due: datetime, reason: str, park: bool) -> None:
-    await connection.execute(queries.postpone_change, change_id, due, reason, park)
+    return int(await connection.fetchval(queries.refuse_change, change_id, now, epoch, reason)) == 1
 
 
 def load_lock(connection: Connection, sale_id: str) -> AbstractAsyncContextManager[bool]:

@@ -124,8 +124,8 @@ VIOLATIONS: dict[str, tuple[str, Violate]] = {
         "P5",
         lambda shop, keys: _execute(
             shop,
-            "INSERT INTO releases (release_id, sale_id, user_id, units, reason, due_at, created_at) "
-            "SELECT order_id, sale_id, user_id, '{\"a\": 2, \"b\": 1}', 'by mistake', now(), now() FROM orders "
+            "INSERT INTO releases (release_id, sale_id, user_id, units, reason, created_at) "
+            "SELECT order_id, sale_id, user_id, '{\"a\": 2, \"b\": 1}', 'by mistake', now() FROM orders "
             "WHERE status <> 'cancelled' LIMIT 1",
         ),
     ),

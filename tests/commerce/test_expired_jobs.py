@@ -16,6 +16,7 @@ from commerce.sales.model import StockChangeInput
 from config.settings import Settings
 from lua import SaleKeys
 from ops.services import CliServices
+from tests.support.due_jobs import put_due
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
 
@@ -45,8 +46,14 @@ async def age(shop: CliServices, keys: SaleKeys, table: str) -> None:
 
 
 async def statuses(shop: CliServices, table: str) -> list[str]:
+    """Return the statuses of the rows in their sequence, `parked` if the job of one is."""
+    column = {"releases": "release_id", "stock_changes": "change_id"}[table]
     async with shop.db.connection() as connection:
-        return [row["status"] for row in await connection.fetch(f"SELECT status FROM {table} ORDER BY created_at")]
+        rows = await connection.fetch(
+            f"SELECT CASE WHEN parked THEN 'parked' ELSE status END FROM {table} LEFT JOIN jobs ON subject = {column} "
+            f"ORDER BY {table}.created_at"
+        )
+    return [row[0] for row in rows]
 
 
 async def stock_and_purchases(
@@ -111,10 +118,11 @@ async def test_load_with_expired_stock_changes_applies_or_refuses_each(
     async with shop.db.connection() as connection:
         for second, delta in enumerate((-4, 3, -7, -2)):
             await connection.execute(
-                "INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, due_at, created_at) "
-                "VALUES ($1, $2, 'a', $3, 'counted', 'test', now() - interval '1 h', now() + $4 * interval '1 s')",
-                shop.ids.new(), sale_id, delta, second,
+                "INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, created_at) "
+                "VALUES ($1, $2, 'a', $3, 'counted', 'test', now() + $4 * interval '1 s')",
+                change_id := shop.ids.new(), sale_id, delta, second,
             )  # fmt: skip
+            await put_due(connection, "stock_changes", "stock_change.apply", change_id)
     await age(shop, keys, "stock_changes")
     if parked:
         assert await shop.stock.apply_due_changes() == 4

@@ -16,6 +16,7 @@ from lua import ReserveOutcome
 from ops.sandbox.payment_store import SimulatedTrade
 from ops.sandbox.server import PROVIDERS
 from ops.services import CliServices
+from tests.support.due_jobs import put_due
 from tests.support.gateway import run_workers
 from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
 from tests.support.sales import eventually, reservation, reserve
@@ -206,8 +207,9 @@ async def test_reacquisition_without_applied_release_is_parked_after_max_attempt
             await pay.wait_for_order(order_id, "cancelled", "expired")
         async with shop.db.connection() as connection:  # as if the worker had died before
             await connection.execute(
-                "UPDATE releases SET status = 'pending', ended_at = NULL, epoch = NULL, seq = NULL, due_at = now()"
+                "UPDATE releases SET status = 'pending', ended_at = NULL, epoch = NULL, seq = NULL"
             )
+            await put_due(connection, "releases", "release.apply", order_id)
         pay.pay_at_provider("alipay", payment["payment_id"], too_late=True)
 
         async def is_parked() -> bool:
@@ -236,8 +238,9 @@ async def test_reacquisition_before_release_is_applied_waits(shop: CliServices, 
             await pay.wait_for_order(order_id, "cancelled", "expired")
         async with shop.db.connection() as connection:  # as if the worker had died before
             await connection.execute(
-                "UPDATE releases SET status = 'pending', ended_at = NULL, epoch = NULL, seq = NULL, due_at = now()"
+                "UPDATE releases SET status = 'pending', ended_at = NULL, epoch = NULL, seq = NULL"
             )
+            await put_due(connection, "releases", "release.apply", order_id)
         pay.pay_at_provider("alipay", payment["payment_id"], too_late=True)
 
         async def is_waiting() -> bool:

@@ -23,6 +23,7 @@ from config.settings import Settings
 from lua import ReserveOutcome, SaleKeys
 from lua.keys import GROUP
 from ops.services import CliServices
+from tests.support.due_jobs import put_due
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
 
@@ -154,12 +155,13 @@ async def test_mark_of_change_from_previous_load_is_refused(
     change_id, now = shop.ids.new(), shop.clock.now_ms()
     async with shop.db.connection() as connection:
         await connection.execute(
-            "INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, due_at, created_at) "
-            "VALUES ($1, $2, 'a', 5, 'more', 'test', now(), to_timestamp($3::float8 / 1000))",
+            "INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, created_at) "
+            "VALUES ($1, $2, 'a', 5, 'more', 'test', to_timestamp($3::float8 / 1000))",
             change_id,
             sale_id,
             now,
         )
+        await put_due(connection, "stock_changes", "stock_change.apply", change_id)
     result = await lua.change_stock(shop.redis, keys, change_id, now, "a", 5)
     await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 10}

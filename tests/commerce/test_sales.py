@@ -185,7 +185,7 @@ async def test_stock_change_of_unloaded_sale_waits(shop: CliServices, sale_id: s
     assert (change.status, change.last_error) == ("pending", "the sale is not loaded in Redis")
     await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     async with shop.db.connection() as connection:
-        await connection.execute("UPDATE stock_changes SET due_at = now() - interval '1 second'")
+        await connection.execute("UPDATE jobs SET due_at = now() - interval '1 second'")
     assert await shop.stock.apply_due_changes() == 1
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 8}
 

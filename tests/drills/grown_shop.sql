@@ -45,8 +45,8 @@ INSERT INTO sale_items (sale_id, sku, price_minor, user_limit, limit_bound, init
 SELECT sale_id, 'sku-' || n, 1000, CASE WHEN n % 2 = 0 THEN 5 END, CASE WHEN n % 2 = 0 THEN 5 END, 100000, 1
 FROM sales, generate_series(0, 49) AS n;
 
-INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, status, due_at, created_at, ended_at, epoch, seq)
-SELECT id, sale_id, 'sku-' || n / 50 % 50, 10, 'more', 'staff', CASE WHEN age < 200 THEN 'pending' ELSE 'applied' END, at, at,
+INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, status, created_at, ended_at, epoch, seq)
+SELECT id, sale_id, 'sku-' || n / 50 % 50, 10, 'more', 'staff', CASE WHEN age < 200 THEN 'pending' ELSE 'applied' END, at,
        CASE WHEN age >= 200 THEN at END, CASE WHEN age >= 200 THEN 1 END, CASE WHEN age >= 200 THEN n END
 FROM fill.orders WHERE n % 50 = 0;
 
@@ -76,11 +76,11 @@ FROM (SELECT n, id, at, CASE status WHEN 'cancelled' THEN ARRAY['awaiting_paymen
        WHEN 'delivered' THEN 5 ELSE 6 END] END AS steps FROM fill.orders) AS histories,
      generate_series(1, cardinality(steps) - 1) AS seq ORDER BY n, seq;
 
-INSERT INTO releases (release_id, sale_id, user_id, units, reason, status, due_at, created_at, ended_at, epoch, seq)
-SELECT id, sale_id, user_id, jsonb_build_object('sku-' || n % 50, 1), 'expired', step, at + interval '2 hours',
+INSERT INTO releases (release_id, sale_id, user_id, units, reason, status, created_at, ended_at, epoch, seq)
+SELECT id, sale_id, user_id, jsonb_build_object('sku-' || n % 50, 1), 'expired', step,
        at + interval '2 hours', CASE step WHEN 'applied' THEN at + interval '2 hours' END,
        CASE step WHEN 'applied' THEN 1 END, CASE step WHEN 'applied' THEN n END
-FROM (SELECT *, CASE WHEN age < 600 THEN 'pending' WHEN n % 30000 = 0 THEN 'parked' ELSE 'applied' END AS step
+FROM (SELECT *, CASE WHEN age < 600 THEN 'pending' WHEN n % 30000 = 0 THEN 'pending' ELSE 'applied' END AS step
       FROM fill.orders WHERE status = 'cancelled') AS cancelled ORDER BY n;
 
 INSERT INTO dead_letters (order_id, sale_id, user_id, units, payload, error, entry_at, entry_seq, status, died_at, resolved_at,
@@ -245,3 +245,18 @@ SELECT sale_id, 'sku-' || n / 20 % 10, n, user_id, 1, 'taken', at, id, 1, at, at
 FROM fill.orders WHERE n % 20 IN (3, 14) AND age >= 300;
 INSERT INTO wait_list_entries (sale_id, sku, number, user_id, quantity, joined_at)
 SELECT sale_id, 'sku-' || n / 20 % 10, n, user_id, 1, at FROM fill.orders WHERE n % 20 IN (3, 14) AND age < 300;
+
+-- Most jobs are polls that are not due yet.
+INSERT INTO jobs (subject, queue, kind, system, due_at, parked, created_at)
+SELECT release_id, 'releases', 'release.apply', 'internal', created_at, created_at < '{now}'::timestamptz - interval '5 days',
+       created_at
+FROM releases WHERE status = 'pending'
+UNION ALL
+SELECT change_id, 'stock_changes', 'stock_change.apply', 'internal', created_at, false, created_at
+FROM stock_changes WHERE status = 'pending'
+UNION ALL
+SELECT id, 'polls', 'poll.' || n % 3, 'system-' || n % 2, '{now}'::timestamptz + age * interval '1 minute', n % 500 = 0, at
+FROM fill.orders WHERE age < {orders} / 20
+UNION ALL
+SELECT id, 'releases', 'release.apply', 'internal', '{now}'::timestamptz + age * interval '1 minute', false, at
+FROM fill.orders WHERE age BETWEEN 1000 AND {orders} / 20 AND status <> 'cancelled';

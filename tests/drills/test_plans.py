@@ -55,7 +55,9 @@ NEEDED = {
     "orders_of_sale": "sales.read_recent_keys",
     "orders_expiring": "orders.lock_expired",
     "dead_letters_of_sale": "sales.compute_free_units",
-    "releases_parked": "audit.count_waiting",
+    "releases_pending": "sales.list_expired_releases",
+    "jobs_due": "jobs.claim",
+    "jobs_parked": "jobs.count_parked",
     "payments_parked": "payments.list_parked_jobs",
     "payments_due": "payments.claim_payments",
     "payments_captured": "payments.list_captures",
@@ -96,7 +98,7 @@ class GrownShop:
         order_id = order["order_id"]
         columns: dict[str, object] = {
             **dict.fromkeys(
-                ("order_id", "payment_id", "shipment_id", "booking_id", "release_id", "change_id"), order_id
+                ("order_id", "payment_id", "shipment_id", "booking_id", "release_id", "change_id", "subject"), order_id
             ),
             "sale_id": f"sale-{ORDERS // 500 - 1}",
             "user_id": order["user_id"],
@@ -104,6 +106,7 @@ class GrownShop:
             "sku": "sku-5",
             "method": "alipay",
             "system": "sf_express",
+            "queue": "releases",
             "carrier": "sf_express",
             "webhook_id": f"webhook-{ORDERS - 9_999}",
             "tracking_no": f"SF{ORDERS - 9_999}",

@@ -60,7 +60,7 @@ async def test_writer_with_more_sales_than_read_slots_reads_each_in_time(
                 client for client in await shop.redis.client_list() if client["name"] == "floodgate-worker"
             ]
     assert 0 < max_blocked <= CONCURRENT_READS
-    assert len(worker_clients) <= CONCURRENT_READS + 3
+    assert len(worker_clients) <= CONCURRENT_READS + 4
     assert caplog.text == ""
 
 

@@ -20,6 +20,7 @@ from config.settings import Settings
 from lua import SaleKeys
 from ops.cli import app
 from ops.services import CliServices
+from tests.support.due_jobs import put_due
 from tests.support.gateway import TestGateway, run_workers
 from tests.support.refusing_rows import refuse_updates
 from tests.support.sales import eventually, expire_all, make_sale, order_body, reservation, reserve
@@ -48,11 +49,12 @@ async def test_sale_that_cannot_be_synced_does_not_keep_others_and_stock_changes
         await connection.execute("UPDATE sales SET state = 'paused', generation = generation + 1")
         await refuse_updates(connection, "sales", f"OLD.sale_id = '{bad}'")
         await connection.execute(
-            "INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, due_at, created_at) "
-            "VALUES ($1, $2, 'a', 5, 'more', 'test', now(), now())",
-            shop.ids.new(),
+            "INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, created_at) "
+            "VALUES ($1, $2, 'a', 5, 'more', 'test', now())",
+            change_id := shop.ids.new(),
             good,
         )
+        await put_due(connection, "stock_changes", "stock_change.apply", change_id)
 
     async def is_good_in_sync() -> bool:
         sale = await shop.sales.get(good)
@@ -77,7 +79,7 @@ async def test_stock_change_that_fails_does_not_keep_others_waiting(shop: CliSer
     await lua.load(shop.redis, keys, lua.SaleTerms(1, 1, "open", 0, None), [("a", 50)], [], lua.EntryId(0, 1))
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE sales SET epoch = 1, loaded_epoch = 1")
-        await connection.execute("UPDATE stock_changes SET due_at = created_at")
+        await connection.execute("UPDATE jobs SET due_at = created_at")
         condition = f"OLD.change_id = '{changes[0].change_id}' AND NEW.status = 'applied'"
         await refuse_updates(connection, "stock_changes", condition)
     with pytest.raises(SomeFailed, match=str(changes[0].change_id)) as caught:
@@ -123,14 +125,14 @@ async def test_orders_that_cannot_be_cancelled_do_not_keep_others_from_expiring(
 async def test_sale_with_failing_releases_does_not_keep_others_waiting(shop: CliServices, sale_prefix: str) -> None:
     bad, good = await make_sales(shop, sale_prefix)
     async with shop.db.connection() as connection:
-        for number, sale in enumerate((bad, good)):
+        for sale in (bad, good):
             await connection.execute(
-                "INSERT INTO releases (release_id, sale_id, user_id, units, reason, due_at, created_at) "
-                "VALUES ($1, $2, 'user', '{\"a\": 1}', 'test', now() + $3 * interval '1 ms' - interval '1 s', now())",
-                shop.ids.new(),
+                "INSERT INTO releases (release_id, sale_id, user_id, units, reason, created_at) "
+                "VALUES ($1, $2, 'user', '{\"a\": 1}', 'test', now())",
+                release_id := shop.ids.new(),
                 sale,
-                number,
             )
+            await put_due(connection, "releases", "release.apply", release_id)
         await refuse_updates(connection, "releases", f"OLD.sale_id = '{bad}' AND NEW.status = 'applied'")
     with pytest.raises(SomeFailed, match=bad):
         await Reservations(shop.db, shop.redis, shop.clock, POLICY).apply_due_releases()

@@ -1,0 +1,1 @@
+"""The engine of deferred work: one table of jobs, claims in batches, results in batches, wake-ups."""

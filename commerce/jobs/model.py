@@ -1,0 +1,89 @@
+"""Jobs, and what a handler says about one that it has worked on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+INTERNAL_SYSTEM = "internal"
+"""system of jobs that call no external system"""
+NO_ANSWER = "no_answer"
+"""result word of a job whose system gave no answer, or one that cannot be trusted"""
+
+
+ERROR = "error"
+"""result word of a job that failed for a defect or an outage of our own; it is tried again"""
+
+
+class NewJob(NamedTuple):
+    """A job to put into a queue. `subject` is the id of the business row."""
+
+    subject: UUID
+    kind: str
+    system: str
+    due_at: datetime
+
+
+class Job(NamedTuple):
+    """A claimed job. `attempts` includes this one; `leased_until` is the end of the claim."""
+
+    queue: str
+    subject: UUID
+    kind: str
+    system: str
+    attempts: int
+    leased_until: datetime
+
+
+Step = Literal["written", "finish", "postpone", "fail", "park"]
+
+
+class JobResult(NamedTuple):
+    """The result word of a job, for metrics, and the step that its row takes."""
+
+    word: str
+    step: Step
+    due_at: datetime | None = None
+    kind: str | None = None
+    error: str | None = None
+
+
+def written(word: str) -> JobResult:
+    """The handler has put or finished the job itself, in the transaction of the change."""
+    return JobResult(word, "written")
+
+
+def finished(word: str) -> JobResult:
+    """Nothing is left to do."""
+    return JobResult(word, "finish")
+
+
+def postponed(word: str, due_at: datetime, kind: str | None = None) -> JobResult:
+    """Nothing is wrong: repeat it at `due_at`, as another `kind` if given. The attempts start over."""
+    return JobResult(word, "postpone", due_at, kind)
+
+
+def failed(word: str, error: str) -> JobResult:
+    """Try again with backoff; after the handler's `max_attempts` the job is parked."""
+    return JobResult(word, "fail", error=error)
+
+
+def parked(word: str, error: str) -> JobResult:
+    """Given up: a person decides."""
+    return JobResult(word, "park", error=error)
+
+
+@dataclass(frozen=True, slots=True)
+class JobHandler:
+    """Does the jobs of one kind.
+
+    `work` gets up to `jobs_per_call` of them and returns a result for each, in their sequence. It may raise
+    `ExternalOutcomeUnknown`: then all of them have failed with `no_answer`. After any other exception the jobs are
+    claimed again when their lease ends. With `max_attempts` None failures never park a job."""
+
+    work: Callable[[Sequence[Job]], Awaitable[Sequence[JobResult]]]
+    jobs_per_call: int = 1
+    max_attempts: int | None = None

@@ -1,0 +1,83 @@
+-- name: put
+-- At most one job per subject and queue: the new task takes the place of the one before, parked or leased, and what a
+-- worker still finds out about that one is not written.
+INSERT INTO jobs (queue, subject, kind, system, due_at, created_at)
+SELECT $1, subject, kind, system, due_at, $6
+FROM unnest($2::uuid[], $3::text[], $4::text[], $5::timestamptz[]) AS input (subject, kind, system, due_at)
+ON CONFLICT (subject, queue) DO UPDATE
+SET kind = excluded.kind, system = excluded.system, due_at = excluded.due_at, attempts = 0, parked = false,
+    last_error = NULL;
+
+-- name: claim
+-- A claim moves due_at to the end of the lease. Each kind of each system has its turn: the oldest job of each comes
+-- first, then the second of each. $5 and $6: room for jobs by system; others have room for $4.
+WITH RECURSIVE groups AS (
+    (SELECT system, kind FROM jobs WHERE queue = $1 AND NOT parked ORDER BY system, kind LIMIT 1)
+    UNION ALL
+    SELECT following.system, following.kind FROM groups CROSS JOIN LATERAL (
+        SELECT system, kind FROM jobs
+        WHERE queue = $1 AND NOT parked AND (system, kind) > (groups.system, groups.kind)
+        ORDER BY system, kind LIMIT 1) AS following
+), due AS (
+    SELECT groups.system, picked.subject, picked.due_at, room.places,
+           row_number() OVER (PARTITION BY groups.system, groups.kind ORDER BY picked.due_at) AS turn
+    FROM groups
+    CROSS JOIN LATERAL (SELECT least(coalesce(min(input.places), $4), $4) AS places
+                        FROM unnest($5::text[], $6::integer[]) AS input (system, places)
+                        WHERE input.system = groups.system) AS room
+    CROSS JOIN LATERAL (
+        SELECT subject, due_at FROM jobs
+        WHERE queue = $1 AND system = groups.system AND kind = groups.kind AND NOT parked AND due_at <= $2
+        ORDER BY due_at LIMIT room.places FOR UPDATE SKIP LOCKED) AS picked
+), fitting AS (
+    SELECT subject, due_at, turn, places, row_number() OVER (PARTITION BY system ORDER BY turn, due_at) AS place FROM due
+), claimed AS (
+    SELECT subject FROM fitting WHERE place <= places ORDER BY turn, due_at LIMIT $4
+)
+UPDATE jobs SET attempts = attempts + 1, due_at = $3
+WHERE queue = $1 AND subject = ANY (ARRAY(SELECT subject FROM claimed))
+RETURNING queue, subject, kind, system, attempts, due_at AS leased_until;
+
+-- name: finish
+-- Only while the claim holds.
+DELETE FROM jobs USING unnest($2::uuid[], $3::integer[], $4::timestamptz[]) AS input (subject, attempts, leased_until)
+WHERE queue = $1 AND jobs.subject = input.subject AND jobs.attempts = input.attempts
+  AND jobs.due_at = input.leased_until
+RETURNING jobs.subject;
+
+-- name: postpone
+-- Only while the claim holds. Without an error the attempts start over.
+UPDATE jobs SET due_at = input.due_at, kind = coalesce(input.kind, jobs.kind), parked = input.parked,
+                last_error = input.error, attempts = CASE WHEN input.error IS NULL THEN 0 ELSE jobs.attempts END
+FROM unnest($2::uuid[], $3::integer[], $4::timestamptz[], $5::timestamptz[], $6::text[], $7::text[], $8::boolean[])
+     AS input (subject, attempts, leased_until, due_at, kind, error, parked)
+WHERE queue = $1 AND jobs.subject = input.subject AND jobs.attempts = input.attempts
+  AND jobs.due_at = input.leased_until
+RETURNING jobs.subject;
+
+-- name: remove
+DELETE FROM jobs WHERE queue = $1 AND subject = ANY($2::uuid[]);
+
+-- name: retry
+UPDATE jobs SET due_at = $3, attempts = 0, parked = false WHERE queue = $1 AND subject = ANY($2::uuid[]) RETURNING subject;
+
+-- name: count_parked
+SELECT queue, count(*) AS jobs FROM jobs WHERE parked GROUP BY queue;
+
+-- name: measure_due
+-- By group: when its oldest job became due.
+WITH RECURSIVE groups AS (
+    (SELECT queue, system, kind FROM jobs WHERE NOT parked ORDER BY queue, system, kind LIMIT 1)
+    UNION ALL
+    SELECT following.queue, following.system, following.kind FROM groups CROSS JOIN LATERAL (
+        SELECT queue, system, kind FROM jobs
+        WHERE NOT parked AND (queue, system, kind) > (groups.queue, groups.system, groups.kind)
+        ORDER BY queue, system, kind LIMIT 1) AS following
+)
+SELECT queue, system, kind, oldest.due_at FROM groups CROSS JOIN LATERAL (
+    SELECT due_at FROM jobs
+    WHERE jobs.queue = groups.queue AND jobs.system = groups.system AND jobs.kind = groups.kind AND NOT parked
+    ORDER BY due_at LIMIT 1) AS oldest;
+
+-- name: count_jobs
+SELECT count(*) FROM jobs WHERE queue = $1 AND NOT parked;

@@ -1,0 +1,152 @@
+"""A queue of jobs with its handlers: claims, work, and results that are written together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from commerce.jobs import store
+from commerce.jobs.model import ERROR, NO_ANSWER, Job, JobHandler, JobResult, failed, parked
+from commerce.jobs.store import Postponement
+from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.external import ExternalOutcomeUnknown
+from commerce.kernel.failures import Failures
+from commerce.kernel.jobs import RateLimiter, RetryPolicy
+from commerce.kernel.postgres import Database
+
+_logger = logging.getLogger(__name__)
+_Pending = tuple[Job, JobResult, JobHandler, "asyncio.Future[None]"]
+
+
+class JobQueue:
+    """The jobs of one queue. `handlers` maps each kind to what does it; a job of another kind is parked.
+
+    `limiter` limits how many jobs are claimed per second."""
+
+    def __init__(
+        self,
+        queue: str,
+        handlers: Mapping[str, JobHandler],
+        db: Database,
+        clock: Clock,
+        policy: RetryPolicy,
+        limiter: RateLimiter | None = None,
+    ) -> None:
+        self.name = queue
+        self._handlers = handlers
+        self._db = db
+        self._clock = clock
+        self._policy = policy
+        self._limiter = limiter
+        self._pending: list[_Pending] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def claim(self, count: int, room: Mapping[str, int]) -> list[list[Job]]:
+        """Claim up to `count` due jobs, at most `room[system]` of a system.
+
+        Returns groups, each for one call of its handler."""
+        if self._limiter is not None:
+            count = min(count, self._limiter.available())
+        now = from_ms(self._clock.now_ms())
+        lease_until = now + timedelta(seconds=self._policy.lease_s)
+        async with self._db.connection() as connection:
+            jobs = await store.claim(connection, self.name, now, lease_until, count, room)
+        if self._limiter is not None:
+            self._limiter.consume(len(jobs))
+        groups: dict[tuple[str, str], list[Job]] = defaultdict(list)
+        for job in jobs:
+            groups[job.kind, job.system].append(job)
+        return [
+            group[at : at + size]
+            for (kind, _), group in groups.items()
+            for size in (self._handlers[kind].jobs_per_call if kind in self._handlers else len(group),)
+            for at in range(0, len(group), size)
+        ]
+
+    async def work(self, jobs: Sequence[Job]) -> list[JobResult]:
+        """Do claimed jobs of one kind and system, and write their results together with those of other calls.
+
+        Raises what their handler raises, except `ExternalOutcomeUnknown`: then all of them have no answer."""
+        handler = self._handlers.get(jobs[0].kind)
+        results: Sequence[JobResult]
+        if handler is None:
+            handler, results = JobHandler(_refuse), await _refuse(jobs)
+        else:
+            try:
+                results = await handler.work(jobs)
+            except ExternalOutcomeUnknown as error:
+                results = [failed(NO_ANSWER, str(error)) for _ in jobs]
+        await self._record(jobs, results, handler)
+        return list(results)
+
+    async def record(self, jobs: Sequence[Job], results: Sequence[JobResult]) -> None:
+        """Write the results of jobs of one kind that the caller has done without `work`."""
+        await self._record(jobs, results, self._handlers[jobs[0].kind])
+
+    async def work_due(self) -> int:
+        """Claim due jobs and do them, one call after another. Returns their number.
+
+        Raises `SomeFailed` after all calls if some ended in an error."""
+        groups = await self.claim(self._policy.rows_per_claim, {})
+        failures = Failures(f"do jobs of {self.name}", _logger)
+        for jobs in groups:
+            results: list[JobResult] = []
+            with failures.catch(subject=jobs[0].subject, jobs=len(jobs)):
+                results = await self.work(jobs)
+            for job, result in zip(jobs, results, strict=False):
+                if result.word == ERROR:
+                    failures.add(f"{job.subject} ({result.error})")
+        failures.raise_any()
+        return sum(map(len, groups))
+
+    async def _record(self, jobs: Sequence[Job], results: Sequence[JobResult], handler: JobHandler) -> None:
+        """Write the results that handlers have not written; concurrent ones share statements."""
+        loop = asyncio.get_running_loop()
+        pending = [
+            (job, result, handler, loop.create_future())
+            for job, result in zip(jobs, results, strict=True)
+            if result.step != "written"
+        ]
+        if not pending:
+            return
+        self._pending += pending
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_pending())
+        await asyncio.gather(*(written for *_, written in pending))
+
+    async def _write_pending(self) -> None:
+        while self._pending:
+            pending, self._pending = self._pending, []
+            try:
+                await self._write_results(pending)
+            except Exception as error:  # noqa: BLE001  # given to each that waits
+                for *_, is_written in pending:
+                    is_written.set_exception(error)
+            else:
+                for *_, is_written in pending:
+                    is_written.set_result(None)
+
+    async def _write_results(self, pending: Sequence[_Pending]) -> None:
+        finished = [job for job, result, *_ in pending if result.step == "finish"]
+        postponements = [
+            self._postponement(job, result, handler) for job, result, handler, _ in pending if result.step != "finish"
+        ]
+        async with self._db.connection() as connection:
+            if finished:
+                await store.finish(connection, finished)
+            await store.postpone(connection, self.name, postponements)
+
+    def _postponement(self, job: Job, result: JobResult, handler: JobHandler) -> Postponement:
+        now_ms = self._clock.now_ms()
+        if result.step == "postpone" and result.due_at is not None:
+            return Postponement(job, result.due_at, result.kind)
+        is_given_up = handler.max_attempts is not None and job.attempts >= handler.max_attempts
+        retry_at = from_ms(now_ms + self._policy.delay_ms(job.attempts))
+        return Postponement(job, retry_at, None, result.error, is_given_up or result.step == "park")
+
+
+async def _refuse(jobs: Sequence[Job]) -> list[JobResult]:
+    return [parked("unknown_kind", f"no worker of this version does {job.kind}") for job in jobs]

@@ -1,0 +1,123 @@
+"""Rows of jobs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from commerce.jobs.model import Job, NewJob
+from commerce.kernel.postgres import Connection, note_for_commit
+from commerce.kernel.sql import load_queries
+
+queries = load_queries(__package__)
+_MAX_ERROR_CHARACTERS = 500
+
+
+class Postponement(NamedTuple):
+    """A claimed job with its next due time, its next kind (None: the same) and its error, if any."""
+
+    job: Job
+    due_at: datetime
+    kind: str | None = None
+    error: str | None = None
+    is_parked: bool = False
+
+
+async def put(connection: Connection, queue: str, jobs: Sequence[NewJob], now: datetime) -> None:
+    """Put jobs into a queue, each in the place of the one that its subject has there.
+
+    Call inside the transaction of the change that needs them. Workers are woken by the commit if one is due."""
+    if not jobs:
+        return
+    await connection.execute(
+        queries.put,
+        queue,
+        [job.subject for job in jobs],
+        [job.kind for job in jobs],
+        [job.system for job in jobs],
+        [job.due_at for job in jobs],
+        now,
+    )
+    if any(job.due_at <= now for job in jobs):
+        wake_after_commit(connection, queue)
+
+
+def wake_after_commit(connection: Connection, queue: str) -> None:
+    """Wake the queue's workers after the commit, for a statement that inserts jobs itself."""
+    note_for_commit(connection, queue)
+
+
+async def claim(
+    connection: Connection, queue: str, now: datetime, lease_until: datetime, count: int, room: Mapping[str, int]
+) -> list[Job]:
+    """Claim up to `count` due jobs, fair between kinds and systems, in no sequence.
+
+    `room` has the highest number by system; others are limited by `count` alone."""
+    rows = await connection.fetch(queries.claim, queue, now, lease_until, count, list(room), list(room.values()))
+    return [Job(*row) for row in rows]
+
+
+async def finish(connection: Connection, jobs: Iterable[Job]) -> set[UUID]:
+    """Delete jobs whose claim still holds. Returns their subjects."""
+    finished: set[UUID] = set()
+    for queue, group in _by_queue(jobs).items():
+        rows = await connection.fetch(queries.finish, queue, *_claims(group))
+        finished.update(row["subject"] for row in rows)
+    return finished
+
+
+async def postpone(connection: Connection, queue: str, postponements: Sequence[Postponement]) -> set[UUID]:
+    """Postpone or park jobs of a queue whose claim still holds. Returns their subjects."""
+    if not postponements:
+        return set()
+    rows = await connection.fetch(
+        queries.postpone,
+        queue,
+        *_claims([postponement.job for postponement in postponements]),
+        [postponement.due_at for postponement in postponements],
+        [postponement.kind for postponement in postponements],
+        [postponement.error and postponement.error[:_MAX_ERROR_CHARACTERS] for postponement in postponements],
+        [postponement.is_parked for postponement in postponements],
+    )
+    return {row["subject"] for row in rows}
+
+
+async def remove(connection: Connection, queue: str, subjects: Sequence[UUID]) -> None:
+    """Delete the jobs of these subjects, claimed or not: nothing is left to do."""
+    await connection.execute(queries.remove, queue, subjects)
+
+
+async def retry(connection: Connection, queue: str, subjects: Sequence[UUID], now: datetime) -> set[UUID]:
+    """Make the jobs of these subjects due now, parked ones too. Returns the subjects that have one."""
+    rows = await connection.fetch(queries.retry, queue, subjects, now)
+    wake_after_commit(connection, queue)
+    return {row["subject"] for row in rows}
+
+
+async def count_parked(connection: Connection) -> dict[str, int]:
+    """Count the parked jobs by queue; queues without any are left out."""
+    return {row["queue"]: row["jobs"] for row in await connection.fetch(queries.count_parked)}
+
+
+async def measure_due(connection: Connection) -> list[tuple[str, str, str, datetime]]:
+    """Return (queue, system, kind, first due time) of all jobs that are not parked."""
+    return [tuple(row) for row in await connection.fetch(queries.measure_due)]
+
+
+async def count_jobs(connection: Connection, queue: str) -> int:
+    """Count the jobs of a queue that are not parked."""
+    return int(await connection.fetchval(queries.count_jobs, queue))
+
+
+def _claims(jobs: Sequence[Job]) -> tuple[list[UUID], list[int], list[datetime]]:
+    return [job.subject for job in jobs], [job.attempts for job in jobs], [job.leased_until for job in jobs]
+
+
+def _by_queue(jobs: Iterable[Job]) -> dict[str, list[Job]]:
+    groups: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        groups[job.queue].append(job)
+    return groups

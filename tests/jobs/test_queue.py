@@ -1,0 +1,148 @@
+"""The table of jobs: one per subject, fair claims, and results that only the holder of a claim writes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from commerce.jobs import store
+from commerce.jobs.model import Job, JobHandler, JobResult, NewJob, failed, finished, parked, postponed, written
+from commerce.jobs.service import JobQueue
+from commerce.jobs.store import Postponement
+from commerce.kernel.clock import from_ms
+from commerce.kernel.external import ExternalOutcomeUnknown
+from commerce.kernel.jobs import RetryPolicy
+from commerce.kernel.postgres import Connection
+from ops.services import CliServices
+
+POLICY = RetryPolicy(initial_ms=1000, max_s=60, lease_s=30, rows_per_claim=100)
+
+
+def now_of(shop: CliServices) -> datetime:
+    return from_ms(shop.clock.now_ms())
+
+
+async def put(
+    shop: CliServices, kind: str = "test.call", system: str = "internal", count: int = 1, late_s: float = 1
+) -> list[UUID]:
+    """Put jobs that have been due for `late_s` seconds."""
+    now = now_of(shop)
+    jobs = [NewJob(shop.ids.new(), kind, system, now - timedelta(seconds=late_s)) for _ in range(count)]
+    async with shop.db.connection() as connection:
+        await store.put(connection, "test", jobs, now)
+    return [job.subject for job in jobs]
+
+
+async def claim(
+    shop: CliServices, count: int = 100, room: dict[str, int] | None = None, lease_s: float = 30
+) -> list[Job]:
+    now = now_of(shop)
+    async with shop.db.connection() as connection:
+        return await store.claim(connection, "test", now, now + timedelta(seconds=lease_s), count, room or {})
+
+
+async def read(connection: Connection) -> list[tuple[object, ...]]:
+    rows = await connection.fetch("SELECT kind, attempts, parked, last_error FROM jobs ORDER BY kind")
+    return [tuple(row) for row in rows]
+
+
+async def test_flood_of_one_kind_does_not_delay_another(shop: CliServices) -> None:
+    await put(shop, "test.poll", "slow", 50, late_s=60)
+    await put(shop, "test.book", "slow", 3, late_s=1)
+    await put(shop, "test.call", "quick", 3, late_s=1)
+    kinds = Counter(job.kind for job in await claim(shop, 9))
+    assert kinds == {"test.poll": 3, "test.book": 3, "test.call": 3}
+
+
+async def test_claim_leaves_systems_without_room(shop: CliServices) -> None:
+    await put(shop, "test.poll", "full", 5)
+    await put(shop, "test.poll", "slow", 5)
+    await put(shop, "test.book", "slow", 5)
+    await put(shop, "test.call", "internal", 5)
+    claimed = Counter((job.system, job.kind) for job in await claim(shop, 100, {"full": 0, "slow": 4}))
+    assert claimed == {("slow", "test.poll"): 2, ("slow", "test.book"): 2, ("internal", "test.call"): 5}
+
+
+async def test_claims_at_once_take_each_job_once(shop: CliServices) -> None:
+    subjects = await put(shop, count=60)
+    claims = await asyncio.gather(*(claim(shop, 20) for _ in range(4)))
+    taken = [job.subject for jobs in claims for job in jobs]
+    taken += [job.subject for job in await claim(shop)]  # what one of them had locked while another looked
+    assert sorted(taken) == sorted(subjects)
+    assert await claim(shop) == []
+
+
+async def test_late_worker_changes_nothing(shop: CliServices) -> None:
+    """Another worker has claimed the job after the lease, or it was put again."""
+    await put(shop)
+    [late] = await claim(shop, lease_s=-1)
+    [current] = await claim(shop)
+    async with shop.db.connection() as connection:
+        assert await store.finish(connection, [late]) == set()
+        assert await store.postpone(connection, "test", [Postponement(late, now_of(shop), error="late")]) == set()
+        await store.put(
+            connection, "test", [NewJob(late.subject, "test.close", "internal", now_of(shop))], now_of(shop)
+        )
+        assert await store.finish(connection, [current]) == set()
+        assert await read(connection) == [("test.close", 0, False, None)]
+    [again] = await claim(shop)
+    async with shop.db.connection() as connection:
+        assert await store.finish(connection, [again]) == {late.subject}
+
+
+async def test_results_of_handler_are_written(shop: CliServices) -> None:
+    soon = now_of(shop) + timedelta(seconds=1)
+    answers = {
+        "test.1": finished("done"),
+        "test.2": postponed("waiting", soon, "test.8"),
+        "test.3": failed("waiting", "not yet"),
+        "test.4": parked("refused", "never"),
+        "test.5": written("captured"),
+    }
+
+    async def work(jobs: Sequence[Job]) -> list[JobResult]:
+        return [answers[job.kind] for job in jobs]
+
+    async def be_silent(jobs: Sequence[Job]) -> list[JobResult]:
+        raise ExternalOutcomeUnknown("no answer came")
+
+    handlers = {kind: JobHandler(work) for kind in answers} | {"test.6": JobHandler(be_silent, max_attempts=1)}
+    for kind in (*handlers, "test.7"):
+        await put(shop, kind)
+    assert await JobQueue("test", handlers, shop.db, shop.clock, POLICY).work_due() == 7
+    async with shop.db.connection() as connection:
+        assert await read(connection) == [
+            ("test.3", 1, False, "not yet"),
+            ("test.4", 1, True, "never"),
+            ("test.5", 1, False, None),
+            ("test.6", 1, True, "no answer came"),
+            ("test.7", 1, True, "no worker of this version does test.7"),
+            ("test.8", 0, False, None),
+        ]
+        assert await store.count_parked(connection) == {"test": 3}
+        assert await store.count_jobs(connection, "test") == 3
+        assert (await store.measure_due(connection))[-1][2:] == ("test.8", soon)
+        assert len(await store.retry(connection, "test", [shop.ids.new()], now_of(shop))) == 0
+
+
+async def test_results_of_one_turn_are_written_together(shop: CliServices, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(jobs: Sequence[Job]) -> list[JobResult]:
+        return [finished("done")] * len(jobs)
+
+    sizes: list[int] = []
+    finish = store.finish
+
+    async def count(connection: Connection, jobs: Sequence[Job]) -> set[UUID]:
+        sizes.append(len(jobs))
+        return await finish(connection, jobs)
+
+    monkeypatch.setattr(store, "finish", count)
+    queue = JobQueue("test", {"test.call": JobHandler(work)}, shop.db, shop.clock, POLICY)
+    await put(shop, count=30)
+    await asyncio.gather(*(queue.work(jobs) for jobs in await queue.claim(100, {})))
+    assert sizes == [30]

@@ -1,0 +1,146 @@
+"""Running jobs: slots per system, turns of queues, and trials of a system that does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from commerce.jobs.model import NO_ANSWER, Job, JobResult, failed, finished
+from commerce.kernel.clock import SystemClock
+from config.settings import JobsSettings
+from tests.support.sales import eventually
+from workers.job_runner import JobRunner
+
+
+class FakeJobQueue:
+    """A queue whose jobs are named by their systems.
+
+    Jobs of systems in `stuck` do not end until `finish` is set; those of systems in `unanswered` get no answer."""
+
+    def __init__(self, *systems: str, name: str = "fake") -> None:
+        self.name = name
+        self.due = list(systems)
+        self.stuck: set[str] = set()
+        self.unanswered: set[str] = set()
+        self.started: list[str] = []
+        self.finish = asyncio.Event()
+
+    async def claim(self, count: int, room: Mapping[str, int]) -> list[list[Job]]:
+        left, claimed = dict(room), []
+        for system in self.due:
+            if len(claimed) < count and left.setdefault(system, count) > 0:
+                left[system] -= 1
+                claimed.append(system)
+        for system in claimed:
+            self.due.remove(system)
+        return [[Job(self.name, uuid4(), "call", system, 1, datetime.now(UTC))] for system in claimed]
+
+    async def work(self, jobs: Sequence[Job]) -> list[JobResult]:
+        system = jobs[0].system
+        self.started.append(system)
+        if system in self.stuck:
+            await self.finish.wait()
+        return [failed(NO_ANSWER, "no answer") if system in self.unanswered else finished("done")]
+
+
+def make_runner(*queues: FakeJobQueue, due: asyncio.Event | None = None, **settings: float) -> JobRunner:
+    values = {
+        "concurrent_jobs": 6,
+        "concurrent_jobs_per_system": 3,
+        "breaker_failures": 2,
+        "breaker_open_s": 0.05,
+        **settings,
+    }
+    return JobRunner(
+        "test",
+        queues,  # type: ignore[arg-type]  # fakes
+        ["slow", "quick"],
+        JobsSettings.model_validate(values),
+        SystemClock(),
+        due or asyncio.Event(),
+    )
+
+
+async def run_until_started(runner: JobRunner, queue: FakeJobQueue, wanted: int) -> None:
+    """Start due jobs until `wanted` jobs were started."""
+
+    async def is_reached() -> bool:
+        await runner.start_due_jobs()
+        return len(queue.started) >= wanted
+
+    await eventually(is_reached)
+
+
+async def test_slow_system_uses_only_its_own_slots() -> None:
+    queue = FakeJobQueue(*["slow"] * 20, *["quick"] * 20)
+    queue.stuck = {"slow"}
+    runner = make_runner(queue)
+    await run_until_started(runner, queue, 23)
+    for _ in range(5):
+        await runner.start_due_jobs()
+    assert (queue.started.count("slow"), queue.started.count("quick")) == (3, 20)
+    queue.finish.set()
+    await run_until_started(runner, queue, 40)
+    await runner.drain()
+    assert queue.due == []
+
+
+async def test_full_queue_leaves_slots_to_another() -> None:
+    rush, refunds = FakeJobQueue(*["slow"] * 50), FakeJobQueue(*["slow"] * 5, name="refunds")
+    rush.stuck = refunds.stuck = {"slow"}
+    runner = make_runner(rush, refunds)
+    await run_until_started(runner, refunds, 1)
+    rush.finish.set()
+    refunds.finish.set()
+    await run_until_started(runner, refunds, 5)
+    assert len(rush.started) < 15
+    rush.due.clear()
+    await runner.drain()
+
+
+async def test_slot_that_becomes_free_is_used_at_once() -> None:
+    queue, due = FakeJobQueue(*["slow"] * 4), asyncio.Event()
+    queue.stuck = {"slow"}
+    runner = make_runner(queue, due=due)
+    assert await runner.start_due_jobs() == 3
+    assert await runner.start_due_jobs() == 0
+    assert not due.is_set()
+    queue.finish.set()
+    await asyncio.wait_for(due.wait(), 5)
+    assert await runner.start_due_jobs() == 1
+    await runner.drain()
+
+
+async def test_system_without_answers_opens_breaker_and_gets_no_jobs() -> None:
+    queue = FakeJobQueue(*["slow"] * 10)
+    queue.unanswered = {"slow"}
+    runner = make_runner(queue, breaker_open_s=30)
+    await run_until_started(runner, queue, 3)
+    await runner.drain()
+    assert await runner.start_due_jobs() == 0, "the breaker is open"
+    assert runner.unavailable_systems == {"slow"}
+    assert queue.started.count("slow") == 3
+    queue.due += ["quick"] * 4
+    await run_until_started(runner, queue, 7)
+    assert queue.started.count("quick") == 4, "other systems are not affected"
+    await runner.drain()
+
+
+async def test_trial_job_does_not_delay_other_systems() -> None:
+    queue = FakeJobQueue(*["slow"] * 10)
+    queue.unanswered = {"slow"}
+    runner = make_runner(queue)
+    await run_until_started(runner, queue, 3)
+    await runner.drain()
+    queue.stuck = {"slow"}
+    await run_until_started(runner, queue, 4)  # the trial job
+    queue.due += ["quick"] * 9
+    assert await runner.start_due_jobs() == 3, "the other system has all its slots"
+    assert queue.started.count("slow") == 4
+    queue.unanswered = set()
+    queue.finish.set()
+    await runner.drain()
+    await run_until_started(runner, queue, 19)
+    await runner.drain()

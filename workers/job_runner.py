@@ -1,0 +1,128 @@
+"""Runs the jobs of queues: many at once, with limits per external system."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from time import perf_counter
+
+from commerce.jobs.model import ERROR, NO_ANSWER, Job
+from commerce.jobs.service import JobQueue
+from commerce.kernel.circuit_breaker import CircuitBreaker
+from commerce.kernel.clock import Clock
+from commerce.kernel.outages import log_failure
+from config.settings import JobsSettings
+from workers import metrics
+
+_logger = logging.getLogger(__name__)
+
+
+class JobRunner:
+    """Runs claimed jobs concurrently, with a bulkhead and a circuit breaker per external system.
+
+    At most `jobs.concurrent_jobs` run at once, and at most `jobs.concurrent_jobs_per_system` of one of `systems`. One
+    whose breaker is open gets no jobs. `due` is set when there may be jobs for which there was no room before."""
+
+    def __init__(
+        self,
+        worker_name: str,
+        queues: Sequence[JobQueue],
+        systems: Iterable[str],
+        settings: JobsSettings,
+        clock: Clock,
+        due: asyncio.Event,
+    ) -> None:
+        self._worker_name = worker_name
+        self._queues = list(queues)
+        self._settings = settings
+        self._breakers = {
+            system: CircuitBreaker(clock, failures=settings.breaker_failures, open_s=settings.breaker_open_s)
+            for system in systems
+        }
+        self._running_by_system = dict.fromkeys(self._breakers, 0)
+        self._running_jobs = 0
+        self._calls: set[asyncio.Task[None]] = set()
+        self._due = due
+        self._was_full = False
+
+    @property
+    def unavailable_systems(self) -> frozenset[str]:
+        """The systems whose circuit breaker is open."""
+        return frozenset(system for system, breaker in self._breakers.items() if breaker.is_open)
+
+    async def start_due_jobs(self) -> int:
+        """Claim as many due jobs as the limits allow, start them, and return their number.
+
+        The queues share what is free, and take turns at what cannot be shared."""
+        while self._settings.concurrent_jobs - self._running_jobs <= 0:
+            await asyncio.wait(self._calls, return_when=asyncio.FIRST_COMPLETED)
+        for system, breaker in self._breakers.items():
+            metrics.BREAKER_OPEN.labels(self._worker_name, system).set(breaker.is_open)
+        self._was_full = False
+        started = 0
+        for waiting in range(len(self._queues), 0, -1):
+            queue = self._queues.pop(0)
+            self._queues.append(queue)
+            started += await self._start_jobs_of(queue, waiting)
+        self._queues.append(self._queues.pop(0))
+        return started
+
+    async def _start_jobs_of(self, queue: JobQueue, sharers: int) -> int:
+        """Start due jobs of a queue that shares what is free with others, `sharers` with itself."""
+        free = -(-(self._settings.concurrent_jobs - self._running_jobs) // sharers)
+        room = {system: -(-self._free(system) // sharers) for system in self._breakers}
+        if free <= 0:
+            self._was_full = True
+            return 0
+        calls = await queue.claim(free, room)
+        started = sum(map(len, calls))
+        for jobs in calls:
+            room[jobs[0].system] = room.get(jobs[0].system, free) - len(jobs)
+            task = asyncio.create_task(self._run_jobs(queue, jobs))
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
+            self._count(jobs, 1)
+        self._was_full |= started >= free or any(count <= 0 for count in room.values())
+        return started
+
+    def _free(self, system: str) -> int:
+        """Return how many jobs of a system may be started now."""
+        allowed = min(self._settings.concurrent_jobs_per_system, self._breakers[system].calls_allowed)
+        return max(0, allowed - self._running_by_system[system])
+
+    def _count(self, jobs: Sequence[Job], sign: int) -> None:
+        self._running_jobs += sign * len(jobs)
+        if jobs[0].system in self._running_by_system:
+            self._running_by_system[jobs[0].system] += sign * len(jobs)
+
+    async def drain(self) -> None:
+        """Wait until all running jobs have ended."""
+        while self._calls:
+            await asyncio.wait(self._calls)
+
+    async def _run_jobs(self, queue: JobQueue, jobs: Sequence[Job]) -> None:
+        """Do jobs of one kind and count their results."""
+        started, system = perf_counter(), jobs[0].system
+        breaker = self._breakers.get(system)
+        try:
+            results = await queue.work(jobs)
+            words = [result.word for result in results]
+            if NO_ANSWER in words:
+                _logger.warning(
+                    "external system gave no answer, or one that cannot be trusted",
+                    extra={"worker": self._worker_name, "system": system, "reason": results[0].error},
+                )
+            if breaker:
+                (breaker.record_failure if NO_ANSWER in words else breaker.record_success)()
+        except Exception as error:  # noqa: BLE001  # log_failure tells outages from bugs
+            # The jobs are leased: when the lease ends, a worker claims them again.
+            words = [ERROR] * len(jobs)
+            log_failure(_logger, "a job failed", error, worker=self._worker_name, system=system)
+        finally:
+            self._count(jobs, -1)
+            if self._was_full:
+                self._due.set()
+        for word in words:
+            metrics.EXTERNAL_JOBS.labels(self._worker_name, system, word).inc()
+        metrics.EXTERNAL_JOB_SECONDS.labels(self._worker_name, system).observe(perf_counter() - started)
