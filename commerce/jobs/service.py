@@ -11,6 +11,7 @@ from datetime import timedelta
 from commerce.jobs import store
 from commerce.jobs.model import ERROR, NO_ANSWER, Job, JobHandler, JobResult, failed, parked
 from commerce.jobs.store import Postponement
+from commerce.kernel.batches import Batcher
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.external import ExternalOutcomeUnknown
 from commerce.kernel.failures import Failures
@@ -18,7 +19,7 @@ from commerce.kernel.jobs import RateLimiter, RetryPolicy
 from commerce.kernel.postgres import Database
 
 _logger = logging.getLogger(__name__)
-_Pending = tuple[Job, JobResult, JobHandler, "asyncio.Future[None]"]
+_Result = tuple[Job, JobResult, JobHandler]
 
 
 class JobQueue:
@@ -41,8 +42,7 @@ class JobQueue:
         self._clock = clock
         self._policy = policy
         self._limiter = limiter
-        self._pending: list[_Pending] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._results: Batcher[_Result, None] = Batcher(self._write_results)
 
     async def claim(self, count: int, room: Mapping[str, int]) -> list[list[Job]]:
         """Claim up to `count` due jobs, at most `room[system]` of a system.
@@ -104,40 +104,24 @@ class JobQueue:
 
     async def _record(self, jobs: Sequence[Job], results: Sequence[JobResult], handler: JobHandler) -> None:
         """Write the results that handlers have not written; concurrent ones share statements."""
-        loop = asyncio.get_running_loop()
-        pending = [
-            (job, result, handler, loop.create_future())
-            for job, result in zip(jobs, results, strict=True)
-            if result.step != "written"
-        ]
-        if not pending:
-            return
-        self._pending += pending
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write_pending())
-        await asyncio.gather(*(written for *_, written in pending))
+        await asyncio.gather(
+            *(
+                self._results.add((job, result, handler))
+                for job, result in zip(jobs, results, strict=True)
+                if result.step != "written"
+            )
+        )
 
-    async def _write_pending(self) -> None:
-        while self._pending:
-            pending, self._pending = self._pending, []
-            try:
-                await self._write_results(pending)
-            except Exception as error:  # noqa: BLE001  # given to each that waits
-                for *_, is_written in pending:
-                    is_written.set_exception(error)
-            else:
-                for *_, is_written in pending:
-                    is_written.set_result(None)
-
-    async def _write_results(self, pending: Sequence[_Pending]) -> None:
-        finished = [job for job, result, *_ in pending if result.step == "finish"]
+    async def _write_results(self, results: Sequence[_Result]) -> list[None]:
+        finished = [job for job, result, _ in results if result.step == "finish"]
         postponements = [
-            self._postponement(job, result, handler) for job, result, handler, _ in pending if result.step != "finish"
+            self._postponement(job, result, handler) for job, result, handler in results if result.step != "finish"
         ]
         async with self._db.connection() as connection:
             if finished:
                 await store.finish(connection, finished)
             await store.postpone(connection, self.name, postponements)
+        return [None] * len(results)
 
     def _postponement(self, job: Job, result: JobResult, handler: JobHandler) -> Postponement:
         now_ms = self._clock.now_ms()

@@ -1,0 +1,44 @@
+"""Collects items of concurrent callers, so that one statement or transaction serves all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Calls `do` with all items of one iteration of the event loop, or that came while a call was in flight.
+
+    `do` returns a result for each item, in their sequence. At most `max_items` are in one call."""
+
+    def __init__(self, do: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], max_items: int = 500) -> None:
+        self._do = do
+        self._max_items = max_items
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def add(self, item: Item) -> Result:
+        """Return the result of an item. Raises what the call for its batch raises."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
+        return await future
+
+    async def _work(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[: self._max_items], self._waiting[self._max_items :]
+            try:
+                results = await self._do([item for item, _ in batch])
+            except Exception as error:  # noqa: BLE001  # each caller gets it
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
