@@ -256,7 +256,4 @@ SELECT change_id, 'stock_changes', 'stock_change.apply', 'internal', created_at,
 FROM stock_changes WHERE status = 'pending'
 UNION ALL
 SELECT id, 'polls', 'poll.' || n % 3, 'system-' || n % 2, '{now}'::timestamptz + age * interval '1 minute', n % 500 = 0, at
-FROM fill.orders WHERE age < {orders} / 20
-UNION ALL
-SELECT id, 'releases', 'release.apply', 'internal', '{now}'::timestamptz + age * interval '1 minute', false, at
-FROM fill.orders WHERE age BETWEEN 1000 AND {orders} / 20 AND status <> 'cancelled';
+FROM fill.orders WHERE age < {orders} / 20;

@@ -55,7 +55,6 @@ NEEDED = {
     "orders_of_sale": "sales.read_recent_keys",
     "orders_expiring": "orders.lock_expired",
     "dead_letters_of_sale": "sales.compute_free_units",
-    "releases_pending": "sales.list_expired_releases",
     "jobs_due": "jobs.claim",
     "jobs_parked": "jobs.count_parked",
     "payments_parked": "payments.list_parked_jobs",
