@@ -13,7 +13,8 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Calls `do` with the items of concurrent callers.
 
-    Those of one iteration of the event loop leave together, and those that come while a call is in flight. `do` returns a result for each item, in their sequence. At most `max_items` are in one call."""
+    Those of one iteration of the event loop leave together, and those that come while a call is in flight. `do` returns
+    a result for each item, in their sequence. At most `max_items` are in one call."""
 
     def __init__(self, do: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], max_items: int = 500) -> None:
         self._do = do
