@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from config.auth import AuthSettings
 from config.base import PRIVATE_NETWORKS, CredentialSection, Port, Positive, Seconds, SettingsSection
+from config.database_shares import DatabaseShareSettings
 from config.screening import ScreeningSettings
 from config.server_urls import DatabaseUrl, RedisUrl
 from config.shipping import ShippingSettings
@@ -118,7 +119,7 @@ class LimitSettings(SettingsSection):
     redis_call_timeout_ms: Positive = 2_000
     redis_connections: Positive = 16
     # Postgres.
-    database_connections: Positive = 4
+    database_connections: Positive = 4  # of a worker process, and of a running command
     database_timeout_s: Seconds = 10
     # Lists.
     page_items: Positive = 100
@@ -258,6 +259,7 @@ class Settings(BaseSettings):
     metrics_dir: AbsolutePath | None = Field(default=None, description="shared by the processes of one machine")
     http: HttpSettings = HttpSettings()
     limits: LimitSettings = LimitSettings()
+    database_shares: DatabaseShareSettings = DatabaseShareSettings()
     writer: WriterSettings = WriterSettings()
     jobs: JobsSettings = JobsSettings()
     observer: ObserverSettings = ObserverSettings()

@@ -10,10 +10,12 @@ from redis.asyncio import Redis
 
 import lua
 from commerce.kernel.clock import Clock
+from commerce.kernel.connection_shares import ConnectionShares
 from commerce.kernel.outages import log_failure
 from commerce.sales.server_adoption import ServerAdoption
 from gateway import metrics
 from gateway.admission import Admission
+from gateway.database_shares import export_shares
 from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_intake import OrderIntake
 from gateway.resting_connections import RestingConnections
@@ -27,7 +29,11 @@ _ADOPTION_INTERVAL_S, _ADOPTION_PAUSE_S, _REPORT_INTERVAL_S = 1.0, 0.1, 0.5
 
 
 async def flush_metrics_forever(
-    metrics_buffer: MetricsBuffer, admission: Admission, resting: RestingConnections, clock: Clock
+    metrics_buffer: MetricsBuffer,
+    admission: Admission,
+    resting: RestingConnections,
+    shares: ConnectionShares,
+    clock: Clock,
 ) -> None:
     """Flush the buffered counts into the metrics once a second, also after a flush that failed.
 
@@ -42,6 +48,7 @@ async def flush_metrics_forever(
             metrics_buffer.flush()
             metrics.WAITING.set(admission.unsent)
             metrics.RESTING_CONNECTIONS.set(resting.count)
+            export_shares(shares)
         except Exception as error:  # noqa: BLE001  # the next flush may succeed
             log_failure(_logger, "cannot flush the metrics", error)
         await clock.sleep(_METRICS_FLUSH_INTERVAL_S)

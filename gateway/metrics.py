@@ -10,6 +10,7 @@ from commerce.kernel.external import InvalidWebhook
 
 REQUEST_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 RESERVE_BOUNDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+CONNECTION_WAIT_BOUNDS = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 ORDER_OUTCOMES = (
@@ -18,6 +19,7 @@ ORDER_OUTCOMES = (
     *("bad_request", "invalid", "not_found", "unauthorized", "too_many_requests", "request_timeout", "body_too_large"),
     *("unsupported_media_type", "not_ready", "overloaded", "outcome_unknown"),
 )
+DATABASE_SHARES = ("customers", "staff", "webhooks", "background")
 RATE_LIMITS = ("user", "address", "device")
 ROOM_JOIN_OUTCOMES = ("placed", "listed", "full", "not_ready", "left")
 SCREENING_ACTIONS_TAKEN = ("log", "proof_of_work", "wait", "refuse")
@@ -86,6 +88,21 @@ USAGE_EXCHANGE_FAILURES = Counter(
 )
 CONNECTIONS = Gauge(
     "floodgate_http_connections", "Open connections by port: public, admin", ["port"], multiprocess_mode="livesum"
+)
+DATABASE_CONNECTIONS = Gauge(
+    "floodgate_database_connections",
+    "Connections to Postgres in use by share: customers, staff, webhooks, background",
+    ["share"],
+    multiprocess_mode="livesum",
+)
+DATABASE_WAIT_SECONDS = Histogram(
+    "floodgate_database_wait_seconds",
+    "Wait for a connection to Postgres by share",
+    ["share"],
+    buckets=CONNECTION_WAIT_BOUNDS,
+)
+DATABASE_REFUSALS = Counter(
+    "floodgate_database_refusals_total", "Uses of Postgres that got no connection in time, by share", ["share"]
 )
 EVENT_STREAMS = Gauge("floodgate_event_streams", "Open event streams", multiprocess_mode="livesum")
 SNAPSHOT_AGE = Gauge(
@@ -204,7 +221,10 @@ def create_series(providers: Iterable[str], carrier_systems: Iterable[str]) -> N
     for kind in RATE_LIMITS:
         RATE_LIMITED.labels(kind)
         USAGE_SHARED.labels(kind)
+    for share in DATABASE_SHARES:
+        DATABASE_WAIT_SECONDS.labels(share)
     for counter, words in (
+        (DATABASE_REFUSALS, DATABASE_SHARES),
         (ROOM_JOINS, ROOM_JOIN_OUTCOMES),
         (WAIT_LIST_JOINS, WAIT_LIST_JOIN_OUTCOMES),
         (SCREENING_ACTIONS, SCREENING_ACTIONS_TAKEN),

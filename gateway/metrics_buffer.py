@@ -50,6 +50,9 @@ class MetricsBuffer:
         self.reserve_seconds = HistogramBuffer(metrics.RESERVE_BOUNDS)
         self.reserve_batch_orders = HistogramBuffer(metrics.BATCH_BOUNDS)
         self.intake_wait_seconds = HistogramBuffer(metrics.RESERVE_BOUNDS)
+        self._connection_wait_seconds = {
+            share: HistogramBuffer(metrics.CONNECTION_WAIT_BOUNDS) for share in metrics.DATABASE_SHARES
+        }
         self.shed_orders = 0
         """orders refused for overload since the last flush"""
         self._orders: dict[str, int] = defaultdict(int)
@@ -65,6 +68,12 @@ class MetricsBuffer:
         """Count reads that a cache answered, and those for which it asked a database."""
         self._cached_reads[cache, "hit"] += hits
         self._cached_reads[cache, "miss"] += misses
+
+    def observe_connection_wait(self, share: str, seconds: float, is_granted: bool) -> None:
+        """Observe the wait for a database connection, which may have been in vain."""
+        self._connection_wait_seconds[share].observe(seconds)
+        if not is_granted:
+            metrics.DATABASE_REFUSALS.labels(share).inc()
 
     def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count an answered request and observe its duration."""
@@ -92,6 +101,8 @@ class MetricsBuffer:
             metrics.REQUESTS.labels(route, method, status).inc(count)
         for route, histogram in self._seconds.items():
             histogram.flush(metrics.REQUEST_SECONDS.labels(route))
+        for share, histogram in self._connection_wait_seconds.items():
+            histogram.flush(metrics.DATABASE_WAIT_SECONDS.labels(share))
         self.reserve_seconds.flush(metrics.RESERVE_SECONDS)
         self.reserve_batch_orders.flush(metrics.RESERVE_BATCH_ORDERS)
         self.intake_wait_seconds.flush(metrics.INTAKE_WAIT_SECONDS)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
+from commerce.kernel.connection_shares import use_share
 from commerce.kernel.errors import Invalid
 from commerce.kernel.moments import check_years
 from commerce.staff_requests.model import StaffAnswer
@@ -26,6 +27,7 @@ from gateway.rate_limits import DEVICE_HEADER
 from gateway.services import GatewayServices, services_of
 
 Access = Literal["anyone", "customer"] | Role
+Share = Literal["customers", "staff", "webhooks"]
 _NOBODY = Identity("", frozenset(), 0)
 ROOM_TICKET_HEADER = "Room-Ticket"
 _KEY_HEADER = "Idempotency-Key"
@@ -94,6 +96,8 @@ class Operation:
     """Check overload and the user's rate before the body is read."""
     has_raw_body: bool = False
     """Pass the body on as received, of whatever media type."""
+    share: Share | None = None
+    """Share of database connections, if not that of the caller: staff or customers."""
     is_one_transaction: bool = False
     """The handler changes only Postgres: its changes and the answer to its key are stored together.
 
@@ -140,9 +144,11 @@ class Operation:
         elif self.has_raw_body:
             body = await read_raw(request, services)
         call = Call(request, services, identity, parameters, body)
-        if self.takes_staff_key and parameters[_KEY_HEADER] is not None:
-            return await self._answer_with_key(call, parameters[_KEY_HEADER])
-        return await self.handler(call)
+        caller: Share = "customers" if self.access in ("anyone", "customer") else "staff"
+        with use_share(self.share or caller):
+            if self.takes_staff_key and parameters[_KEY_HEADER] is not None:
+                return await self._answer_with_key(call, parameters[_KEY_HEADER])
+            return await self.handler(call)
 
     async def _answer_with_key(self, call: Call, key: str) -> web.Response:
         """Handle a request of staff once, and answer its repeats as the first time."""

@@ -11,6 +11,7 @@ import asyncio
 import logging
 
 from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.connection_shares import use_share
 from commerce.kernel.errors import NotReady, ProblemError
 from commerce.kernel.failures import Failures
 from commerce.kernel.outages import log_failure
@@ -94,7 +95,8 @@ class SaleSnapshots:
         if running is not None and not running.done():
             await asyncio.wait([running])
         if self._refreshing is running:
-            self._refreshing = asyncio.create_task(self._refresh())
+            with use_share("background"):  # whoever asked first, others wait for it too
+                self._refreshing = asyncio.create_task(self._refresh())
             # If the last waiter is cancelled, as when a start fails, the error is nobody's and need not be logged.
             self._refreshing.add_done_callback(lambda task: task.cancelled() or task.exception())
         assert self._refreshing is not None

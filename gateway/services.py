@@ -22,13 +22,12 @@ from commerce.fleet.service import Fleet
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.printing import DocumentPrinter
 from commerce.fulfilment.service import Fulfilment
-from commerce.jobs.wake_ups import open_wake_ups
 from commerce.kernel.clock import Clock, SystemClock
+from commerce.kernel.connection_shares import use_share
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.redis_multiplexer import RedisMultiplexer
-from commerce.kernel.startup import connect_databases
 from commerce.kernel.tasks import cancel_and_wait
 from commerce.orders.persistence import persist
 from commerce.orders.pricing import OrderLimits
@@ -61,6 +60,7 @@ from gateway.background_loops import (
 )
 from gateway.change_watcher import ChangeWatcher, SequencePoller, Topic
 from gateway.client_addresses import ClientAddresses
+from gateway.database_shares import open_databases
 from gateway.dependency_checks import DatabaseMonitor, SharedCheck, build_redis_check
 from gateway.expected_refusals import ExpectedRefusals
 from gateway.fast_path_responses import BatchResponseTemplate, ResponseHeads
@@ -166,25 +166,26 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
         services = await _build_services(stack, settings)
         stack.push_async_callback(services.fast_reads.close)
         clock, admission, snapshots = services.clock, services.admission, services.snapshots
-        await adopt_sales_once(services.adoption, snapshots, services.intake)  # before the gateway is ready
-        for loop in (
-            snapshots.refresh_forever(),
-            services.room_status.refresh_forever(),
-            services.screening_actions.refresh_forever(),
-            services.screening_signals.export_forever(),
-            services.wait_lists.status.refresh_forever(),
-            services.watcher.poll_forever(),
-            adopt_sales_forever(services.adoption, snapshots, services.intake),
-            report_entries_forever(services.adoption, services.intake, clock),
-            services.database_monitor.poll_forever(),
-            poll_backlog_forever(services.redis, snapshots, admission, clock),
-            services.resting.resume_forever(),
-            FleetUsage(
-                services.redis, admission.rate_limits, services.refused_orders, clock, services.ids.new().bytes
-            ).exchange_forever(),
-            flush_metrics_forever(services.metrics_buffer, admission, services.resting, clock),
-        ):
-            stack.push_async_callback(cancel_and_wait, asyncio.create_task(loop))
+        with use_share("background"):
+            await adopt_sales_once(services.adoption, snapshots, services.intake)  # before the gateway is ready
+            for loop in (
+                snapshots.refresh_forever(),
+                services.room_status.refresh_forever(),
+                services.screening_actions.refresh_forever(),
+                services.screening_signals.export_forever(),
+                services.wait_lists.status.refresh_forever(),
+                services.watcher.poll_forever(),
+                adopt_sales_forever(services.adoption, snapshots, services.intake),
+                report_entries_forever(services.adoption, services.intake, clock),
+                services.database_monitor.poll_forever(),
+                poll_backlog_forever(services.redis, snapshots, admission, clock),
+                services.resting.resume_forever(),
+                FleetUsage(
+                    services.redis, admission.rate_limits, services.refused_orders, clock, services.ids.new().bytes
+                ).exchange_forever(),
+                flush_metrics_forever(services.metrics_buffer, admission, services.resting, services.db.shares, clock),
+            ):
+                stack.push_async_callback(cancel_and_wait, asyncio.create_task(loop))
         yield services
         await services.intake.drain()
         await services.screening_signals.export_rest()
@@ -192,8 +193,8 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
 
 async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayServices:
     limits, clock, refused_orders, stopping = settings.limits, SystemClock(), RefusedOrders(), asyncio.Event()
-    redis, db = await _open_databases(stack, settings)
     ids, metrics_buffer, response_heads = IdGenerator(clock), MetricsBuffer(), ResponseHeads()
+    redis, db = await stack.enter_async_context(open_databases(settings, metrics_buffer))
     sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
     auth, catalog, known_keys = Authenticator(settings.auth, clock), Catalog(db, clock), KnownKeys(settings.metrics_dir)
     snapshots, rooms = await _open_snapshots(sales, clock), WaitingRooms(db, sales, clock)
@@ -260,13 +261,6 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         database_monitor=DatabaseMonitor(settings.database(), clock),
         stopping=stopping,
     )
-
-
-async def _open_databases(stack: AsyncExitStack, settings: Settings) -> tuple[Redis, Database]:
-    """Connect to both, and wake workers after commits that have put due jobs."""
-    redis, db = await stack.enter_async_context(connect_databases(settings, "gateway"))
-    await stack.enter_async_context(open_wake_ups(redis, db))
-    return redis, db
 
 
 async def _open_snapshots(sales: Sales, clock: Clock) -> SaleSnapshots:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from asyncpg.exceptions import UnknownPostgresError
 
+from commerce.kernel.connection_shares import ConnectionShares
 from commerce.kernel.errors import NotDurable, NotReady, Overloaded
 
 MIN_VERSION = 15
@@ -146,12 +147,13 @@ def note_for_commit(connection: Connection, note: str) -> None:
 
 
 class Database:
-    """A pool of connections. `connection()` waits for a free one for `timeout_s` seconds at most.
+    """A pool of connections with shares. `connection()` waits `timeout_s` seconds for one at most.
 
     `on_commit` is called with the notes of `note_for_commit`; it must not wait or raise."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], timeout_s: float) -> None:
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], shares: ConnectionShares, timeout_s: float) -> None:
         self._pool = pool
+        self.shares = shares
         self._timeout_s = timeout_s
         self.on_commit: Callable[[Collection[str]], None] = lambda notes: None
 
@@ -159,16 +161,22 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """Borrow a connection from the pool, or join the transaction of `joined_transaction`.
 
-        Raises `Overloaded` if none is free in time, `NotReady` if Postgres is unavailable; nothing was done then.
+        A task borrows one at a time. Raises `Overloaded` if none is free in time, `NotReady` if Postgres is
+        unavailable; nothing was done then.
         """
         joined = _joined.get()
         if joined is not None and joined[0] is self:
             yield joined[1]
             return
+        async with self.shares.hold(self._timeout_s), self._borrow() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _borrow(self) -> AsyncIterator[Connection]:
         try:
             connection = await self._pool.acquire(timeout=self._timeout_s)
         except TimeoutError:
-            raise Overloaded("cannot get a database connection: none became free in time; repeat the request") from None
+            raise Overloaded("cannot connect to the database in time; repeat the request") from None
         except (*POSTGRES_UNAVAILABLE, asyncpg.PostgresError) as error:
             raise NotReady(f"cannot reach the database: {type(error).__name__}; repeat the request") from error
         notes: set[str] = connection.commit_notes  # type: ignore[attr-defined]
@@ -220,7 +228,7 @@ class Database:
 
 
 async def open_database(
-    url: str, *, name: str, connections: int, timeout_s: float, required_durability: str | None = None
+    url: str, *, name: str, shares: ConnectionShares, timeout_s: float, required_durability: str | None = None
 ) -> Database:
     """Open a pool. `name` shows in `pg_stat_activity`; every statement is bound by `timeout_s`.
 
@@ -237,7 +245,7 @@ async def open_database(
 
     with _explain_failed_connect():
         pool = await asyncpg.create_pool(
-            url, min_size=0, max_size=connections, init=prepare, **_connection_options(timeout_s)
+            url, min_size=0, max_size=shares.total, init=prepare, **_connection_options(timeout_s)
         )
         try:
             async with pool.acquire(timeout=timeout_s) as connection:
@@ -245,7 +253,7 @@ async def open_database(
         except BaseException:
             pool.terminate()
             raise
-    return Database(pool, timeout_s)
+    return Database(pool, shares, timeout_s)
 
 
 async def verify_postgres_durability(connection: Connection, durability: str) -> None:

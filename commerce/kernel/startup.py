@@ -8,6 +8,7 @@ from typing import Protocol
 
 from redis.asyncio import Redis
 
+from commerce.kernel.connection_shares import ConnectionShares, undivided
 from commerce.kernel.migrations import check_migrated
 from commerce.kernel.postgres import Database, open_database
 from commerce.kernel.redis_client import check_redis, open_redis
@@ -45,11 +46,13 @@ async def connect_databases(
     verify_durability: bool = True,
     extra_connections: int = 0,
     extra_timeout_ms: int = 0,
+    shares: ConnectionShares | None = None,
 ) -> AsyncIterator[tuple[Redis, Database]]:
     """Open Redis and Postgres as client `name` and check that the database is migrated. Raises `NotReady`.
 
     With `verify_durability` every new connection is checked against the setting `durability`. A process with blocking
-    reads of Redis needs `extra_connections`, each with `extra_timeout_ms` more time.
+    reads of Redis needs `extra_connections`, each with `extra_timeout_ms` more time. `shares` divide the connections of
+    Postgres between uses; without them `limits.database_connections` serve all alike.
     """
     limits = settings.limits
     required_durability = (settings.durability, settings.replicas) if verify_durability else None
@@ -67,7 +70,7 @@ async def connect_databases(
         db = await open_database(
             settings.database(),
             name=name,
-            connections=limits.database_connections,
+            shares=shares or undivided(limits.database_connections),
             timeout_s=limits.database_timeout_s,
             required_durability=settings.durability if verify_durability else None,
         )

@@ -132,7 +132,7 @@ async def list_routes(call: Call) -> web.Response:
 
 _ROUTE_PATH = "/v1/driver-routes/{token}"
 _ROUTE_ANSWER = {200: ("the route", DriverRoute)}
-_operation = partial(Operation, tag="delivery routes", access="anyone")
+_operation = partial(Operation, tag="delivery routes", access="anyone", share="staff")
 
 OPERATIONS = [
     _operation(

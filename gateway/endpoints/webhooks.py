@@ -113,7 +113,13 @@ def _response(reply: WebhookReply) -> web.Response:
 
 
 _webhook = partial(
-    Operation, method="POST", access="anyone", problems=(404, 503), content_type="*/*", has_raw_body=True
+    Operation,
+    method="POST",
+    access="anyone",
+    problems=(404, 503),
+    content_type="*/*",
+    has_raw_body=True,
+    share="webhooks",
 )
 
 OPERATIONS = [

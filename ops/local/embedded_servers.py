@@ -158,7 +158,7 @@ def prepare_postgres_server(data_dir: Path) -> EmbeddedServer:
         "listen_addresses": "",
         "unix_socket_directories": postgres_socket_list(socket_dir),
         "unix_socket_permissions": "0700",
-        "max_connections": "100",
+        "max_connections": "200",
         "shared_buffers": "128MB",
         "max_wal_size": "2GB",
         "log_min_messages": "warning",

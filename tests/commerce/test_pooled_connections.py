@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from commerce.kernel.connection_shares import undivided
 from commerce.kernel.postgres import Connection, Database, connect, open_database, session_lock
 
 LOCK, UNLOCK = "SELECT pg_try_advisory_lock($1)", "SELECT pg_advisory_unlock($1)"
@@ -19,7 +20,7 @@ async def is_free(connection: Connection) -> bool:
 
 @pytest.fixture
 async def database(database_url: str) -> Database:
-    return await open_database(database_url, name="test", connections=1, timeout_s=3)
+    return await open_database(database_url, name="test", shares=undivided(1), timeout_s=3)
 
 
 async def test_connection_goes_back_without_a_statement(database: Database, database_url: str) -> None:

@@ -8,7 +8,7 @@ import shutil
 import signal
 import struct
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -17,11 +17,17 @@ import asyncpg
 import pytest
 
 from commerce.kernel.clock import SystemClock
+from commerce.kernel.connection_shares import undivided
 from commerce.kernel.errors import NotReady
 from commerce.kernel.postgres import Connection, connect, open_database
+from commerce.sales.loading import load_sale
+from config.settings import Settings
 from gateway.dependency_checks import DatabaseMonitor
 from ops.local.subprocesses import ProcessSpec
+from ops.services import open_cli_services
+from tests.support.gateway import open_gateway, run_workers
 from tests.support.processes import free_port
+from tests.support.sales import eventually, make_sale, order_body
 from tests.support.servers import run_process
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
@@ -104,12 +110,16 @@ async def _read_settings(connection: Connection) -> dict[str, str]:
 
 
 async def _check_settings(url: str) -> None:
-    database = await open_database(url, name="test", connections=2, timeout_s=3, required_durability="fsync")
-    for _ in range(3):  # a connection that returned to the pool has them too
+    database = await open_database(url, name="test", shares=undivided(2), timeout_s=3, required_durability="fsync")
+
+    async def check(both: asyncio.Barrier) -> None:
         async with database.transaction() as connection:
+            await both.wait()
             assert await _read_settings(connection) == EXPECTED
-            async with database.connection() as second:
-                assert await _read_settings(second) == EXPECTED
+
+    for _ in range(3):  # a connection that returned to the pool has them too
+        both = asyncio.Barrier(2)
+        await asyncio.gather(check(both), check(both))
     await database.close()
     single = await connect(url, name="test", timeout_s=3)
     assert await _read_settings(single) == EXPECTED
@@ -153,8 +163,49 @@ async def test_monitor_behind_full_pgbouncer_needs_no_second_session(pgbouncer_u
 @pytest.mark.parametrize("pgbouncer_url", ["transaction"], indirect=True)
 async def test_pgbouncer_with_transaction_pooling_is_refused_in_one_line(pgbouncer_url: str) -> None:
     for opening in (
-        open_database(pgbouncer_url, name="test", connections=2, timeout_s=3),
+        open_database(pgbouncer_url, name="test", shares=undivided(2), timeout_s=3),
         connect(pgbouncer_url, name="test", timeout_s=3),
     ):
         with pytest.raises(NotReady, match=r"^cannot use Postgres: .*; set the pooler to session pooling .*$"):
             await opening
+
+
+@needs_pgbouncer
+@pytest.mark.parametrize("pgbouncer_url", ["session 1"], indirect=True)
+async def test_pgbouncer_hands_over_no_lock_or_prepared_statement(pgbouncer_url: str) -> None:
+    """The next client gets the session of one that died with a lock: PgBouncer resets it in between."""
+    sessions = set()
+    for _ in range(3):
+        connection = await connect(pgbouncer_url, name="test", timeout_s=3, must_own_session=False)
+        sessions.add(await connection.fetchval("SELECT pg_backend_pid()"))
+        assert await connection.fetchval("SELECT pg_try_advisory_lock(4711)")
+        await connection.execute("PREPARE same_name AS SELECT 1")
+        assert await _read_settings(connection) == EXPECTED
+        connection.terminate()
+    assert len(sessions) <= 2  # of the one that died, PgBouncer may have closed the first
+
+
+@needs_pgbouncer
+@pytest.mark.parametrize("pgbouncer_url", ["session"], indirect=True)
+async def test_order_is_accepted_stored_and_cancelled_through_pgbouncer(
+    pgbouncer_url: str, make_settings: Callable[..., Settings], sale_id: str
+) -> None:
+    settings = make_settings(database_url=pgbouncer_url)
+    async with (
+        open_cli_services(settings) as shop,
+        open_gateway(settings) as gateway,
+        run_workers(settings, "order_writer", "release_worker", "sale_sync"),
+    ):
+        await make_sale(shop, sale_id, {"mug": (5, 100, 3)})
+        placed = await gateway.order(order_body(sale_id, ("mug", 2)))
+        assert placed.status == 202
+        path = f"/v1/orders/{placed.body['order_id']}"
+
+        async def is_stored() -> bool:
+            return str((await gateway.call("GET", path)).body["status"]) == "awaiting_payment"
+
+        await eventually(is_stored)
+        assert (await gateway.call("POST", f"{path}/cancel")).status == 200
+        await load_sale(shop.db, shop.redis, shop.clock, sale_id)  # under a lock of its session
+        paused = await gateway.call("POST", f"/v1/admin/sales/{sale_id}/pause", user="ann", roles=["sales"])
+        assert (paused.status, paused.body["state"]) == (200, "paused")

@@ -16,6 +16,7 @@ import pytest
 from redis.asyncio import Redis
 
 import lua
+from commerce.kernel.connection_shares import undivided
 from commerce.kernel.errors import NotDurable, NotReady
 from commerce.kernel.postgres import open_database
 from commerce.kernel.redis_client import check_redis, open_redis
@@ -23,6 +24,7 @@ from config.settings import Settings
 from ops.local.embedded_servers import prepare_postgres_server, prepare_redis_server
 from ops.local.subprocesses import RunningProcess, start_process
 from ops.services import open_cli_services
+from tests.support.connections import held_connection
 from tests.support.gateway import open_gateway
 from tests.support.processes import free_port
 from tests.support.sales import eventually, make_sale, order_body
@@ -87,7 +89,7 @@ async def test_postgres_with_asynchronous_commit_is_refused(
     other = await asyncpg.connect(database_url)
     async with open_worker_services(settings, "before") as early:
         await other.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
-        async with early.db.connection():  # one from before it was set
+        async with held_connection(early.db):  # one from before it was set
             with pytest.raises(NotDurable, match="a commit returns before it is on the disk"):
                 async with early.db.connection():
                     pytest.fail("a new one was used")
@@ -99,7 +101,7 @@ async def test_postgres_with_asynchronous_commit_is_refused(
             pass
         for enough in ("local", "remote_write", "on"):
             await other.execute(f"ALTER DATABASE {name} SET synchronous_commit = {enough}")
-            async with early.db.connection(), early.db.connection(), open_worker_services(settings, "test"):
+            async with held_connection(early.db), early.db.connection(), open_worker_services(settings, "test"):
                 pass
     await other.close()
 
@@ -111,7 +113,7 @@ async def test_postgres_without_fsync_is_refused() -> None:
     running = await start_process(spec)
     try:
         with pytest.raises(NotDurable, match="set fsync to on; off comes from: command line"):
-            await open_database(server.url, name="test", connections=1, timeout_s=5, required_durability="fsync")
+            await open_database(server.url, name="test", shares=undivided(1), timeout_s=5, required_durability="fsync")
     finally:
         await running.stop()
         shutil.rmtree(home)

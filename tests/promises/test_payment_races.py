@@ -17,6 +17,7 @@ import pytest
 
 import lua
 from commerce.kernel.clock import from_ms
+from commerce.kernel.connection_shares import use_share
 from commerce.orders.errors import CannotCancel
 from commerce.orders.service import Actor
 from commerce.payments import payment_jobs
@@ -45,7 +46,8 @@ class RacingOrder(NamedTuple):
 @pytest.fixture
 def settings(make_settings: Callable[..., Settings]) -> Settings:
     """Settings with enough connections for pairs to meet in the database, not before it."""
-    return make_settings(limits={"database_connections": 12})
+    shares = {"total_connections": 28, "customer_connections": 12, "webhook_connections": 12}
+    return make_settings(limits={"database_connections": 12}, database_shares=shares)
 
 
 @pytest.fixture
@@ -110,7 +112,12 @@ def handle_webhook(pay: PaymentShop, payment_id: UUID) -> Coroutine[Any, Any, st
     pay.pay_at_provider("alipay", payment_id)
     webhook, services = pay.build_webhook("alipay", payment_id, webhook_id=payment_id.hex), pay.gateway.services
     event = services.providers["alipay"].read_webhook({}, webhook.body, from_ms(services.clock.now_ms()))
-    return services.payments.handle_webhook("alipay", event, webhook.body)
+
+    async def handle() -> str:
+        with use_share("webhooks"):
+            return await services.payments.handle_webhook("alipay", event, webhook.body)
+
+    return handle()
 
 
 async def try_action(action: Awaitable[Any], *refusals: type[Exception]) -> str:

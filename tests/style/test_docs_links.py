@@ -31,7 +31,12 @@ FOREIGN = {
     "aof_delayed_fsync",  # a counter of Redis
     "epoll_pwait",  # a system call
     "full_page_writes",  # a setting of Postgres
+    "idle_transaction_timeout",  # a setting of PgBouncer
+    "ignore_startup_parameters",  # a setting of PgBouncer
     "pg_hba",  # a file of Postgres
+    "query_start",  # a column of Postgres
+    "query_timeout",  # a setting of PgBouncer
+    "server_reset_query",  # a setting of PgBouncer
 }
 PAST = ("CHANGELOG.md", "docs/glossary.md", "docs/decisions/0028-vocabulary.md")
 PRESENT = [document for document in DOCUMENTS if name(document) not in PAST]
