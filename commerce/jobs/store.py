@@ -79,7 +79,7 @@ async def postpone(connection: Connection, queue: str, postponements: Sequence[P
         *_claims([postponement.job for postponement in postponements]),
         [postponement.due_at for postponement in postponements],
         [postponement.kind for postponement in postponements],
-        [postponement.error and postponement.error[:_MAX_ERROR_CHARACTERS] for postponement in postponements],
+        [_storable_error(postponement.error) for postponement in postponements],
         [postponement.is_parked for postponement in postponements],
     )
     return {row["subject"] for row in rows}
@@ -110,6 +110,13 @@ async def measure_due(connection: Connection) -> list[tuple[str, str, str, datet
 async def count_jobs(connection: Connection, queue: str) -> int:
     """Count the jobs of a queue that are not parked."""
     return int(await connection.fetchval(queries.count_jobs, queue))
+
+
+def _storable_error(error: str | None) -> str | None:
+    """Shorten an error, and replace what Postgres refuses in a text: it would refuse the whole batch.
+
+    External systems word errors, and may send NUL or half of a surrogate pair."""
+    return error and error[:_MAX_ERROR_CHARACTERS].replace("\0", " ").encode(errors="replace").decode()
 
 
 def _claims(jobs: Sequence[Job]) -> tuple[list[UUID], list[int], list[datetime]]:
