@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from commerce.jobs import store
-from commerce.jobs.model import ERROR, NO_ANSWER, Job, JobHandler, JobResult, failed, parked
+from commerce.jobs.model import ERROR, NO_ANSWER, Job, JobHandler, JobResult, failed
 from commerce.jobs.store import Postponement
 from commerce.kernel.batches import Batcher
 from commerce.kernel.clock import Clock, from_ms
@@ -20,10 +20,12 @@ from commerce.kernel.postgres import Database
 
 _logger = logging.getLogger(__name__)
 _Result = tuple[Job, JobResult, JobHandler]
+_UNKNOWN_KIND_ATTEMPTS = 12
+"""five minutes and more: during a rolling restart a newer worker claims the job meanwhile"""
 
 
 class JobQueue:
-    """The jobs of one queue. `handlers` maps each kind to what does it; a job of another kind is parked.
+    """The jobs of one queue. `handlers` maps each kind to what does it; a job of another kind fails.
 
     `limiter` limits how many jobs are claimed per second."""
 
@@ -51,7 +53,8 @@ class JobQueue:
         if self._limiter is not None:
             count = min(count, self._limiter.available())
         now = from_ms(self._clock.now_ms())
-        lease_until = now + timedelta(seconds=self._policy.lease_s)
+        # Claims of the same millisecond differ: attempts and the end of the lease name a claim.
+        lease_until = now + timedelta(seconds=self._policy.lease_s, microseconds=int(self._policy.random() * 1000))
         async with self._db.connection() as connection:
             jobs = await store.claim(connection, self.name, now, lease_until, count, room)
         if self._limiter is not None:
@@ -73,7 +76,8 @@ class JobQueue:
         handler = self._handlers.get(jobs[0].kind)
         results: Sequence[JobResult]
         if handler is None:
-            handler, results = JobHandler(_refuse), await _refuse(jobs)
+            handler = JobHandler(_refuse, max_attempts=_UNKNOWN_KIND_ATTEMPTS)
+            results = await _refuse(jobs)
         else:
             try:
                 results = await handler.work(jobs)
@@ -133,4 +137,4 @@ class JobQueue:
 
 
 async def _refuse(jobs: Sequence[Job]) -> list[JobResult]:
-    return [parked("unknown_kind", f"no worker of this version does {job.kind}") for job in jobs]
+    return [failed("unknown_kind", f"a worker does not know {job.kind}: start workers of this version") for job in jobs]

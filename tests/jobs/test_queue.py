@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
@@ -121,11 +123,11 @@ async def test_results_of_handler_are_written(shop: CliServices) -> None:
             ("test.4", 1, True, "never"),
             ("test.5", 1, False, None),
             ("test.6", 1, True, "no answer came"),
-            ("test.7", 1, True, "no worker of this version does test.7"),
+            ("test.7", 1, False, "a worker does not know test.7: start workers of this version"),
             ("test.8", 0, False, None),
         ]
-        assert await store.count_parked(connection) == {"test": 3}
-        assert await store.count_jobs(connection, "test") == 3
+        assert await store.count_parked(connection) == {"test": 2}
+        assert await store.count_jobs(connection, "test") == 4
         assert (await store.measure_due(connection))[-1][2:] == ("test.8", soon)
         assert len(await store.retry(connection, "test", [shop.ids.new()], now_of(shop))) == 0
 
@@ -146,3 +148,53 @@ async def test_results_of_one_turn_are_written_together(shop: CliServices, monke
     await put(shop, count=30)
     await asyncio.gather(*(queue.work(jobs) for jobs in await queue.claim(100, {})))
     assert sizes == [30]
+
+
+async def finish_all(jobs: Sequence[Job]) -> list[JobResult]:
+    return [finished("done")] * len(jobs)
+
+
+async def test_job_of_newer_version_waits_for_newer_worker(shop: CliServices) -> None:
+    policy = replace(POLICY, initial_ms=0)
+    old = JobQueue("test", {"test.call": JobHandler(finish_all)}, shop.db, shop.clock, policy)
+    new = JobQueue("test", {"test.new": JobHandler(finish_all)}, shop.db, shop.clock, policy)
+    await put(shop, "test.new")
+    assert await old.work_due() == 1
+    assert await new.work_due() == 1
+    async with shop.db.connection() as connection:
+        assert await read(connection) == []
+
+
+async def test_job_that_no_worker_knows_is_parked_in_the_end(shop: CliServices) -> None:
+    queue = JobQueue("test", {}, shop.db, shop.clock, replace(POLICY, initial_ms=0))
+    await put(shop, "test.gone")
+    while await queue.work_due():
+        pass
+    async with shop.db.connection() as connection:
+        assert await store.count_parked(connection) == {"test": 1}
+
+
+async def test_claim_of_job_put_again_in_the_same_millisecond_is_another(shop: CliServices) -> None:
+    chances = iter((0.1, 0.9))
+    clock = Mock(now_ms=Mock(return_value=shop.clock.now_ms()))
+    policy = replace(POLICY, random=lambda: next(chances))
+    queue = JobQueue("test", {"test.call": JobHandler(finish_all)}, shop.db, clock, policy)
+    [subject] = await put(shop)
+    [late] = await queue.claim(1, {})
+    async with shop.db.connection() as connection:
+        now = from_ms(clock.now_ms())
+        await store.put(connection, "test", [NewJob(subject, "test.call", "internal", now)], now)
+    [current] = await queue.claim(1, {})
+    async with shop.db.connection() as connection:
+        assert await store.finish(connection, late) == set()
+        assert await store.finish(connection, current) == {subject}
+
+
+async def test_error_that_postgres_refuses_keeps_no_other_result_back(shop: CliServices) -> None:
+    async def work(jobs: Sequence[Job]) -> list[JobResult]:
+        return [failed("refused", error) for _, error in zip(jobs, ("not now", "a \0 b", "half \ud800"), strict=True)]
+
+    await put(shop, count=3)
+    assert await JobQueue("test", {"test.call": JobHandler(work, 3)}, shop.db, shop.clock, POLICY).work_due() == 3
+    async with shop.db.connection() as connection:
+        assert {row[3] for row in await read(connection)} == {"not now", "a   b", "half ?"}
