@@ -75,6 +75,7 @@ class JobRunner:
         if free <= 0:
             self._was_full = True
             return 0
+        was_full, self._was_full = self._was_full, True  # also if a job ends while others are claimed
         calls = await queue.claim(free, room)
         started = sum(map(len, calls))
         for jobs in calls:
@@ -83,7 +84,7 @@ class JobRunner:
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
             self._count(jobs, 1)
-        self._was_full |= started >= free or any(count <= 0 for count in room.values())
+        self._was_full = was_full or started >= free or any(count <= 0 for count in room.values())
         return started
 
     def _free(self, system: str) -> int:

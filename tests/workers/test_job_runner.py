@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -26,8 +26,11 @@ class FakeJobQueue:
         self.unanswered: set[str] = set()
         self.started: list[str] = []
         self.finish = asyncio.Event()
+        self.during_claim: Callable[[], Awaitable[None]] | None = None
 
     async def claim(self, count: int, room: Mapping[str, int]) -> list[list[Job]]:
+        if self.during_claim:
+            await self.during_claim()
         left, claimed = dict(room), []
         for system in self.due:
             if len(claimed) < count and left.setdefault(system, count) > 0:
@@ -111,6 +114,21 @@ async def test_slot_that_becomes_free_is_used_at_once() -> None:
     await asyncio.wait_for(due.wait(), 5)
     assert await runner.start_due_jobs() == 1
     await runner.drain()
+
+
+async def test_slot_that_becomes_free_during_a_claim_is_used_at_once() -> None:
+    queue, due = FakeJobQueue(*["slow"] * 4), asyncio.Event()
+    queue.stuck = {"slow"}
+    runner = make_runner(queue, due=due)
+    assert await runner.start_due_jobs() == 3
+
+    async def end_all() -> None:
+        queue.finish.set()
+        await runner.drain()
+
+    queue.during_claim = end_all
+    assert await runner.start_due_jobs() == 0
+    assert due.is_set()
 
 
 async def test_system_without_answers_opens_breaker_and_gets_no_jobs() -> None:
