@@ -38,6 +38,11 @@ async def test_open_releases_and_stock_changes_become_jobs(empty_url: str, monke
             "created_at, ended_at, epoch, seq) VALUES ($1, 's', 'a', 1, 'more', 'x', $2, now(), 3, 'late', now()",
         ):
             await connection.execute(f"INSERT INTO {row}, {ends})", UUID(int=number), status)
+    await connection.execute(
+        "INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, status, due_at, last_error, "
+        "created_at, ended_at) VALUES ($1, 's', 'a', -9, 'fewer', 'x', 'refused', now(), 'too few', now(), now())",
+        UUID(int=3),
+    )
     monkeypatch.setattr(migrations, "load_migrations", lambda: every)
     await migrate(connection)
 
@@ -49,5 +54,7 @@ async def test_open_releases_and_stock_changes_become_jobs(empty_url: str, monke
     ]
     for table, id_ in (("releases", "release_id"), ("stock_changes", "change_id")):
         rows = await connection.fetch(f"SELECT status, refused_reason FROM {table} ORDER BY {id_}")
-        assert [tuple(row) for row in rows] == [("pending", None), ("applied", None), ("pending", None)]
+        assert [tuple(row) for row in rows][:3] == [("pending", None), ("applied", None), ("pending", None)]
+    rows = await connection.fetch("SELECT refused_reason FROM stock_changes WHERE status = 'refused'")
+    assert [tuple(row) for row in rows] == [("too few",)]
     await connection.close()
