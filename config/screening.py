@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from config.base import Positive, Seconds, SettingsSection
+from config.base import Positive, SettingsSection
 
 _LogScore = Annotated[int, Field(ge=1, le=100)]
 # An address alone has 25 points, and with a form of requests 45: many innocent people share both.
@@ -48,4 +48,3 @@ class ScreeningSettings(SettingsSection):
     acted_on_customers: Positive = 100_000
     # Limits of the worker.
     rows_per_step: Annotated[int, Field(ge=1, le=10_000)] = 2_000
-    retention_days: Seconds = 30

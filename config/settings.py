@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from config.auth import AuthSettings
 from config.base import PRIVATE_NETWORKS, CredentialSection, Port, Positive, Seconds, SettingsSection
 from config.database_shares import DatabaseShareSettings
+from config.retention import RetentionSettings
 from config.screening import ScreeningSettings
 from config.server_urls import DatabaseUrl, RedisUrl
 from config.shipping import ShippingSettings
@@ -267,6 +268,7 @@ class Settings(BaseSettings):
     shipping: ShippingSettings = ShippingSettings()
     rooms: WaitingRoomSettings = WaitingRoomSettings()
     screening: ScreeningSettings = ScreeningSettings()
+    retention: RetentionSettings = RetentionSettings()
     sandbox: SandboxSettings = SandboxSettings()
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()

@@ -36,6 +36,15 @@ WAIT_LIST_OFFERS = Counter(
     "Offers of wait-lists by outcome: offered, taken, lapsed, refused (made again)",
     ["outcome"],
 )
+RETENTION_DELETED_ROWS = Counter(
+    "floodgate_retention_deleted_rows_total", "Rows that were deleted because of their age, by table", ["table"]
+)
+RETENTION_OVERDUE_SECONDS = Gauge(
+    "floodgate_retention_overdue_seconds",
+    "How long the oldest row to be deleted is past its age, by table",
+    ["table"],
+    multiprocess_mode=_LATEST,
+)
 WORKER_JOBS = Counter("floodgate_worker_jobs_total", "Jobs that a worker has started", ["worker"])
 WORKER_FAILURES = Counter("floodgate_worker_failures_total", "Failed steps of a worker, which are retried", ["worker"])
 

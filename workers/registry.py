@@ -8,6 +8,7 @@ from workers.observer import observer
 from workers.order_writer import order_writer
 from workers.payment_worker import payment_worker
 from workers.release_worker import release_worker
+from workers.retention_worker import retention_worker
 from workers.room_keeper import room_keeper
 from workers.runtime import Worker
 from workers.sale_sync import sale_sync
@@ -23,6 +24,7 @@ WORKERS: dict[str, Worker] = {
     "room_keeper": room_keeper,
     "screening_worker": screening_worker,
     "wait_list_keeper": wait_list_keeper,
+    "retention_worker": retention_worker,
     "observer": observer,
     "auditor": auditor,
 }

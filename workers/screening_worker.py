@@ -1,4 +1,4 @@
-"""Scores the customers of running sales, and deletes what is old. Several may run."""
+"""Scores the customers of running sales. Several may run."""
 
 from __future__ import annotations
 
@@ -14,36 +14,26 @@ from workers.runtime import WorkerServices
 
 _logger = logging.getLogger(__name__)
 _POLL_INTERVAL_S = 0.5
-_DELETION_INTERVAL_S = 60.0
 
 
 async def screening_worker(services: WorkerServices) -> None:
-    """Take one step of each kind at a time. What is old is deleted also while screening is not enabled."""
+    """Take one step of each kind at a time, if screening is enabled."""
     settings, clock = services.settings.screening, services.clock
-    limits, retention = make_signal_limits(settings), timedelta(days=settings.retention_days)
+    if not settings.enabled:
+        await services.stop.wait()
+        return
+    limits, retention = make_signal_limits(settings), timedelta(days=services.settings.retention.screening_days)
     screener = Screener(services.db, services.redis, clock, limits, settings.rows_per_step, retention)
-    deletion_due_at = 0.0
 
     async def fold_orders() -> int:
         return await screener.fold_orders([sale.sale_id for sale in await services.sales.list_opened()])
 
-    async def delete_old() -> int:
-        nonlocal deletion_due_at
-        if clock.monotonic() < deletion_due_at:
-            return 0
-        count = await screener.delete_old()
-        if not count:
-            deletion_due_at = clock.monotonic() + _DELETION_INTERVAL_S
-        return count
-
-    steps = {"deletion": delete_old}
-    if settings.enabled:
-        steps |= {
-            "sales": screener.add_sales,
-            "sightings": screener.fold_sightings,
-            "orders": fold_orders,
-            "scores": screener.rescore,
-        }
+    steps = {
+        "sales": screener.add_sales,
+        "sightings": screener.fold_sightings,
+        "orders": fold_orders,
+        "scores": screener.rescore,
+    }
 
     async def step() -> int:
         failures = Failures("screen", _logger)

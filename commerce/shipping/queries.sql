@@ -174,8 +174,8 @@ WHERE order_id = $1 AND shipment_id = $2 ORDER BY at, seq;
 SELECT order_id, event_seq FROM fulfilments WHERE order_id = ANY($1::uuid[]);
 
 -- name: insert_webhook
-INSERT INTO carrier_webhooks (system, webhook_id, received_at, result, body)
-VALUES ($1, $2, $3, $4, $5) ON CONFLICT (system, webhook_id) DO NOTHING;
+INSERT INTO carrier_webhooks (system, webhook_id, received_at, result, body, shipment_ids)
+VALUES ($1, $2, $3, $4, $5, $6::uuid[]) ON CONFLICT (system, webhook_id) DO NOTHING;
 
 -- name: get_webhook_result
 SELECT result FROM carrier_webhooks WHERE system = $1 AND webhook_id = $2;

@@ -122,7 +122,10 @@ class Shipping:
             if failures.count:
                 result = "not_stored"
             elif result != "unknown_tracking_no":
-                await store.insert_webhook(connection, system, webhook.webhook_id, self._now(), result, body)
+                shipment_ids = [shipment_id for (_, shipment_id), _ in own_updates]
+                await store.insert_webhook(
+                    connection, system, webhook.webhook_id, self._now(), result, body, shipment_ids
+                )
         return CarrierWebhookResult(result, sum(tracking.unknown_codes for tracking in results))
 
     async def _apply_update(

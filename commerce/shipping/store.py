@@ -342,6 +342,13 @@ async def get_webhook_result(connection: Connection, system: str, webhook_id: st
 
 
 async def insert_webhook(
-    connection: Connection, system: str, webhook_id: str, now: datetime, result: str, body: bytes
+    connection: Connection,
+    system: str,
+    webhook_id: str,
+    now: datetime,
+    result: str,
+    body: bytes,
+    shipment_ids: Sequence[UUID],
 ) -> None:
-    await connection.execute(queries.insert_webhook, system, webhook_id, now, result, body)
+    """Store a webhook with its result; the first one of an id stays."""
+    await connection.execute(queries.insert_webhook, system, webhook_id, now, result, body, list(shipment_ids))

@@ -8,8 +8,3 @@ SELECT digest, status, content_type, location, body FROM staff_requests WHERE ac
 -- name: insert_answer
 INSERT INTO staff_requests (actor, idempotency_key, digest, created_at, status, content_type, location, body)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (actor, idempotency_key) DO NOTHING;
-
--- name: delete_expired
-DELETE FROM staff_requests WHERE (actor, idempotency_key) IN (
-    SELECT actor, idempotency_key FROM staff_requests WHERE created_at < $1
-    ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED);

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import KeyReused
@@ -11,13 +10,11 @@ from commerce.kernel.postgres import Connection, Database
 from commerce.staff_requests import store
 from commerce.staff_requests.model import StaffAnswer
 
-_RETENTION = timedelta(hours=48)
-_MAX_DELETED = 100
 Handler = Callable[[], Awaitable[StaffAnswer]]
 
 
 class StaffRequests:
-    """Stores answers by actor and key for 48 hours. A refusal is not stored: the key may be used again."""
+    """Stores answers by actor and key. A refusal is not stored: the key may be used again."""
 
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
@@ -60,6 +57,4 @@ class StaffRequests:
         return answer
 
     async def _store(self, connection: Connection, actor: str, key: str, digest: bytes, answer: StaffAnswer) -> None:
-        now = from_ms(self._clock.now_ms())
-        await store.delete_expired(connection, now - _RETENTION, _MAX_DELETED)
-        await store.insert_answer(connection, actor, key, digest, answer, now)
+        await store.insert_answer(connection, actor, key, digest, answer, from_ms(self._clock.now_ms()))

@@ -29,8 +29,3 @@ async def insert_answer(
 ) -> None:
     """Store an answer; the first one of a key stays."""
     await connection.execute(queries.insert_answer, actor, key, digest, now, *answer)
-
-
-async def delete_expired(connection: Connection, before: datetime, count: int) -> None:
-    """Delete the oldest answers from before a moment, at most `count`."""
-    await connection.execute(queries.delete_expired, before, count)

@@ -51,7 +51,10 @@ _WORKERS = (
     ("fulfilment", ("fulfilment_worker",)),
     (
         "maintenance",
-        ("release_worker", "sale_sync", "room_keeper", "wait_list_keeper", "screening_worker", "observer", "auditor"),
+        (
+            *("release_worker", "sale_sync", "room_keeper", "wait_list_keeper", "screening_worker"),
+            *("retention_worker", "observer", "auditor"),
+        ),
     ),
 )
 """worker processes: name, workers"""

@@ -184,8 +184,8 @@ SELECT id, seq, id, at + seq * interval '8 hours', at + seq * interval '8 hours'
        CASE seq WHEN 3 THEN '80' END, seq = 3 AND n % 400 = 3, 'is on its way', int4send(seq)
 FROM fill.shipped, generate_series(1, 3) AS seq WHERE step <> 'planned' ORDER BY n, seq;
 
-INSERT INTO carrier_webhooks (system, webhook_id, received_at, result, body)
-SELECT 'sf_express', 'webhook-' || n, at, 'status_changed', '\x00' FROM fill.shipped WHERE step <> 'planned' ORDER BY n;
+INSERT INTO carrier_webhooks (system, webhook_id, received_at, result, body, shipment_ids)
+SELECT 'sf_express', 'webhook-' || n, at, 'status_changed', '\x00', ARRAY[id] FROM fill.shipped WHERE step <> 'planned' ORDER BY n;
 
 INSERT INTO places (region, latitude, longitude) SELECT 'cn/' || n, 30, 120 FROM generate_series(1, 3000) AS n;
 INSERT INTO vehicles (vehicle_id, warehouse_id, capacity_g, shift_from, shift_to)

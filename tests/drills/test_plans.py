@@ -38,7 +38,7 @@ SMALL = {
     "product_logistics": "entered by staff",
     "rate_tables": "entered by staff",
     "rates": "entered by staff",
-    "staff_requests": "kept for 48 hours",
+    "staff_requests": "kept for two days",
     "sales": "entered by staff, and read whole by processes that serve all of them",
     "waiting_rooms": "one row at most per sale",
     "screened_sales": "one row at most per sale",
@@ -68,6 +68,9 @@ NEEDED = {
     "shipments_parked": "fulfilment.list_parked",
     "shipments_on_hold": "fulfilment.list_on_hold",
     "shipments_with_anomaly": "fulfilment.list_anomalies",
+    "payment_webhooks_by_age": "retention.delete_payment_webhooks",
+    "carrier_webhooks_by_age": "retention.delete_carrier_webhooks",
+    "shipment_events_by_age": "retention.delete_tracking_events",
     "routes_planned": "fleet.delete_planned_routes",
 }
 """Indexes, and a statement that cannot do without."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from commerce.staff_requests import service, store
+from commerce.staff_requests import store
 from config.settings import Settings
 from gateway.app import ADMIN
 from ops.services import CliServices
@@ -111,21 +110,6 @@ async def test_refused_or_interrupted_request_leaves_its_key_free(
     first = await post(shipping_gateway, path, body, "key")
     assert first.status == 200
     assert (await post(shipping_gateway, path, body, "key")).text == first.text
-
-
-async def test_answer_is_kept_for_48_hours(shipping_gateway: ShippingGateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, [shipment] = await shipping_gateway.ship.add_booked_order(("a", 9, 0), ship_to=(SHANGHAI,))
-    path, body = f"/shipments/{shipment.shipment_id}/split", {"lines": {"0": 1}}
-    first = await post(shipping_gateway, path, body, "old")
-    async with shipping_gateway.ship.shop.db.connection() as connection:
-        await connection.execute("UPDATE staff_requests SET created_at = created_at - interval '47 hours'")
-        assert (await post(shipping_gateway, path, body, "old")).text == first.text
-        await post(shipping_gateway, path, body, "new")
-        assert await connection.fetchval("SELECT count(*) FROM staff_requests") == 2
-        monkeypatch.setattr(service, "_RETENTION", timedelta(hours=46))
-        await post(shipping_gateway, path, body, "newest")
-        keys = await connection.fetch("SELECT idempotency_key FROM staff_requests ORDER BY 1")
-    assert [row["idempotency_key"] for row in keys] == ["new", "newest"]
 
 
 async def test_repeated_change_of_sale_gets_the_same_answer(shop: CliServices, sale_id: str) -> None:

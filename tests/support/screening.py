@@ -11,6 +11,7 @@ from commerce.kernel.clock import Clock
 from commerce.screening.model import ScreenedUser
 from commerce.screening.screener import Screener
 from commerce.screening.service import Screening
+from config.retention import RetentionSettings
 from config.screening import ScreeningSettings
 from gateway.request_origin import RequestOrigin
 from gateway.screening_signals import ScreeningSignals
@@ -56,7 +57,7 @@ def make_screened_shop(shop: CliServices, clock: Clock | None = None, **values: 
     """Build a screener with these settings, which need not be those of the shop."""
     settings = ScreeningSettings(enabled=True, **values)
     clock = clock or shop.clock
-    retention = timedelta(days=settings.retention_days)
+    retention = timedelta(days=RetentionSettings().screening_days)
     limits = make_signal_limits(settings)
     screener = Screener(shop.db, shop.redis, clock, limits, settings.rows_per_step, retention)
     screening = Screening(shop.db, clock)

@@ -1,0 +1,1 @@
+"""Deletion of rows that nobody needs any more, by age and in small steps."""

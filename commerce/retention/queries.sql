@@ -1,0 +1,41 @@
+-- Each statement deletes the oldest rows that are no longer needed, and skips those that another process deletes.
+
+-- name: delete_payment_webhooks
+-- Those of payments that are pending, or have a refund that is, stay.
+DELETE FROM payment_webhooks WHERE (method, webhook_id) IN (
+    SELECT method, webhook_id FROM payment_webhooks webhook
+    WHERE received_at < $1
+      AND NOT EXISTS (SELECT FROM payments payment WHERE payment.payment_id = webhook.payment_id AND payment.status = 'pending')
+      AND NOT EXISTS (SELECT FROM refunds refund WHERE refund.payment_id = webhook.payment_id AND refund.status = 'pending')
+    ORDER BY received_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING received_at;
+
+-- name: delete_carrier_webhooks
+-- Those of shipments without a final status, or that went wrong and staff have not resolved, stay.
+DELETE FROM carrier_webhooks WHERE (system, webhook_id) IN (
+    SELECT system, webhook_id FROM carrier_webhooks webhook
+    WHERE received_at < $1
+      AND NOT EXISTS (
+          SELECT FROM shipments WHERE shipment_id = ANY (webhook.shipment_ids)
+            AND NOT (status IN ('delivered', 'cancelled')
+                     OR (status IN ('lost', 'returned_to_sender') AND resolved_at IS NOT NULL)))
+    ORDER BY received_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING received_at;
+
+-- name: delete_tracking_events
+-- Only events that changed no status, and only of shipments for which the statement above would delete webhooks.
+DELETE FROM shipment_events WHERE (order_id, seq) IN (
+    SELECT order_id, seq FROM shipment_events event
+    WHERE received_at < $1 AND to_status IS NULL AND NOT is_unknown_code AND NOT contradicts_history
+      AND EXISTS (
+          SELECT FROM shipments WHERE shipments.shipment_id = event.shipment_id
+            AND (status IN ('delivered', 'cancelled')
+                 OR (status IN ('lost', 'returned_to_sender') AND resolved_at IS NOT NULL)))
+    ORDER BY received_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING received_at;
+
+-- name: delete_staff_answers
+DELETE FROM staff_requests WHERE (actor, idempotency_key) IN (
+    SELECT actor, idempotency_key FROM staff_requests WHERE created_at < $1
+    ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING created_at;

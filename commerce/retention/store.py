@@ -1,0 +1,22 @@
+"""Statements that delete old rows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from commerce.kernel.postgres import Connection
+from commerce.kernel.sql import load_queries
+from commerce.retention.model import Table
+
+queries = load_queries(__package__)
+_DELETIONS: dict[Table, str] = {
+    "payment_webhooks": queries.delete_payment_webhooks,
+    "carrier_webhooks": queries.delete_carrier_webhooks,
+    "shipment_events": queries.delete_tracking_events,
+    "staff_requests": queries.delete_staff_answers,
+}
+
+
+async def delete_old(connection: Connection, table: Table, before: datetime, count: int) -> list[datetime]:
+    """Delete the oldest rows from before a moment, at most `count`. Returns when they were stored."""
+    return [row[0] for row in await connection.fetch(_DELETIONS[table], before, count)]

@@ -1,0 +1,72 @@
+"""Deletes rows that nobody needs any more. Several may run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import partial
+
+from commerce.kernel.failures import Failures
+from commerce.retention.model import Deletion, Table
+from commerce.retention.service import Retention
+from commerce.screening.screener import Screener
+from config.retention import RetentionSettings
+from workers import metrics
+from workers.loop import run_steps, wait_or_stop
+from workers.runtime import WorkerServices
+from workers.screening_worker import make_signal_limits
+
+_logger = logging.getLogger(__name__)
+_POLL_INTERVAL_S = 60.0
+
+
+async def retention_worker(services: WorkerServices) -> None:
+    """Take one small step of each table, then pause: deleting never delays the shop."""
+    settings = services.settings.retention
+    retention = Retention(services.db, services.clock, retention_ages(settings), settings.rows_per_step)
+    steps: dict[str, Callable[[], Awaitable[Deletion]]] = {
+        table: partial(retention.delete_old, table) for table in retention_ages(settings)
+    }
+    steps["screened_users"] = _screening_step(services)
+
+    async def step() -> int:
+        failures = Failures("delete old rows", _logger)
+        counts = []
+        for table, delete in steps.items():
+            with failures.catch(table=table):
+                deletion = await delete()
+                metrics.RETENTION_DELETED_ROWS.labels(table).inc(deletion.rows)
+                metrics.RETENTION_OVERDUE_SECONDS.labels(table).set(deletion.overdue.total_seconds())
+                counts.append(deletion.rows)
+        failures.raise_any()
+        is_finished = max(counts) < settings.rows_per_step
+        await wait_or_stop(services.stop, _POLL_INTERVAL_S if is_finished else settings.step_pause_s)
+        return sum(counts)
+
+    await run_steps("retention_worker", step, services.stop, 0)
+
+
+def retention_ages(settings: RetentionSettings) -> dict[Table, timedelta]:
+    """Return the age of each table from which its rows are deleted."""
+    return {
+        "payment_webhooks": timedelta(days=settings.payment_webhook_days),
+        "carrier_webhooks": timedelta(days=settings.carrier_webhook_days),
+        "shipment_events": timedelta(days=settings.tracking_event_days),
+        "staff_requests": timedelta(days=settings.staff_request_days),
+    }
+
+
+def _screening_step(services: WorkerServices) -> Callable[[], Awaitable[Deletion]]:
+    """Customers of sales that were screened; also while screening is not enabled."""
+    settings, screening = services.settings.retention, services.settings.screening
+    screener = Screener(
+        *(services.db, services.redis, services.clock, make_signal_limits(screening)),
+        settings.rows_per_step,
+        timedelta(days=settings.screening_days),
+    )
+
+    async def delete() -> Deletion:
+        return Deletion(await screener.delete_old(), timedelta())
+
+    return delete
