@@ -34,12 +34,12 @@ class Batcher(Generic[Item, Result]):
         while self._waiting:
             batch, self._waiting = self._waiting[: self._max_items], self._waiting[self._max_items :]
             try:
-                results = await self._do([item for item, _ in batch])
+                results = list(zip(batch, await self._do([item for item, _ in batch]), strict=True))
             except Exception as error:  # noqa: BLE001  # each caller gets it
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
                 continue
-            for (_, future), result in zip(batch, results, strict=True):
+            for (_, future), result in results:
                 if not future.done():
                     future.set_result(result)
