@@ -1,4 +1,7 @@
-"""Rows of jobs."""
+"""Rows of jobs.
+
+Statements get their subjects in sorted sequence, so that two that lock the same rows do not wait for each other.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ async def put(connection: Connection, queue: str, jobs: Sequence[NewJob], now: d
     Call inside the transaction of the change that needs them. Workers are woken by the commit if one is due."""
     if not jobs:
         return
+    jobs = sorted(jobs)
     await connection.execute(
         queries.put,
         queue,
@@ -63,7 +67,7 @@ async def claim(
 async def finish(connection: Connection, jobs: Iterable[Job]) -> set[UUID]:
     """Delete jobs whose claim still holds. Returns their subjects."""
     finished: set[UUID] = set()
-    for queue, group in _by_queue(jobs).items():
+    for queue, group in _by_queue(sorted(jobs)).items():
         rows = await connection.fetch(queries.finish, queue, *_claims(group))
         finished.update(row["subject"] for row in rows)
     return finished
@@ -73,6 +77,7 @@ async def postpone(connection: Connection, queue: str, postponements: Sequence[P
     """Postpone or park jobs of a queue whose claim still holds. Returns their subjects."""
     if not postponements:
         return set()
+    postponements = sorted(postponements, key=lambda postponement: postponement.job.subject)
     rows = await connection.fetch(
         queries.postpone,
         queue,
@@ -87,12 +92,12 @@ async def postpone(connection: Connection, queue: str, postponements: Sequence[P
 
 async def remove(connection: Connection, queue: str, subjects: Sequence[UUID]) -> None:
     """Delete the jobs of these subjects, claimed or not: nothing is left to do."""
-    await connection.execute(queries.remove, queue, subjects)
+    await connection.execute(queries.remove, queue, sorted(subjects))
 
 
 async def retry(connection: Connection, queue: str, subjects: Sequence[UUID], now: datetime) -> set[UUID]:
     """Make the jobs of these subjects due now, parked ones too. Returns the subjects that have one."""
-    rows = await connection.fetch(queries.retry, queue, subjects, now)
+    rows = await connection.fetch(queries.retry, queue, sorted(subjects), now)
     wake_after_commit(connection, queue)
     return {row["subject"] for row in rows}
 

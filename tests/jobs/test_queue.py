@@ -21,6 +21,7 @@ from commerce.kernel.external import ExternalOutcomeUnknown
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Connection
 from ops.services import CliServices
+from tests.support.sales import eventually
 
 POLICY = RetryPolicy(initial_ms=1000, max_s=60, lease_s=30, rows_per_claim=100)
 
@@ -198,3 +199,27 @@ async def test_error_that_postgres_refuses_keeps_no_other_result_back(shop: CliS
     assert await JobQueue("test", {"test.call": JobHandler(work, 3)}, shop.db, shop.clock, POLICY).work_due() == 3
     async with shop.db.connection() as connection:
         assert {row[3] for row in await read(connection)} == {"not now", "a   b", "half ?"}
+
+
+async def test_statements_with_the_same_jobs_do_not_wait_for_each_other(shop: CliServices) -> None:
+    """One locks the first job, another wants both in reverse sequence, then the first wants the second job."""
+    first, second = sorted(await put(shop, count=2))
+    now = now_of(shop)
+    jobs = {id_: NewJob(id_, "test.call", "internal", now) for id_ in (first, second)}
+
+    async def put_both() -> None:
+        async with shop.db.transaction() as connection:
+            await store.put(connection, "test", [jobs[second], jobs[first]], now)
+
+    async with shop.db.transaction() as connection:
+        await store.put(connection, "test", [jobs[first]], now)
+        other = asyncio.create_task(put_both())
+        await eventually(lambda: _is_waiting(connection))
+        await store.put(connection, "test", [jobs[second]], now)
+    await other
+
+
+async def _is_waiting(connection: Connection) -> bool:
+    """Tell whether another transaction waits for that of the connection."""
+    mine = "transactionid = pg_current_xact_id()::text::xid"
+    return bool(await connection.fetchval(f"SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND {mine}"))
