@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -172,6 +174,15 @@ async def test_worker_deletes_old_rows_and_counts_them(
     assert await owner.fetchval("SELECT count(*) FROM staff_requests") == 3
     assert REGISTRY.get_sample_value("floodgate_retention_overdue_seconds", labels) == 0
     await owner.close()
+
+
+async def test_document_says_of_each_table_how_long_it_is_kept(database_url: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", page.partition("\n## Retention")[2].partition("\n## ")[0], re.MULTILINE)
+    connection = await asyncpg.connect(database_url)
+    tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    await connection.close()
+    assert {table["tablename"] for table in tables} == {name for row in rows for name in re.findall(r"`(\w+)`", row)}
 
 
 def test_ages_are_those_of_the_settings_and_webhooks_outlast_their_repeats() -> None:
