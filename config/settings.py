@@ -217,7 +217,8 @@ class ObserverSettings(SettingsSection):
 
     gauges_every_s: Seconds = 2
     shipments_every_s: Seconds = Field(default=15, description="of worklists and open shipments: it reads them all")
-    audit_every_s: Seconds = 60
+    audit_every_s: Seconds = Field(default=60, description="of what has changed since a sale's last clean audit")
+    audit_history_every_s: Seconds = Field(default=86_400, description="of all history of a sale")
     worker_metrics_host: str = "127.0.0.1"
     worker_metrics_port: Port = Field(
         default=0, description="0: the gateway exports the workers' metrics (one machine)"

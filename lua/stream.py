@@ -263,6 +263,15 @@ async def read_units_taken(client: Redis, keys: SaleKeys) -> dict[bytes, int]:
     return taken
 
 
+async def read_units_taken_by(client: Redis, keys: SaleKeys, fields: Sequence[bytes]) -> list[int]:
+    """Return the units taken of each (user NUL sku), 0 of those that the sale does not have."""
+    taken: list[int] = []
+    for first in range(0, len(fields), _RECORDS_PER_CALL):
+        units = await client.hmget(keys.buyers, list(fields[first : first + _RECORDS_PER_CALL]))
+        taken += [int(value or 0) for value in units]
+    return taken
+
+
 async def read_units_free(client: Redis, keys: SaleKeys, skus: Sequence[str]) -> list[int | None]:
     """Return the free units of each SKU, None if the sale is not loaded or does not have it."""
     stock = await client.hmget(keys.stock, list(skus)) if skus else []

@@ -76,7 +76,10 @@ AUDIT_FINDINGS = Gauge(
     "floodgate_audit_findings", "Findings of the last audit, by promise", ["sale", "promise"], multiprocess_mode=_LATEST
 )
 AUDIT_TIMESTAMP_SECONDS = Gauge(
-    "floodgate_audit_timestamp_seconds", "Time of a sale's last audit", ["sale"], multiprocess_mode=_LATEST
+    "floodgate_audit_timestamp_seconds",
+    "Time when a sale was last audited, or seen at rest",
+    ["sale"],
+    multiprocess_mode=_LATEST,
 )
 
 EXTERNAL_JOBS = Counter(

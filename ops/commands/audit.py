@@ -19,8 +19,8 @@ from ops.commands.console import (
     run,
     run_change,
 )
-from ops.commands.safe_console import Table
-from ops.services import open_cli_services
+from ops.commands.safe_console import Table, create_progress_bar
+from ops.services import CliServices, open_cli_services
 
 _COLUMNS = ("initial", "available", "held", "sold", "in_stream", "difference")
 
@@ -32,19 +32,20 @@ def audit(
     by_sku: Annotated[bool, typer.Option(help="print a row for every SKU, not only for those that differ")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Check the promises P1 to P8 in Redis, the stream, the dead letters and Postgres.
+    """Check the promises P1 to P8 in Redis, the stream, the dead letters and Postgres, over all history.
 
-    Works while orders flow. Status 1 if a promise is broken, or a sale cannot be audited.
+    Works while orders flow, and shows its progress on a terminal. Status 1 if a promise is broken, or a sale cannot be
+    audited.
     """
 
     async def work() -> list[SaleAudit]:
         async with open_cli_services() as shop:
             if sale_id:
-                return [await shop.audit.audit_sale(sale_id)]
+                return [await _audit(shop, sale_id)]
             audits = []
             for sale in await shop.sales.list_opened():
                 with failures.catch(sale_id=sale.sale_id):
-                    audits.append(await shop.audit.audit_sale(sale.sale_id))
+                    audits.append(await _audit(shop, sale.sale_id))
             return audits
 
     failures = Failures("audit")
@@ -57,6 +58,16 @@ def audit(
         failures.raise_any()
     if not all(sale_audit.clean for sale_audit in audits):
         raise typer.Exit(1)
+
+
+async def _audit(shop: CliServices, sale_id: str) -> SaleAudit:
+    with create_progress_bar() as bar:
+        task = bar.add_task(f"orders of {sale_id}", total=None)
+
+        def show(checked: int, orders: int) -> None:
+            bar.update(task, completed=checked, total=orders)
+
+        return await shop.audit.audit_sale(sale_id, show)
 
 
 def _print(audits: list[SaleAudit], by_sku: bool) -> None:

@@ -215,6 +215,7 @@ async def test_audits_during_orders_and_releases_are_clean(shop: CliServices, se
     """Audits run while orders are placed, stored, expired and released, and stock is added."""
     keys = await make_sale(shop, sale_id, {"a": (2_000, 100, 5), "b": (500, 50, None)})
     stop = asyncio.Event()
+    turns = asyncio.Semaphore(80)  # orders per audit, which takes the longer the more there are
     audits: list[SaleAudit] = []
 
     async def buy(customer_no: int) -> None:
@@ -224,6 +225,7 @@ async def test_audits_during_orders_and_releases_are_clean(shop: CliServices, se
             user = f"u{customer_no}-{order_no // 3}"
             batch = [reservation(shop.ids.new, sale_id, {"a": 2, "b": 1}, user=user, limits={"a": 5})]
             await reserve(shop.redis, keys, *batch)
+            await turns.acquire()
 
     async def add_stock() -> None:
         while not stop.is_set():
@@ -238,6 +240,8 @@ async def test_audits_during_orders_and_releases_are_clean(shop: CliServices, se
         tasks = [asyncio.create_task(work) for work in (*(buy(number) for number in range(4)), add_stock(), expire())]
         for _ in range(25):
             audits.append(await shop.audit.audit_sale(sale_id))
+            for _ in range(80):
+                turns.release()
         stop.set()
         await asyncio.gather(*tasks)
         await eventually(lambda: is_drained(shop, keys))

@@ -257,3 +257,13 @@ FROM stock_changes WHERE status = 'pending'
 UNION ALL
 SELECT id, 'polls', 'poll.' || n % 3, 'system-' || n % 2, '{now}'::timestamptz + age * interval '1 minute', n % 500 = 0, at
 FROM fill.orders WHERE age < {orders} / 20;
+
+-- The triggers of the audit fire even now; its marks are those of the last orders.
+DELETE FROM audit_marks;
+INSERT INTO audit_seals (sale_id, epoch, orders, is_at_rest, sealed_at, whole_at)
+SELECT sale_id, 1, 500, state = 'closed', '{now}', '{now}'::timestamptz - random() * interval '1 day' FROM sales;
+INSERT INTO audit_sums (sale_id, sku, reserved, sold, dead, released)
+SELECT sale_id, sku, 30, 20, 0, 3 FROM sale_items;
+INSERT INTO audit_marks (sale_id, kind, ids, weight)
+SELECT sale_id, kind, ARRAY[id], CASE kind WHEN 'stored' THEN 1 ELSE 0 END
+FROM fill.orders, (VALUES ('stored'), ('changed')) AS kinds (kind) WHERE age < 2000;

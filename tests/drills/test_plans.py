@@ -43,6 +43,8 @@ SMALL = {
     "waiting_rooms": "one row at most per sale",
     "screened_sales": "one row at most per sale",
     "wait_lists": "one row at most per sale",
+    "audit_seals": "one row at most per sale",
+    "audit_marks": "deleted by each round of the audit",
 }
 """Tables that may be read whole, and why; all others grow with the orders."""
 EXPECTED = {

@@ -19,7 +19,6 @@ from commerce.retention.model import Table
 from commerce.retention.service import Retention
 from config.retention import RetentionSettings
 from config.settings import Settings, SettingsError, load
-from lua import Cut, EntryId
 from ops.services import CliServices
 from tests.drills import grown_shop
 from tests.shipping.sf_express_kit import WEBHOOK_KEY
@@ -131,9 +130,9 @@ async def test_delivered_shipment_without_its_tracking_events_has_a_clean_histor
         assert (await retention.delete_old("shipment_events")).rows == 1
         left = await ship.list_event_texts(shipment.shipment_id)
         assert set(texts) - set(left) == {"passes a hub"}
-        cut = Cut(1, 0, EntryId(0, 0), 0, {}, {}, {})
-        async with audit_store.open_audit_snapshot(shop.db, "sale", cut) as snapshot:
-            assert await snapshot.list_violations("broken_shipment_histories") == []
+        async with audit_store.open_order_snapshot(shop.db) as connection:
+            orders = [shipment.order_id]
+            assert await audit_store.list_violations(connection, "broken_shipment_histories", orders) == []
 
 
 async def test_webhook_of_shipment_on_its_way_stays(shop: CliServices, make_settings: Callable[..., Settings]) -> None:

@@ -181,9 +181,10 @@ class PaymentChecks:
         await eventually(is_idle, timeout_s=25)
 
     async def check_records(self) -> None:
-        """Check that the audit is clean, orders have their money, and the providers' records equal ours."""
-        audit = await self.shop.audit.audit_sale(self.sale_id)
-        assert audit.clean, audit.findings
+        """Check that the audits are clean, orders have their money, and the providers' records equal ours."""
+        for audit_sale in (self.shop.audit.audit_changes, self.shop.audit.audit_sale):
+            audit = await audit_sale(self.sale_id)
+            assert audit.clean, audit.findings
         assert [tuple(row) for row in await self.fetch_rows(_WRONG_AMOUNTS)] == []
         for name in PROVIDERS:
             assert await self._recorded_totals(name) == self._provider_totals(name), name

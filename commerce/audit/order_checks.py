@@ -1,0 +1,76 @@
+"""Checks of single orders: each is a statement that returns what violates it among some orders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from commerce.audit import store
+from commerce.audit.model import MAX_EXAMPLES, Finding
+from commerce.kernel.postgres import Connection, Database
+
+ORDER_CHECKS = (
+    ("P2", "orders_without_lines", "orders have no lines"),
+    ("P2", "wrong_totals", "totals of orders are not the sums of their lines"),
+    ("P3", "repeated_keys", "an idempotency key of a user has several orders"),
+    ("P5", "cancelled_without_release", "the stock of cancelled orders is not released"),
+    ("P5", "orphan_releases", "stock is released for orders that are not cancelled"),
+    ("P5", "released_other_units", "other units are released than were reserved"),
+    ("P5", "reacquired_without_cause", "stock was reacquired for orders that are cancelled"),
+    ("P5", "reacquired_other_units", "other units were reacquired than released"),
+    ("P6", "unbalanced_postings", "postings in the ledger do not balance"),
+    ("P6", "payments_and_ledger", "payments or refunds differ from their ledger entries"),
+    ("P6", "credit_and_ledger", "store credit differs from its account in the ledger"),
+    ("P6", "money_without_order", "captured money belongs to no paid order and is not refunded"),
+    ("P6", "paid_without_money", "payments of orders do not add up to their totals"),
+    ("P6", "over_refunded", "refunds exceed the captured amount"),
+    ("P7", "fulfilment_counts_out_of_order", "lines have more units delivered than shipped, or shipped than ordered"),
+    ("P7", "fulfilment_and_shipments", "counts of fulfilment lines differ from their shipments"),
+    ("P7", "shipped_without_counts", "statuses of orders contradict the counts of their fulfilment lines"),
+    ("P7", "booked_twice", "shipments have several current bookings"),
+    ("P7", "shipped_without_booking", "shipments are with a carrier without a booking"),
+    ("P7", "paid_without_fulfilment", "paid orders have no fulfilment"),
+    ("P8", "broken_histories", "histories of orders do not lead to their status"),
+    ("P8", "broken_shipment_histories", "histories of shipments do not lead to their status"),
+)
+_ORDERS_PER_STATEMENT = 5_000
+
+
+class OrderFindings:
+    """Findings of the order checks, collected over groups of orders. A violation counts once."""
+
+    def __init__(self) -> None:
+        self._violations: dict[tuple[str, str], dict[str, None]] = {}
+
+    def add(self, promise: str, detail: str, violations: Sequence[str]) -> None:
+        if violations:
+            self._violations.setdefault((promise, detail), {}).update(dict.fromkeys(violations))
+
+    def list_findings(self) -> list[Finding]:
+        return [
+            Finding(promise, detail, len(violations), list(violations)[:MAX_EXAMPLES])
+            for (promise, detail), violations in self._violations.items()
+        ]
+
+
+async def check_orders(connection: Connection, ids: Sequence[UUID], findings: OrderFindings) -> None:
+    """Check orders by their ids, and releases by theirs, and add what violates a promise."""
+    for first in range(0, len(ids), _ORDERS_PER_STATEMENT):
+        part = ids[first : first + _ORDERS_PER_STATEMENT]
+        for promise, name, detail in ORDER_CHECKS:
+            findings.add(promise, detail, await store.list_violations(connection, name, part))
+
+
+async def check_all_orders(
+    db: Database, sale_id: str, findings: OrderFindings, report_progress: Callable[[int], None]
+) -> None:
+    """Check every order of a sale, a few thousand at a time, each time in a snapshot of their own.
+
+    Orders that change meanwhile leave marks, so the audit that follows checks them again.
+    """
+    checked = 0
+    async for ids in store.iter_order_ids(db, sale_id, _ORDERS_PER_STATEMENT):
+        async with store.open_order_snapshot(db) as connection:
+            await check_orders(connection, ids, findings)
+        checked += len(ids)
+        report_progress(checked)
