@@ -182,6 +182,12 @@ WHERE sale_id = $1 AND user_limit IS NOT NULL GROUP BY user_id, sku;
 SELECT order_id::text FROM orders LEFT JOIN releases ON release_id = order_id
 WHERE orders.order_id = ANY($1::uuid[]) AND orders.status = 'cancelled' AND release_id IS NULL;
 
+-- name: releases_without_job
+-- P5. A job is about to apply each pending release; those that reacquire are done by jobs of payments.
+SELECT release_id::text FROM releases
+WHERE releases.release_id = ANY($1::uuid[]) AND status = 'pending' AND reacquires IS NULL
+  AND NOT EXISTS (SELECT FROM jobs WHERE subject = release_id AND queue = 'releases');
+
 -- name: orphan_releases
 -- P5. A release belongs to a cancelled order, or to a discarded dead letter.
 SELECT release_id::text FROM releases

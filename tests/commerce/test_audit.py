@@ -133,6 +133,12 @@ VIOLATIONS: dict[str, tuple[str, Violate]] = {
         "P5",
         lambda shop, keys: _execute(shop, 'UPDATE releases SET units = \'{"a": 3, "b": 1}\''),
     ),
+    "the job of a release was deleted": (
+        "P5",
+        lambda shop, keys: _execute(
+            shop, "UPDATE releases SET status = 'pending', ended_at = NULL, epoch = NULL, seq = NULL"
+        ),
+    ),
     "a status without an event": (
         "P8",
         lambda shop, keys: _execute(
