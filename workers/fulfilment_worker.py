@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
-from commerce.fulfilment.fulfilment_jobs import FulfilmentQueue, Job
+from commerce.fulfilment.fulfilment_jobs import FulfilmentJobs
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.rates.service import Rates
 from commerce.shipping.carriers import open_carriers
-from workers.external_jobs import ExternalJobRunner
+from workers.job_runner import JobRunner
 from workers.loop import run_steps
 from workers.runtime import WorkerServices
 
@@ -27,7 +27,7 @@ async def fulfilment_worker(services: WorkerServices) -> None:
                 connections=settings.concurrent_jobs_per_system,
             )
         )
-        jobs = FulfilmentQueue(
+        jobs = FulfilmentJobs(
             services.db,
             services.clock,
             IdGenerator(services.clock),
@@ -38,8 +38,12 @@ async def fulfilment_worker(services: WorkerServices) -> None:
             policy,
         )
         systems = {carrier.system for carrier in carriers.by_name.values() if carrier.is_external}
-        runner: ExternalJobRunner[Job] = ExternalJobRunner(
-            "fulfilment_worker", jobs, jobs.system_of, systems, settings, services.clock
-        )
-        await run_steps("fulfilment_worker", runner.start_due_jobs, services.stop, settings.poll_ms / 1000)
+        due = services.due_jobs.event(jobs.shipments.name, jobs.orders.name)
+        runner = JobRunner("fulfilment_worker", [jobs.shipments, jobs.orders], systems, settings, services.clock, due)
+
+        async def start_due_jobs() -> int:
+            await jobs.reassign(runner.unavailable_systems)
+            return await runner.start_due_jobs()
+
+        await run_steps("fulfilment_worker", start_due_jobs, services.stop, settings.poll_ms / 1000, due)
         await runner.drain()

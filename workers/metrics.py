@@ -113,7 +113,7 @@ LEDGER_DIFFERENCE_MINOR = Gauge(
 )
 WORKLIST_SHIPMENTS = Gauge(
     "floodgate_worklist_shipments",
-    "Shipments on each worklist, and `due`: shipments with a due job",
+    "Shipments on each worklist",
     ["worklist"],
     multiprocess_mode=_LATEST,
 )

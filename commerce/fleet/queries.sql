@@ -49,7 +49,7 @@ SELECT warehouse_id, latitude, longitude FROM warehouses WHERE warehouse_id = AN
 SELECT shipment_id, warehouse_id, address, tracking_no, weight_g, deliver_from, deliver_to, latitude, longitude,
        count(*) OVER () AS total
 FROM shipments
-WHERE carrier = 'own_fleet' AND ended_at IS NULL AND held_reason IS NULL AND task IS DISTINCT FROM 'cancel'
+WHERE carrier = 'own_fleet' AND ended_at IS NULL AND held_reason IS NULL AND after_cancel IS NULL
   AND (status = 'booked' OR status IN ('picked_up', 'in_transit', 'out_for_delivery') AND EXISTS (
         SELECT FROM route_stops WHERE route_stops.shipment_id = shipments.shipment_id AND status = 'failed'))
   AND NOT EXISTS (
@@ -111,7 +111,7 @@ FROM route_stops JOIN shipments USING (shipment_id) WHERE route_id = $1 ORDER BY
 DELETE FROM route_stops USING shipments
 WHERE route_id = $1 AND shipments.shipment_id = route_stops.shipment_id AND (
     carrier IS DISTINCT FROM 'own_fleet' OR shipments.status = 'planned' OR ended_at IS NOT NULL
-    OR held_reason IS NOT NULL OR task IS NOT DISTINCT FROM 'cancel' OR booked_at > $2);
+    OR held_reason IS NOT NULL OR after_cancel IS NOT NULL OR booked_at > $2);
 
 -- name: mark_departed
 UPDATE routes SET status = 'departed', departed_at = $2 WHERE route_id = $1;

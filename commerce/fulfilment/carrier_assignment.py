@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from commerce.fulfilment import store
+from commerce.jobs import store as jobs
+from commerce.jobs.model import INTERNAL_SYSTEM, NewJob
 from commerce.kernel.address import Address, is_phone
 from commerce.kernel.countries import COUNTRIES
 from commerce.kernel.postgres import Connection
 from commerce.kernel.types import is_filled
 from commerce.rates.carrier_choice import choose_carrier
+from commerce.rates.model import CarrierChoice
 from commerce.rates.service import Rates
 from commerce.shipping.carrier_port import CarrierRegistry
-from commerce.shipping.model import Shipment, Task
+from commerce.shipping.model import Shipment
 from commerce.shipping.policy import ShippingPolicy, dispatch_day
+from commerce.shipping.shipment_tasks import SHIPMENTS, put_task
 
 
 class CarrierAssignment:
@@ -32,19 +36,19 @@ class CarrierAssignment:
         now: datetime,
         *,
         excluded: Mapping[str, str] | None = None,
+        due_at: datetime | None = None,
     ) -> str | None:
         """Assign a carrier to a shipment without a booking and return its name.
 
-        `excluded` maps carriers that must not be chosen now to the reason. Returns None after parking the shipment if
-        no carrier takes it. Call inside a transaction that holds the order lock.
+        It is booked at `due_at`, or now. `excluded` maps carriers that must not be chosen now to the reason. Returns
+        None after parking the shipment if no carrier takes it. Call inside a transaction that holds the order lock.
         """
         if missing := missing_address_fields(shipment.address):
-            await store.park_without_carrier(connection, shipment.shipment_id, None, now, missing)
+            await self._park(connection, shipment, None, now, missing)
             return None
         index = await self._rates.find_current(connection)
         if index is None:
-            reason = "there is no rate table; import one"
-            await store.park_without_carrier(connection, shipment.shipment_id, None, now, reason)
+            await self._park(connection, shipment, None, now, "there is no rate table; import one")
             return None
         choice = choose_carrier(
             index,
@@ -57,13 +61,22 @@ class CarrierAssignment:
         )
         if choice.carrier is None:
             reasons = "; ".join(f"{candidate.carrier}: {candidate.reason}" for candidate in choice.candidates)
-            await store.park_without_carrier(
-                connection, shipment.shipment_id, choice, now, f"no carrier takes it: {reasons}"
-            )
+            await self._park(connection, shipment, choice, now, f"no carrier takes it: {reasons}")
             return None
-        task: Task | None = "book" if self._carriers.by_name[choice.carrier].accepts_bookings else None
-        await store.assign_carrier(connection, shipment.shipment_id, choice, task, now)
+        await store.assign_carrier(connection, shipment.shipment_id, choice)
+        carrier = self._carriers.by_name[choice.carrier]
+        if carrier.accepts_bookings:
+            await put_task(connection, shipment.shipment_id, "shipment.book", carrier, due_at or now, now)
+        else:
+            await jobs.remove(connection, SHIPMENTS, [shipment.shipment_id])
         return choice.carrier
+
+    async def _park(
+        self, connection: Connection, shipment: Shipment, choice: CarrierChoice | None, now: datetime, reason: str
+    ) -> None:
+        await store.assign_carrier(connection, shipment.shipment_id, choice)
+        job = NewJob(shipment.shipment_id, "shipment.assign", INTERNAL_SYSTEM, now)
+        await jobs.put_parked(connection, SHIPMENTS, job, reason, now)
 
     def _not_configured(self, carriers: list[str]) -> dict[str, str]:
         return {name: "the settings do not name it" for name in carriers if name not in self._carriers.by_name}

@@ -1,28 +1,29 @@
-"""The queue of fulfilment jobs: orders to plan and shipments to bring to their carriers."""
+"""The queues of fulfilment: orders to plan, and shipments to bring to their carriers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
+from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
-from commerce.fulfilment.model import OrderJob
 from commerce.fulfilment.order_jobs import OrderJobs
 from commerce.fulfilment.shipment_jobs import ShipmentJobs
-from commerce.kernel.clock import Clock
+from commerce.fulfilment.tracking_jobs import TrackingJobs
+from commerce.jobs.service import JobQueue
+from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Database
+from commerce.orders.model import FULFILMENTS
 from commerce.shipping.carrier_port import CarrierRegistry
-from commerce.shipping.model import Shipment
 from commerce.shipping.policy import ShippingPolicy
+from commerce.shipping.shipment_tasks import SHIPMENTS
 
-Job = Shipment | OrderJob
 
+class FulfilmentJobs:
+    """The jobs of `orders` and of their `shipments`.
 
-class FulfilmentQueue:
-    """Claims due orders and shipments and does one job at a time.
-
-    A job that fails `max_attempts` times is parked.
+    A shipment's job that fails `max_attempts` times is parked.
     """
 
     def __init__(
@@ -36,26 +37,23 @@ class FulfilmentQueue:
         assignment: CarrierAssignment,
         policy: ShippingPolicy,
     ) -> None:
-        self._lease_s = retry_policy.lease_s
-        self._orders = OrderJobs(db, clock, ids, assignment, policy)
-        self._shipments = ShipmentJobs(db, clock, ids, retry_policy, max_attempts, carriers, assignment, policy)
+        self._db = db
+        self._clock = clock
+        self._rows_per_claim = retry_policy.rows_per_claim
+        order_jobs = OrderJobs(db, clock, ids, carriers, assignment, policy)
+        self._shipment_jobs = ShipmentJobs(db, clock, ids, retry_policy, carriers, assignment, policy)
+        self.orders = JobQueue(FULFILMENTS, order_jobs.list_handlers(), db, clock, retry_policy)
+        tracking_jobs = TrackingJobs(db, clock, carriers, policy)
+        handlers = self._shipment_jobs.list_handlers(max_attempts) | tracking_jobs.list_handlers(max_attempts)
+        self.shipments = JobQueue(SHIPMENTS, handlers, db, clock, retry_policy)
 
-    def system_of(self, job: Job) -> str:
-        """Return the external system that the job calls, or `internal`."""
-        return "internal" if isinstance(job, OrderJob) else self._shipments.system_of(job)
+    async def reassign(self, unavailable_systems: Collection[str]) -> None:
+        """Have other carriers assigned to due shipments that wait for a system that does not answer.
 
-    async def claim(self, count: int, excluded_systems: Sequence[str], unavailable_systems: Sequence[str]) -> list[Job]:
-        """Claim up to `count` due jobs, none of which calls an excluded system.
-
-        Shipments whose carrier has received no request yet and is unavailable are claimed as well: `work` assigns them
-        to another carrier. A quarter of `count` is kept for orders to plan.
+        Those that were requested before keep their carrier: it may have booked them.
         """
-        due = await self._shipments.claim(count - count // 4, excluded_systems, unavailable_systems)
-        return [*due, *await self._orders.claim(count - len(due), self._lease_s)]
-
-    async def work(self, job: Job) -> str:
-        """Do a claimed job and return its result word.
-
-        Raises `ExternalOutcomeUnknown`, after postponing the job, if the carrier gave no usable answer.
-        """
-        return await (self._orders.work(job) if isinstance(job, OrderJob) else self._shipments.work(job))
+        self._shipment_jobs.unavailable_systems = unavailable_systems
+        if unavailable_systems:
+            async with self._db.connection() as connection:
+                now = from_ms(self._clock.now_ms())
+                await store.reassign_unavailable(connection, list(unavailable_systems), now, self._rows_per_claim)

@@ -7,16 +7,12 @@ from typing import NamedTuple
 from uuid import UUID
 
 
-class OrderJob(NamedTuple):
-    """The next step of an order, by `status`.
-
-    `pending`: plan its shipments; `planned`: a refund was made, so perhaps stop it; `delivered`: complete it.
-    """
+class FulfilmentState(NamedTuple):
+    """The row of an order that is to be shipped: `pending`, `planned`, `delivered` or `done`."""
 
     order_id: UUID
     status: str
     paid_at: datetime
-    attempts: int
 
 
 class LineToPlan(NamedTuple):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from uuid import UUID
 
 from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
-from commerce.fulfilment.model import OrderJob
+from commerce.fulfilment.carrier_jobs import cancel_before_dispatch
 from commerce.fulfilment.planning import FulfilmentPlanner
-from commerce.fulfilment.shipment_jobs import cancel_before_dispatch
+from commerce.jobs.model import Job, JobHandler, JobResult, finished, parked
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database
@@ -16,78 +18,85 @@ from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.shipping import shipment_status
 from commerce.shipping import store as shipments
+from commerce.shipping.carrier_port import CarrierRegistry
 from commerce.shipping.errors import CannotShip
 from commerce.shipping.model import ShipmentStatus
 from commerce.shipping.policy import ShippingPolicy
+from commerce.shipping.shipment_tasks import OrderTask
+
+_Step = Callable[[Connection, UUID, datetime], Awaitable[str]]
 
 
 class OrderJobs:
     """Does the next step of an order, in one transaction that holds the order lock."""
 
     def __init__(
-        self, db: Database, clock: Clock, ids: IdGenerator, assignment: CarrierAssignment, policy: ShippingPolicy
+        self,
+        db: Database,
+        clock: Clock,
+        ids: IdGenerator,
+        carriers: CarrierRegistry,
+        assignment: CarrierAssignment,
+        policy: ShippingPolicy,
     ) -> None:
         self._db = db
         self._clock = clock
+        self._carriers = carriers
         self._planner = FulfilmentPlanner(ids, assignment, policy)
 
-    async def claim(self, count: int, lease_s: int) -> list[OrderJob]:
-        """Claim up to `count` due orders for `lease_s` seconds."""
-        async with self._db.connection() as connection:
-            return await store.claim_fulfilments(connection, self._now(), lease_s, count)
+    def list_handlers(self) -> dict[str, JobHandler]:
+        """Return the handler of each kind. An order that staff must look at first is parked."""
+        steps: dict[OrderTask, _Step] = {
+            "order.plan": self._planner.plan,
+            "order.stop": self._stop,
+            "order.complete": self._complete,
+        }
+        return {kind: JobHandler(self._work_by(step)) for kind, step in steps.items()}
 
-    async def work(self, job: OrderJob) -> str:
-        """Plan, stop or complete the order of a claimed job.
+    def _work_by(self, step: _Step) -> Callable[[Sequence[Job]], Awaitable[Sequence[JobResult]]]:
+        async def work(jobs: Sequence[Job]) -> Sequence[JobResult]:
+            [job] = jobs
+            try:
+                async with self._db.transaction() as connection:
+                    return [finished(await step(connection, job.subject, self._now()))]
+            except CannotShip as error:
+                return [parked("cannot_ship", str(error))]
 
-        Returns `planned`, `stopped`, `completed`, `unchanged` if another worker was faster, or `cannot_ship` after
-        parking the order for staff.
-        """
-        now = self._now()
-        try:
-            async with self._db.transaction() as connection:
-                if job.status == "delivered":
-                    return await self._complete(connection, job, now)
-                if job.status == "planned":
-                    return await self._stop(connection, job)
-                return await self._planner.plan(connection, job, now)
-        except CannotShip as error:
-            async with self._db.connection() as connection:
-                await store.park_fulfilment(connection, job.order_id, now, str(error))
-            return "cannot_ship"
+        return work
 
-    async def _complete(self, connection: Connection, job: OrderJob, now: datetime) -> str:
-        order = await orders.lock_order(connection, job.order_id)
-        current = await store.get_fulfilment(connection, job.order_id)
+    async def _complete(self, connection: Connection, order_id: UUID, now: datetime) -> str:
+        order = await orders.lock_order(connection, order_id)
+        current = await store.get_fulfilment(connection, order_id)
         if order is None or current is None or current.status != "delivered":
             return "unchanged"
         await orders.advance_status(
             connection,
-            order.order_id,
+            order_id,
             OrderStatus.DELIVERED,
             OrderStatus.COMPLETED,
             now,
             shipment_status.ACTOR,
             "the return period is over",
         )
-        await store.mark_fulfilment_done(connection, order.order_id)
+        await store.mark_fulfilment_done(connection, order_id)
         return "completed"
 
-    async def _stop(self, connection: Connection, job: OrderJob) -> str:
+    async def _stop(self, connection: Connection, order_id: UUID, now: datetime) -> str:
         """Cancel all shipments of an order that have not left, if all of its money is or will be refunded.
 
-        A refund makes the order due. Shipments that wait for a carrier are cancelled as well.
+        A refund puts the job. Shipments that wait for a carrier are cancelled as well.
         """
-        order = await orders.lock_order(connection, job.order_id)
-        current = await store.get_fulfilment(connection, job.order_id)
+        order = await orders.lock_order(connection, order_id)
+        current = await store.get_fulfilment(connection, order_id)
         if order is None or current is None or current.status != "planned":
             return "unchanged"
-        await store.mark_fulfilment_checked(connection, job.order_id)
         if not await shipment_status.must_not_ship(connection, order):
             return "unchanged"
-        for shipment in await shipments.list_shipments(connection, job.order_id):
-            is_being_cancelled = shipment.task == "cancel" and shipment.after_cancel == "cancelled"
-            if shipment.status in (ShipmentStatus.PLANNED, ShipmentStatus.BOOKED) and not is_being_cancelled:
-                await cancel_before_dispatch(connection, shipment, self._now())
+        for shipment in await shipments.list_shipments(connection, order_id):
+            has_not_left = shipment.status in (ShipmentStatus.PLANNED, ShipmentStatus.BOOKED)
+            if has_not_left and shipment.after_cancel != "cancelled":
+                carrier = self._carriers.by_name.get(shipment.carrier or "")
+                await cancel_before_dispatch(connection, shipment, carrier, now)
         return "stopped"
 
     def _now(self) -> datetime:

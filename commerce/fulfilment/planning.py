@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple
+from uuid import UUID
 
 from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
-from commerce.fulfilment.model import LineToPlan, OrderJob
+from commerce.fulfilment.model import LineToPlan
 from commerce.fulfilment.packing import PackedBox, PackItem, pack
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection
@@ -44,26 +45,24 @@ class FulfilmentPlanner:
         self._assignment = assignment
         self._policy = policy
 
-    async def plan(self, connection: Connection, job: OrderJob, now: datetime) -> str:
+    async def plan(self, connection: Connection, order_id: UUID, now: datetime) -> str:
         """Create the shipments of an order and assign their carriers. A repeat changes nothing.
 
         Call inside a transaction; the order lock is taken here. Returns `planned`, `unchanged`, or `stopped` if the
         order is cancelled or refunded. Raises `CannotShip` if staff must fix something first.
         """
-        order = await orders.lock_order(connection, job.order_id)
-        current = await store.get_fulfilment(connection, job.order_id)
+        order = await orders.lock_order(connection, order_id)
+        current = await store.get_fulfilment(connection, order_id)
         if order is None or current is None or current.status != "pending":
             return "unchanged"
         is_paid = order.status in (OrderStatus.PAID, OrderStatus.CONFIRMED)
         if not is_paid or await shipment_status.must_not_ship(connection, order):
-            reason = "not shipped: the order is refunded"
-            await store.stop_fulfilment(connection, order.order_id, reason)
             return "stopped"
-        new_shipments = await self._plan_shipments(connection, order, job)
+        promised_on = promised_day(self._policy, current.paid_at)
+        new_shipments = await self._plan_shipments(connection, order, promised_on)
         await store.insert_fulfilment_lines(connection, order.order_id)
         for shipment in new_shipments:
             await shipments.insert_shipment(connection, shipment, now)
-        promised_on = promised_day(self._policy, job.paid_at)
         await store.mark_fulfilment_planned(connection, order.order_id, now, promised_on)
         for planned in await shipments.list_shipments(connection, order.order_id):
             await self._assignment.assign(connection, planned, now)
@@ -73,12 +72,11 @@ class FulfilmentPlanner:
         )
         return "planned"
 
-    async def _plan_shipments(self, connection: Connection, order: OrderHeader, job: OrderJob) -> list[NewShipment]:
+    async def _plan_shipments(self, connection: Connection, order: OrderHeader, promised_on: date) -> list[NewShipment]:
         boxes = self._pack_lines(await store.list_lines_to_plan(connection, order.order_id))
         cash_minor = sum(amount for _, amount in await payments.list_cash_due(connection, order.order_id))
         cod_shares = split_amount(cash_minor, [box.value_minor for box in boxes])
         addresses = await store.get_ship_to(connection, order.order_id)
-        promised_on = promised_day(self._policy, job.paid_at)
         return [
             NewShipment(
                 shipment_id=self._ids.new(),

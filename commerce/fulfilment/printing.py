@@ -14,6 +14,7 @@ from commerce.fulfilment.service import Fulfilment
 from commerce.kernel.address import Address
 from commerce.kernel.optional import require_extra
 from commerce.kernel.postgres import Connection, Database
+from commerce.shipping import shipment_tasks
 from commerce.shipping import store as shipments
 from commerce.shipping.errors import NoLabel, NoSuchShipment
 from commerce.shipping.model import Shipment, Wave
@@ -63,7 +64,8 @@ class DocumentPrinter:
     async def _label_data(self, connection: Connection, shipment_id: UUID) -> LabelData:
         shipment, sender, shipment_count = await self._read(connection, shipment_id)
         if shipment.tracking_no is None or shipment.carrier is None:
-            reason = shipment.last_error if shipment.parked else "no carrier is booked for it yet"
+            job = await shipment_tasks.get_job(connection, shipment_id)
+            reason = job.last_error if job and job.parked else "no carrier is booked for it yet"
             raise NoLabel(f"shipment {shipment.parcel_no} of order {shipment.order_id} has no label: {reason}")
         return LabelData(
             order_id=shipment.order_id,
@@ -76,7 +78,7 @@ class DocumentPrinter:
             weight_g=shipment.weight_g,
             sort_code=shipment.sort_code,
             cash_to_collect=shipment.cod,
-            hold_reason="its booking is being cancelled" if shipment.task == "cancel" else shipment.held_reason,
+            hold_reason="its booking is being cancelled" if shipment.after_cancel else shipment.held_reason,
         )
 
     async def _read(self, connection: Connection, shipment_id: UUID) -> tuple[Shipment, Address, int]:

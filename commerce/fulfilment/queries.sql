@@ -1,29 +1,11 @@
 -- name: get_fulfilment
-SELECT order_id, status, paid_at, attempts FROM fulfilments WHERE order_id = $1;
-
--- name: claim_fulfilments
--- $2: lease in seconds.
-UPDATE fulfilments SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
-WHERE order_id IN (SELECT order_id FROM fulfilments WHERE due_at <= $1 AND NOT parked
-                   ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-RETURNING order_id, status, paid_at, attempts;
-
--- name: park_fulfilment
-UPDATE fulfilments SET due_at = $2, last_error = $3, parked = true WHERE order_id = $1;
-
--- name: stop_fulfilment
-UPDATE fulfilments SET due_at = NULL, last_error = $2, parked = false WHERE order_id = $1;
+SELECT order_id, status, paid_at FROM fulfilments WHERE order_id = $1;
 
 -- name: mark_fulfilment_planned
-UPDATE fulfilments SET status = 'planned', planned_at = $2, promised_on = $3, due_at = NULL, attempts = 0,
-                       last_error = NULL
-WHERE order_id = $1;
-
--- name: mark_fulfilment_checked
-UPDATE fulfilments SET due_at = NULL, attempts = 0 WHERE order_id = $1;
+UPDATE fulfilments SET status = 'planned', planned_at = $2, promised_on = $3 WHERE order_id = $1;
 
 -- name: mark_fulfilment_done
-UPDATE fulfilments SET status = 'done', due_at = NULL WHERE order_id = $1;
+UPDATE fulfilments SET status = 'done' WHERE order_id = $1;
 
 -- name: get_ship_to
 SELECT ship_to FROM orders WHERE order_id = $1;
@@ -38,9 +20,17 @@ INSERT INTO fulfilment_lines (order_id, line_no, address_no, ordered)
 SELECT order_id, line_no, address_no, quantity FROM order_lines WHERE order_id = $1;
 
 -- name: assign_carrier
-UPDATE shipments SET carrier = $2, carrier_choice = $3, price_minor = $4, expected_on = $5, task = $6, due_at = $7,
-                     attempts = 0, parked = $8, last_error = $9
+UPDATE shipments SET carrier = $2, carrier_choice = $3, price_minor = $4, expected_on = $5, after_cancel = NULL
 WHERE shipment_id = $1;
+
+-- name: reassign_unavailable
+-- Jobs of carriers of systems that do not answer ($1), of which nothing was requested yet: another carrier may take them.
+UPDATE jobs SET kind = 'shipment.assign', system = 'internal'
+WHERE queue = 'shipments' AND subject IN (
+    SELECT subject FROM jobs JOIN shipments ON shipment_id = subject
+    WHERE queue = 'shipments' AND system = ANY($1::text[]) AND kind = 'shipment.book' AND NOT parked AND due_at <= $2
+      AND booking_id IS NULL
+    ORDER BY due_at LIMIT $3 FOR UPDATE OF jobs SKIP LOCKED);
 
 -- name: get_carrier_choice
 SELECT carrier_choice FROM shipments WHERE shipment_id = $1 AND jsonb_typeof(carrier_choice) = 'object';
@@ -48,20 +38,22 @@ SELECT carrier_choice FROM shipments WHERE shipment_id = $1 AND jsonb_typeof(car
 -- name: list_all
 -- Each worklist has a statement of its own, so that each has a plan of its own. $1 warehouse or NULL for all, $2 shipment
 -- to continue after, $3 number of rows.
-SELECT {shipments}, last_error AS reason FROM shipments
+SELECT {shipments}, NULL AS reason FROM shipments
 WHERE shipment_id > $2 AND ($1::text IS NULL OR warehouse_id = $1) ORDER BY shipment_id LIMIT $3;
 
 -- name: list_to_pack
-SELECT {shipments}, last_error AS reason FROM shipments
+-- A planned one without a job has a carrier with whom staff book.
+SELECT {shipments}, NULL AS reason FROM shipments
 WHERE shipment_id > $2 AND ($1::text IS NULL OR warehouse_id = $1)
-  AND ended_at IS NULL AND status IN ('planned', 'booked') AND packed_at IS NULL AND held_reason IS NULL AND NOT parked
-  AND task IS DISTINCT FROM 'cancel' AND (status = 'booked' OR task IS NULL)
+  AND ended_at IS NULL AND status IN ('planned', 'booked') AND packed_at IS NULL AND held_reason IS NULL
+  AND after_cancel IS NULL
+  AND NOT EXISTS (SELECT FROM jobs WHERE queue = 'shipments' AND subject = shipment_id AND (parked OR status = 'planned'))
 ORDER BY shipment_id LIMIT $3;
 
 -- name: list_parked
-SELECT {shipments}, last_error AS reason FROM shipments
-WHERE shipment_id > $2 AND ($1::text IS NULL OR warehouse_id = $1) AND ended_at IS NULL AND parked
-ORDER BY shipment_id LIMIT $3;
+SELECT {shipments}, last_error AS reason FROM jobs JOIN shipments ON shipment_id = subject
+WHERE queue = 'shipments' AND parked AND subject > $2 AND ($1::text IS NULL OR warehouse_id = $1)
+ORDER BY subject LIMIT $3;
 
 -- name: list_on_hold
 SELECT {shipments}, held_reason AS reason FROM shipments
@@ -110,9 +102,10 @@ ORDER BY shipment_id LIMIT $3;
 
 -- name: count_worklists
 SELECT count(*) FILTER (WHERE status IN ('planned', 'booked') AND packed_at IS NULL AND held_reason IS NULL
-                        AND NOT parked AND task IS DISTINCT FROM 'cancel' AND (status = 'booked' OR task IS NULL))
+                        AND after_cancel IS NULL
+                        AND NOT EXISTS (SELECT FROM jobs WHERE queue = 'shipments' AND subject = shipment_id
+                                        AND (parked OR status = 'planned')))
            AS to_pack,
-       count(*) FILTER (WHERE parked) AS parked,
        count(*) FILTER (WHERE held_reason IS NOT NULL) AS on_hold,
        count(*) FILTER (WHERE promised_on < $2) AS overdue,
        count(*) FILTER (WHERE handed_over_at IS NOT NULL
@@ -124,29 +117,18 @@ SELECT count(*) FILTER (WHERE status IN ('planned', 'booked') AND packed_at IS N
        (SELECT count(*) FROM shipments WHERE status IN ('lost', 'returned_to_sender') AND resolved_at IS NULL)
            AS undelivered,
        (SELECT count(*) FROM shipments
-        WHERE anomaly_at IS NOT NULL AND (resolved_at IS NULL OR anomaly_at > resolved_at)) AS anomalies,
-       count(*) FILTER (WHERE task IS NOT NULL AND NOT parked AND held_reason IS NULL AND due_at <= $1) AS due,
-       (SELECT count(*) FROM fulfilments WHERE parked) AS unplanned,
-       (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8 FROM shipments
-        WHERE task IS NOT NULL AND NOT parked AND held_reason IS NULL) AS oldest_shipment_s,
-       (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8 FROM fulfilments
-        WHERE due_at IS NOT NULL AND NOT parked) AS oldest_order_s
+        WHERE anomaly_at IS NOT NULL AND (resolved_at IS NULL OR anomaly_at > resolved_at)) AS anomalies
 FROM shipments WHERE ended_at IS NULL;
 
 -- name: list_unplanned_orders
-SELECT order_id, paid_at, attempts, coalesce(last_error, '') AS reason FROM fulfilments WHERE parked
-ORDER BY paid_at LIMIT $1;
-
--- name: retry_planning
--- Covers orders that were stopped for a refund as well: the refund may have failed.
-UPDATE fulfilments SET parked = false, attempts = 0, due_at = $2
-WHERE order_id = $1 AND (parked OR (status = 'pending' AND due_at IS NULL));
+SELECT order_id, paid_at, attempts, coalesce(last_error, '') AS reason
+FROM jobs JOIN fulfilments ON order_id = subject WHERE queue = 'fulfilments' AND parked ORDER BY paid_at LIMIT $1;
 
 -- name: mark_packed
 UPDATE shipments SET packed_at = $2, packed_by = $3 WHERE shipment_id = $1;
 
 -- name: set_hold
-UPDATE shipments SET held_reason = $2, due_at = $3 WHERE shipment_id = $1;
+UPDATE shipments SET held_reason = $2 WHERE shipment_id = $1;
 
 -- name: mark_resolved
 UPDATE shipments SET resolved_at = $2, resolution = $3 WHERE shipment_id = $1;
@@ -170,8 +152,9 @@ INSERT INTO waves (wave_id, warehouse_id, created_at, actor) VALUES ($1, $2, $3,
 UPDATE shipments SET wave_id = $1 WHERE shipment_id IN (
     SELECT shipment_id FROM shipments
     WHERE warehouse_id = $2 AND ended_at IS NULL AND wave_id IS NULL AND status IN ('planned', 'booked')
-      AND packed_at IS NULL AND held_reason IS NULL AND NOT parked AND task IS DISTINCT FROM 'cancel'
-      AND (status = 'booked' OR task IS NULL)
+      AND packed_at IS NULL AND held_reason IS NULL AND after_cancel IS NULL
+      AND NOT EXISTS (SELECT FROM jobs
+                      WHERE queue = 'shipments' AND subject = shipment_id AND (parked OR status = 'planned'))
     ORDER BY shipment_id LIMIT $3 FOR UPDATE SKIP LOCKED)
 RETURNING shipment_id;
 

@@ -12,12 +12,14 @@ from commerce.fulfilment.carrier_assignment import CarrierAssignment, missing_ad
 from commerce.fulfilment.errors import NoSuchUnplannedOrder, NoSuchWave
 from commerce.fulfilment.repacking import Repacking
 from commerce.fulfilment.worklists import Worklists
+from commerce.jobs import store as jobs
 from commerce.kernel.address import Address, address_errors
 from commerce.kernel.clock import Clock
 from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database
-from commerce.shipping import shipment_status
+from commerce.orders.model import FULFILMENTS
+from commerce.shipping import shipment_status, shipment_tasks
 from commerce.shipping import store as shipments
 from commerce.shipping.carrier_port import BookingConfirmation, CarrierRegistry, TrackingEvent
 from commerce.shipping.errors import InvalidShipmentState, NoSuchShipment
@@ -27,12 +29,13 @@ from commerce.shipping.model import (
     Appointment,
     Shipment,
     ShipmentDetails,
+    ShipmentJob,
     ShipmentStatus,
-    Task,
     Wave,
     to_tracking_no,
 )
 from commerce.shipping.policy import ShippingPolicy
+from commerce.shipping.shipment_tasks import SHIPMENTS
 
 _TAKEN = "belongs to another shipment; check the label"
 _NOT_DISPATCHED = (ShipmentStatus.PLANNED, ShipmentStatus.BOOKED)
@@ -66,7 +69,8 @@ class Fulfilment(Worklists):
             shipment = await self._read(connection, shipment_id)
             lines = await shipments.list_shipment_lines(connection, [shipment_id])
             events = await shipments.list_shipment_events(connection, shipment.order_id, shipment_id)
-        return ShipmentDetails(shipment, shipments.make_line_views(lines[shipment_id]), events)
+            job = await shipment_tasks.get_job(connection, shipment_id)
+        return ShipmentDetails(shipment, shipments.make_line_views(lines[shipment_id]), events, job)
 
     async def _read(self, connection: Connection, shipment_id: UUID) -> Shipment:
         shipment = await shipments.get_shipment(connection, shipment_id)
@@ -97,7 +101,7 @@ class Fulfilment(Worklists):
         booked_no = None if shipment.tracking_no is None else to_tracking_no(shipment.tracking_no)
         if shipment.packed_at is not None and tracking_no in (None, booked_no):
             return
-        _require_packable(shipment)
+        _require_packable(shipment, await shipment_tasks.get_job(connection, shipment_id))
         if await shipment_status.must_not_ship(connection, order):
             raise InvalidShipmentState("cannot ship it: the order is refunded")
         if tracking_no not in (None, booked_no) and booked_no is not None:
@@ -123,8 +127,7 @@ class Fulfilment(Worklists):
         await shipment_status.record_booking(
             connection, shipment, booking_id, BookingConfirmation(tracking_no), now, "staff", actor
         )
-        task: Task = "subscribe" if carrier.needs_subscription else "track"
-        await shipments.set_task(connection, shipment.shipment_id, task, now)
+        await shipment_tasks.put_follow_up(connection, shipment.shipment_id, carrier, now, now)
 
     async def create_wave(self, warehouse_id: str, max_shipments: int, actor: str) -> Wave:
         """Create a wave of shipments to pack at a warehouse, oldest first.
@@ -157,7 +160,7 @@ class Fulfilment(Worklists):
             _, shipment = await shipment_status.lock_shipment(connection, shipment_id)
             if shipment.status not in _NOT_DISPATCHED:
                 raise InvalidShipmentState(f"it is {shipment.status}: only a shipment that has not left can be held")
-            await store.set_hold(connection, shipment_id, reason, self._now())
+            await store.set_hold(connection, shipment_id, reason)
             await shipment_status.record_note(connection, shipment, self._now(), "staff", actor, f"held: {reason}")
         return await self.get(shipment_id)
 
@@ -166,7 +169,8 @@ class Fulfilment(Worklists):
         async with self._db.transaction() as connection:
             _, shipment = await shipment_status.lock_shipment(connection, shipment_id)
             if shipment.held_reason is not None:
-                await store.set_hold(connection, shipment_id, None, self._now())
+                await store.set_hold(connection, shipment_id, None)
+                await self._make_due(connection, shipment_id)
                 await shipment_status.record_note(connection, shipment, self._now(), "staff", actor, "resumed")
         return await self.get(shipment_id)
 
@@ -174,20 +178,35 @@ class Fulfilment(Worklists):
         """Retry a parked shipment, after the cause was fixed. Carriers that refused it may be asked again."""
         async with self._db.transaction() as connection:
             _, shipment = await shipment_status.lock_shipment(connection, shipment_id)
-            if not shipment.parked or shipment.task is None:
+            job, now = await shipment_tasks.get_job(connection, shipment_id), self._now()
+            if job is None or not job.parked:
                 raise InvalidShipmentState("cannot retry the shipment: it is not parked")
-            now = self._now()
-            await shipments.set_task(connection, shipment_id, shipment.task, now, shipment.after_cancel)
-            if shipment.task == "book" and shipment.booking_id is None:
+            if shipment.status is ShipmentStatus.PLANNED and shipment.booking_id is None:
                 await self._assign_again(connection, shipment_id, now)
+            else:
+                await jobs.retry(connection, SHIPMENTS, [shipment_id], now)
             await shipment_status.record_note(connection, shipment, now, "staff", actor, "retried")
         return await self.get(shipment_id)
 
+    async def _make_due(self, connection: Connection, shipment_id: UUID) -> None:
+        """Make a shipment's job due unless it is parked."""
+        job = await shipment_tasks.get_job(connection, shipment_id)
+        if job is not None and not job.parked:
+            await jobs.retry(connection, SHIPMENTS, [shipment_id], self._now())
+
     async def retry_planning(self, order_id: UUID) -> None:
-        """Make an order due that could not be planned. Raises `NoSuchUnplannedOrder` if it is not among those."""
-        async with self._db.connection() as connection:
-            if not await store.retry_planning(connection, order_id, self._now()):
+        """Make an order due that could not be planned, or was stopped for a refund that may have failed.
+
+        Raises `NoSuchUnplannedOrder` if it is not among those.
+        """
+        async with self._db.transaction() as connection:
+            planning = await jobs.find(connection, FULFILMENTS, [order_id])
+            current = await store.get_fulfilment(connection, order_id)
+            is_stopped = current is not None and current.status == "pending" and not planning
+            if not is_stopped and not (planning and planning[0].parked):
                 raise NoSuchUnplannedOrder(f"the order {order_id} is not among those that could not be planned")
+            now = self._now()
+            await shipment_tasks.put_order_task(connection, order_id, "order.plan", now, now)
 
     async def cancel(self, shipment_id: UUID, reason: str, actor: str) -> ShipmentDetails:
         """Cancel a shipment: at once without a booking, otherwise when the carrier has cancelled the booking.
@@ -223,14 +242,16 @@ class Fulfilment(Worklists):
         """Bring a shipment to the status `after_cancel`, once its booking is cancelled if it has one."""
         if shipment.status not in _NOT_DISPATCHED:
             raise InvalidShipmentState(f"it is {shipment.status}: the carrier has it")
-        if shipment.task == "cancel" and shipment.after_cancel == "cancelled" and after_cancel == "planned":
+        if shipment.after_cancel == "cancelled" and after_cancel == "planned":
             raise InvalidShipmentState("it is being cancelled")
         now, id_ = self._now(), shipment.shipment_id
         if shipment.booking_id is None and after_cancel == "cancelled":
             await shipment_status.record_step(connection, shipment, ShipmentStatus.CANCELLED, now, "staff", actor, note)
             return
         if shipment.booking_id is not None:
-            await shipments.set_task(connection, id_, "cancel", now, after_cancel)
+            await shipments.set_after_cancel(connection, id_, after_cancel)
+            carrier = self._carriers.by_name.get(shipment.carrier or "")
+            await shipment_tasks.put_task(connection, id_, "shipment.cancel", carrier, now, now)
         else:
             await self._assign_again(connection, id_, now)
         await shipment_status.record_note(connection, shipment, now, "staff", actor, note)
@@ -293,12 +314,12 @@ class Fulfilment(Worklists):
         return await self.get(shipment_id)
 
 
-def _require_packable(shipment: Shipment) -> None:
+def _require_packable(shipment: Shipment, job: ShipmentJob | None) -> None:
     if shipment.status not in _NOT_DISPATCHED:
         raise InvalidShipmentState(f"cannot pack the shipment: it is {shipment.status}")
     if shipment.held_reason is not None:
         raise InvalidShipmentState(f"cannot pack the shipment: it is held: {shipment.held_reason}")
-    if shipment.parked:
-        raise InvalidShipmentState(f"cannot pack the shipment: it is parked: {shipment.last_error}")
-    if shipment.task == "cancel":
+    if job is not None and job.parked:
+        raise InvalidShipmentState(f"cannot pack the shipment: it is parked: {job.last_error}")
+    if shipment.after_cancel is not None:
         raise InvalidShipmentState("cannot pack the shipment: its booking is being cancelled")

@@ -11,12 +11,15 @@ from uuid import UUID
 
 import msgspec
 
-from commerce.fulfilment.model import LineToPlan, OrderJob, ShipmentLineDetails
+from commerce.fulfilment.model import FulfilmentState, LineToPlan, ShipmentLineDetails
+from commerce.jobs import store as jobs
 from commerce.kernel.address import Address
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
+from commerce.orders.model import FULFILMENTS
 from commerce.rates.model import CarrierChoice
-from commerce.shipping.model import Pick, Shipment, Task, UnplannedOrder, Wave, WorklistName
+from commerce.shipping.model import Pick, Shipment, UnplannedOrder, Wave, WorklistName
+from commerce.shipping.shipment_tasks import SHIPMENTS
 from commerce.shipping.store import read_shipment
 
 queries = load_queries(__package__, shipments=Shipment.__struct_fields__)
@@ -31,41 +34,20 @@ _WORKLISTS: dict[WorklistName, str] = {
     "anomalies": queries.list_anomalies,
     "all": queries.list_all,
 }
-_MAX_ERROR_CHARS = 500
 
 
 # Fulfilments: one row per paid order.
 
 
-async def claim_fulfilments(connection: Connection, now: datetime, lease_s: int, count: int) -> list[OrderJob]:
-    """Claim up to `count` due orders for `lease_s` seconds, those due longest first."""
-    return [OrderJob(**row) for row in await connection.fetch(queries.claim_fulfilments, now, lease_s, count)]
-
-
-async def get_fulfilment(connection: Connection, order_id: UUID) -> OrderJob | None:
+async def get_fulfilment(connection: Connection, order_id: UUID) -> FulfilmentState | None:
     """Read the fulfilment of an order; None if the order was never paid."""
     row = await connection.fetchrow(queries.get_fulfilment, order_id)
-    return OrderJob(row["order_id"], row["status"], row["paid_at"], row["attempts"]) if row else None
-
-
-async def park_fulfilment(connection: Connection, order_id: UUID, now: datetime, reason: str) -> None:
-    """Park an order with the reason, until staff retry it."""
-    await connection.execute(queries.park_fulfilment, order_id, now, reason[:_MAX_ERROR_CHARS])
-
-
-async def stop_fulfilment(connection: Connection, order_id: UUID, reason: str) -> None:
-    """Stop an order with the reason, until another change makes it due."""
-    await connection.execute(queries.stop_fulfilment, order_id, reason[:_MAX_ERROR_CHARS])
+    return FulfilmentState(**row) if row else None
 
 
 async def mark_fulfilment_planned(connection: Connection, order_id: UUID, now: datetime, promised_on: date) -> None:
     """Set the status `planned` and the promised day."""
     await connection.execute(queries.mark_fulfilment_planned, order_id, now, promised_on)
-
-
-async def mark_fulfilment_checked(connection: Connection, order_id: UUID) -> None:
-    """Record that a planned order was checked for refunds. A later refund makes it due again."""
-    await connection.execute(queries.mark_fulfilment_checked, order_id)
 
 
 async def mark_fulfilment_done(connection: Connection, order_id: UUID) -> None:
@@ -91,26 +73,16 @@ async def insert_fulfilment_lines(connection: Connection, order_id: UUID) -> Non
 # Carriers.
 
 
-async def assign_carrier(
-    connection: Connection, shipment_id: UUID, choice: CarrierChoice, task: Task | None, now: datetime
-) -> None:
-    """Store the chosen carrier with the reasons, and the next task."""
-    choice_json = msgspec.json.encode(choice).decode()
-    await connection.execute(
-        queries.assign_carrier,
-        *(shipment_id, choice.carrier, choice_json, choice.price, choice.expected_on, task, now, False, None),
-    )
-
-
-async def park_without_carrier(
-    connection: Connection, shipment_id: UUID, choice: CarrierChoice | None, now: datetime, reason: str
-) -> None:
-    """Park a shipment that no carrier takes. `choice` holds the reasons, if a rate table was consulted."""
+async def assign_carrier(connection: Connection, shipment_id: UUID, choice: CarrierChoice | None) -> None:
+    """Store the chosen carrier, if there is one, with the reasons, if a rate table was consulted."""
     choice_json = msgspec.json.encode(choice).decode() if choice else None
-    await connection.execute(
-        queries.assign_carrier,
-        *(shipment_id, None, choice_json, None, None, "book", now, True, reason[:_MAX_ERROR_CHARS]),
-    )
+    chosen = (choice.carrier, choice_json, choice.price, choice.expected_on) if choice and choice.carrier else None
+    await connection.execute(queries.assign_carrier, shipment_id, *(chosen or (None, choice_json, None, None)))
+
+
+async def reassign_unavailable(connection: Connection, systems: Sequence[str], now: datetime, count: int) -> None:
+    """Make due bookings that were not requested yet with these systems jobs that assign another carrier."""
+    await connection.execute(queries.reassign_unavailable, systems, now, count)
 
 
 async def get_carrier_choice(connection: Connection, shipment_id: UUID) -> CarrierChoice | None:
@@ -153,7 +125,18 @@ async def count_worklists(
     """Count the shipments of each worklist, and the seconds for which the oldest jobs have been due."""
     row = await connection.fetchrow(queries.count_worklists, now, today, stalled_after_s, no_first_scan_after_s)
     assert row is not None
-    return dict(row.items())
+    parked, due = await jobs.count_parked(connection), await jobs.measure_due(connection)
+
+    def age_s(wanted: str) -> float:
+        return max(0.0, *((now - due_at).total_seconds() for queue, _, _, due_at in due if queue == wanted), 0.0)
+
+    return {
+        **row,
+        "parked": parked.get(SHIPMENTS, 0),
+        "unplanned": parked.get(FULFILMENTS, 0),
+        "oldest_shipment_s": age_s(SHIPMENTS),
+        "oldest_order_s": age_s(FULFILMENTS),
+    }
 
 
 async def count_open_shipments(connection: Connection) -> dict[tuple[str, str], int]:
@@ -177,12 +160,6 @@ async def list_unplanned_orders(connection: Connection, count: int) -> list[Unpl
     return [UnplannedOrder(**row) for row in await connection.fetch(queries.list_unplanned_orders, count)]
 
 
-async def retry_planning(connection: Connection, order_id: UUID, now: datetime) -> bool:
-    """Make a parked or stopped order due again. Returns False if there is no such order."""
-    status: str = await connection.execute(queries.retry_planning, order_id, now)
-    return not status.endswith(" 0")
-
-
 # Work of staff.
 
 
@@ -191,9 +168,9 @@ async def mark_packed(connection: Connection, shipment_id: UUID, now: datetime, 
     await connection.execute(queries.mark_packed, shipment_id, now, actor)
 
 
-async def set_hold(connection: Connection, shipment_id: UUID, reason: str | None, now: datetime) -> None:
+async def set_hold(connection: Connection, shipment_id: UUID, reason: str | None) -> None:
     """Hold a shipment with a reason, or resume it without one."""
-    await connection.execute(queries.set_hold, shipment_id, reason, now)
+    await connection.execute(queries.set_hold, shipment_id, reason)
 
 
 async def mark_resolved(connection: Connection, shipment_id: UUID, now: datetime, resolution: str) -> None:

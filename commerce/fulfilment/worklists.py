@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -12,9 +13,11 @@ from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Database
 from commerce.rates.model import CarrierChoice
+from commerce.shipping import shipment_tasks
 from commerce.shipping import store as shipments
-from commerce.shipping.model import UnplannedOrder, WorklistItem, WorklistName
+from commerce.shipping.model import Shipment, ShipmentJob, UnplannedOrder, WorklistItem, WorklistName
 from commerce.shipping.policy import ShippingPolicy
+from commerce.shipping.records import ShipmentLine
 
 _FIRST_ID = UUID(int=0)
 _MAX_UNPLANNED = 500
@@ -38,9 +41,11 @@ class Worklists:
                 *(connection, worklist, warehouse_id, after or _FIRST_ID, size + 1, self._now(), self._today()),
                 *(policy.stalled_after_s, policy.no_first_scan_after_s),
             )
-            lines = await shipments.list_shipment_lines(connection, [shipment.shipment_id for shipment, _ in rows])
+            ids = [shipment.shipment_id for shipment, _ in rows]
+            lines = await shipments.list_shipment_lines(connection, ids)
+            jobs = await shipment_tasks.list_jobs(connection, ids)
         items = [
-            WorklistItem(shipment, shipments.make_line_views(lines[shipment.shipment_id]), reason)
+            _make_item(shipment, lines[shipment.shipment_id], jobs.get(shipment.shipment_id), reason)
             for shipment, reason in rows
         ]
         return to_page(items, size, lambda item: str(item.shipment.shipment_id))
@@ -87,3 +92,11 @@ class Worklists:
 
     def _today(self) -> date:
         return self._now().astimezone(ZoneInfo(self._policy.timezone)).date()
+
+
+def _make_item(
+    shipment: Shipment, lines: Sequence[ShipmentLine], job: ShipmentJob | None, reason: str | None
+) -> WorklistItem:
+    if reason is None and job is not None:
+        reason = job.last_error
+    return WorklistItem(shipment, shipments.make_line_views(lines), job, reason)

@@ -66,9 +66,9 @@ def postponed(word: str, due_at: datetime, kind: str | None = None) -> JobResult
     return JobResult(word, "postpone", due_at, kind)
 
 
-def failed(word: str, error: str) -> JobResult:
-    """Try again with backoff; after the handler's `max_attempts` the job is parked."""
-    return JobResult(word, "fail", error=error)
+def failed(word: str, error: str, not_before: datetime | None = None) -> JobResult:
+    """Try again with backoff, not before a time if one is given; after `max_attempts` the job is parked."""
+    return JobResult(word, "fail", not_before, error=error)
 
 
 def parked(word: str, error: str) -> JobResult:

@@ -8,6 +8,17 @@ ON CONFLICT (subject, queue) DO UPDATE
 SET kind = excluded.kind, system = excluded.system, due_at = excluded.due_at, attempts = 0, parked = false,
     last_error = NULL;
 
+-- name: put_parked
+INSERT INTO jobs (queue, subject, kind, system, due_at, parked, last_error, created_at)
+VALUES ($1, $2, $3, $4, $5, true, $6, $7)
+ON CONFLICT (subject, queue) DO UPDATE
+SET kind = excluded.kind, system = excluded.system, due_at = excluded.due_at, attempts = 0, parked = true,
+    last_error = excluded.last_error;
+
+-- name: find
+SELECT subject, kind, system, due_at, attempts, parked, last_error FROM jobs
+WHERE queue = $1 AND subject = ANY($2::uuid[]);
+
 -- name: claim
 -- A claim moves due_at to the end of the lease. Each kind of each system has its turn: the oldest job of each comes
 -- first, then the second of each. $5 and $6: room for jobs by system; others have room for $4.

@@ -133,6 +133,8 @@ class JobQueue:
             return Postponement(job, result.due_at, result.kind)
         is_given_up = handler.max_attempts is not None and job.attempts >= handler.max_attempts
         retry_at = from_ms(now_ms + self._policy.delay_ms(job.attempts))
+        if result.due_at is not None:
+            retry_at = max(retry_at, result.due_at)
         return Postponement(job, retry_at, None, result.error, is_given_up or result.step == "park")
 
 

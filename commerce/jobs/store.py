@@ -19,6 +19,18 @@ queries = load_queries(__package__)
 _MAX_ERROR_CHARACTERS = 500
 
 
+class JobState(NamedTuple):
+    """A job as it stands, due or not."""
+
+    subject: UUID
+    kind: str
+    system: str
+    due_at: datetime
+    attempts: int
+    parked: bool
+    last_error: str | None
+
+
 class Postponement(NamedTuple):
     """A claimed job with its next due time, its next kind (None: the same) and its error, if any."""
 
@@ -47,6 +59,19 @@ async def put(connection: Connection, queue: str, jobs: Sequence[NewJob], now: d
     )
     if any(job.due_at <= now for job in jobs):
         wake_after_commit(connection, queue)
+
+
+async def put_parked(connection: Connection, queue: str, job: NewJob, error: str, now: datetime) -> None:
+    """Put a job that is given up from the start, until staff have removed the cause."""
+    await connection.execute(
+        queries.put_parked,
+        *(queue, job.subject, job.kind, job.system, job.due_at, error[:_MAX_ERROR_CHARACTERS], now),
+    )
+
+
+async def find(connection: Connection, queue: str, subjects: Sequence[UUID]) -> list[JobState]:
+    """Return the jobs of those of the subjects that have one in a queue."""
+    return [JobState(*row) for row in await connection.fetch(queries.find, queue, subjects)]
 
 
 def wake_after_commit(connection: Connection, queue: str) -> None:

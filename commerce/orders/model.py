@@ -29,6 +29,8 @@ OpenSaleId = Annotated[str, msgspec.Meta(examples=["double-11"], extra_json_sche
 Quantity = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 AddressNo = Annotated[int, msgspec.Meta(ge=0, le=1_000, description="index into the order's ship_to")]
 Method = Literal["alipay", "wechatpay", "balance", "cod"]
+FULFILMENTS = "fulfilments"
+"""queue of orders that are to be shipped; triggers fill it when one is paid or refunded"""
 
 
 class OrderStatus(StrEnum):

@@ -18,7 +18,16 @@ from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.kernel.stream_payload import StreamedOrder
 from commerce.orders.copy_format import LINE_COLUMNS, ORDER_COLUMNS, encode_copy
-from commerce.orders.model import Order, OrderEvent, OrderLine, OrderStatus, OrderSummary, Tender, VersionedOrder
+from commerce.orders.model import (
+    FULFILMENTS,
+    Order,
+    OrderEvent,
+    OrderLine,
+    OrderStatus,
+    OrderSummary,
+    Tender,
+    VersionedOrder,
+)
 
 queries = load_queries(__package__)
 
@@ -205,7 +214,9 @@ async def advance_status(
 ) -> bool:
     """Change the status of an order and insert the event.
 
-    Returns False if its status is not `from_status`.
+    Returns False if its status is not `from_status`. An order that is paid or confirmed becomes due for fulfilment.
     """
     seq = await connection.fetchval(queries.advance_status, order_id, from_status, to_status, now, actor, reason)
+    if seq is not None and to_status in (OrderStatus.PAID, OrderStatus.CONFIRMED):
+        jobs.wake_after_commit(connection, FULFILMENTS)
     return seq is not None

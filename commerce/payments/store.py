@@ -9,10 +9,11 @@ from uuid import UUID
 
 import msgspec
 
+from commerce.jobs import store as jobs
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.orders.model import Method
+from commerce.orders.model import FULFILMENTS, Method
 from commerce.orders.store import OrderHeader
 from commerce.payments.model import ClaimedRefund, ParkedJob, Payment, Refund, Task
 from commerce.payments.provider_port import PaymentAction, PaymentWebhook, ProviderRefund
@@ -194,7 +195,10 @@ async def insert_refund(
     actor: str,
     now: datetime,
 ) -> bool:
-    """Insert a refund that is due now. False if the payment has a refund with this key."""
+    """Insert a refund that is due now. False if the payment has a refund with this key.
+
+    The order becomes due for fulfilment: perhaps its shipments must be stopped."""
+    jobs.wake_after_commit(connection, FULFILMENTS)
     return await _changes_row(
         connection,
         queries.insert_refund,

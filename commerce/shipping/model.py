@@ -14,7 +14,6 @@ from commerce.kernel.address import Address
 from commerce.kernel.money import Money
 from commerce.kernel.types import Reason
 
-Task = Literal["book", "cancel", "subscribe", "track"]
 AfterCancel = Literal["planned", "cancelled"]
 """a shipment's status once its booking is cancelled"""
 Source = Literal["system", "staff", "webhook", "query", "fleet"]
@@ -176,16 +175,22 @@ class Shipment(msgspec.Struct, frozen=True):
     replaces: UUID | None
     next_address: Address | None
     after_cancel: AfterCancel | None
-    task: Task | None
-    due_at: datetime
-    attempts: int
-    last_error: str | None
-    parked: bool
 
     @property
     def cod(self) -> Money | None:
         """Return the cash that the carrier collects on delivery, or None."""
         return Money(self.cod_minor, self.currency) if self.cod_minor else None
+
+
+class ShipmentJob(msgspec.Struct, frozen=True):
+    """The next job of a shipment; `parked`: given up, a person decides."""
+
+    kind: str
+    system: str
+    due_at: datetime
+    attempts: int
+    parked: bool
+    last_error: str | None
 
 
 # Views and inputs of staff.
@@ -205,15 +210,17 @@ class WorklistItem(msgspec.Struct, frozen=True):
 
     shipment: Shipment
     lines: list[ShipmentLineView]
+    job: ShipmentJob | None = None
     reason: str | None = None
 
 
 class ShipmentDetails(msgspec.Struct, frozen=True):
-    """A shipment with its lines and all its events."""
+    """A shipment with its lines, all its events, and what is to be done next."""
 
     shipment: Shipment
     lines: list[ShipmentLineView]
     events: list[ShipmentEvent]
+    job: ShipmentJob | None = None
 
 
 class UnplannedOrder(msgspec.Struct, frozen=True):

@@ -2,8 +2,8 @@
 UPDATE fulfilments SET handed_over_at = $2 WHERE order_id = $1 AND handed_over_at IS NULL;
 
 -- name: mark_delivered
-UPDATE fulfilments SET status = 'delivered', delivered_at = $2, due_at = $3, attempts = 0
-WHERE order_id = $1 AND status = 'planned';
+UPDATE fulfilments SET status = 'delivered', delivered_at = $2
+WHERE order_id = $1 AND status = 'planned' RETURNING order_id;
 
 -- name: has_cash_shipments
 SELECT EXISTS (SELECT FROM shipments WHERE order_id = $1 AND cod_minor > 0 AND ended_at IS NULL);
@@ -26,10 +26,9 @@ FROM order_lines LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no
 
 -- name: insert_shipment
 INSERT INTO shipments (shipment_id, order_id, address_no, parcel_no, warehouse_id, address, weight_g, length_mm,
-                       width_mm, height_mm, value_minor, cod_minor, currency, promised_on, planned_at, due_at,
-                       replaces, task)
+                       width_mm, height_mm, value_minor, cod_minor, currency, promised_on, planned_at, replaces)
 VALUES ($1, $2, $3, (SELECT coalesce(max(parcel_no), 0) + 1 FROM shipments WHERE order_id = $2), $4, $5, $6, $7, $8, $9,
-        $10, $11, $12, $13, $14, $14, $15, 'book');
+        $10, $11, $12, $13, $14, $15);
 
 -- name: insert_shipment_lines
 INSERT INTO shipment_lines (shipment_id, order_id, line_no, address_no, sku, quantity)
@@ -62,24 +61,8 @@ ORDER BY line_no;
 SELECT order_id, shipment_id FROM bookings JOIN shipments USING (shipment_id)
 WHERE bookings.carrier = $1 AND bookings.tracking_no = ANY($2::text[]) LIMIT 1;
 
--- name: claim_shipments
--- $2: lease in seconds.
--- Excludes carriers in $4, except to reassign: a shipment that was not requested yet of an unavailable carrier ($5).
-UPDATE shipments SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
-WHERE shipment_id IN (
-    SELECT shipment_id FROM shipments
-    WHERE task IS NOT NULL AND NOT parked AND due_at <= $1 AND (held_reason IS NULL OR task = 'cancel')
-      AND (carrier IS NULL OR carrier <> ALL($4::text[])
-           OR (task = 'book' AND booking_id IS NULL AND carrier = ANY($5::text[])))
-    ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-RETURNING {shipments};
-
--- name: postpone_shipment
--- Changes nothing if the task has changed since the claim.
-UPDATE shipments SET due_at = $2, last_error = $3, parked = $4 WHERE shipment_id = $1 AND task = $5;
-
--- name: set_task
-UPDATE shipments SET task = $2, after_cancel = $3, due_at = $4, attempts = 0, parked = false WHERE shipment_id = $1;
+-- name: set_after_cancel
+UPDATE shipments SET after_cancel = $2 WHERE shipment_id = $1;
 
 -- name: begin_poll
 -- $3: the least number of seconds between two polls of a shipment. Returns no row while they have not passed.
@@ -88,9 +71,6 @@ WHERE shipment_id = $1 AND (polled_at IS NULL OR polled_at <= $2::timestamptz - 
 
 -- name: get_polled_at
 SELECT polled_at FROM shipments WHERE shipment_id = $1;
-
--- name: schedule_poll
-UPDATE shipments SET due_at = $2, attempts = 0, last_error = NULL WHERE shipment_id = $1 AND task = 'track';
 
 -- name: record_refusal
 UPDATE shipments SET refused_by = array_append(refused_by, $2), booking_id = NULL WHERE shipment_id = $1;
@@ -151,7 +131,6 @@ UPDATE shipments SET last_event_at = greatest(last_event_at, $2) WHERE shipment_
 UPDATE shipments SET status = $3, status_seq = $4,
     handed_over_at = CASE WHEN $3 = 'picked_up' THEN $5 ELSE handed_over_at END,
     ended_at = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN $5::timestamptz END,
-    task = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN NULL ELSE task END,
     after_cancel = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN NULL
                         ELSE after_cancel END,
     cod_collected_at = CASE WHEN $3 = 'delivered' AND cod_minor > 0 THEN $5 ELSE cod_collected_at END,

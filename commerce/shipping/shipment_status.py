@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import Literal, NamedTuple
 from uuid import UUID
 
+from commerce.jobs import store as jobs
 from commerce.kernel.postgres import Connection
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
@@ -27,6 +28,7 @@ from commerce.shipping.errors import NoSuchShipment
 from commerce.shipping.model import DELIVERY_PATH, FINAL_STATUSES, WITH_CARRIER, Shipment, ShipmentStatus, Source
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.records import NewShipmentEvent
+from commerce.shipping.shipment_tasks import SHIPMENTS, put_order_task
 
 ACTOR = "fulfilment_worker"
 TrackingResultWord = Literal["unchanged", "recorded", "status_changed"]
@@ -62,6 +64,7 @@ async def record_step(
     event = NewShipmentEvent(now, source, actor, text, step=(shipment.status, to))
     await store.insert_events(connection, shipment.order_id, shipment.shipment_id, [event], now)
     if to is ShipmentStatus.CANCELLED:
+        await jobs.remove(connection, SHIPMENTS, [shipment.shipment_id])
         await store.update_fulfilment_lines(connection, shipment.shipment_id, planned=-1)
 
 
@@ -105,7 +108,7 @@ async def apply_tracking_events(
     Call inside a transaction that holds the order lock (`lock_shipment`). Events are deduplicated by content. A late
     event is stored and changes nothing; a skipped status is inserted. With `booking_is_current=False` events are stored
     and never change the status, since no carrier should have the shipment."""
-    new_events = await _without_stored(connection, shipment.shipment_id, tracking_events)
+    new_events = await select_new_events(connection, shipment.shipment_id, tracking_events)
     if not new_events:
         return TrackingResult("unchanged")
     status, ended_at = shipment.status, shipment.ended_at
@@ -150,7 +153,7 @@ async def apply_tracking_events(
     return TrackingResult("status_changed" if steps else "recorded", unknown_codes)
 
 
-async def _without_stored(
+async def select_new_events(
     connection: Connection, shipment_id: UUID, events: Sequence[TrackingEvent]
 ) -> dict[bytes, TrackingEvent]:
     """Return the events that are not stored yet, sorted by time, by their keys."""
@@ -198,6 +201,8 @@ async def _apply_steps(
     policy: ShippingPolicy,
 ) -> None:
     # Step by step: a shipment that is reported as picked up and lost at once was shipped all the same.
+    if FINAL_STATUSES.intersection(steps):
+        await jobs.remove(connection, SHIPMENTS, [shipment.shipment_id])
     for to in steps:
         await _count_units(connection, shipment.shipment_id, to)
         if shipment.cod_minor and to is ShipmentStatus.DELIVERED:
@@ -239,7 +244,8 @@ async def _advance_order(
     if order.status is OrderStatus.SHIPPED and totals.delivered == totals.ordered:
         order = await _advance_order_to(connection, order, OrderStatus.DELIVERED, now, "all shipments are delivered")
         complete_at = now + timedelta(seconds=policy.complete_after_s)
-        await store.mark_delivered(connection, order.order_id, now, complete_at)
+        if await store.mark_delivered(connection, order.order_id, now):
+            await put_order_task(connection, order.order_id, "order.complete", complete_at, now)
     return order
 
 

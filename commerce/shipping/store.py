@@ -19,7 +19,6 @@ from commerce.shipping.model import (
     ShipmentEvent,
     ShipmentLineView,
     ShipmentStatus,
-    Task,
     to_tracking_no,
 )
 from commerce.shipping.records import FulfilmentTotals, NewShipment, NewShipmentEvent, PackageSize, ShipmentLine
@@ -51,9 +50,9 @@ async def mark_handed_over(connection: Connection, order_id: UUID, now: datetime
     await connection.execute(queries.mark_handed_over, order_id, now)
 
 
-async def mark_delivered(connection: Connection, order_id: UUID, now: datetime, complete_at: datetime) -> None:
-    """Record that all units of an order are delivered, and schedule its completion."""
-    await connection.execute(queries.mark_delivered, order_id, now, complete_at)
+async def mark_delivered(connection: Connection, order_id: UUID, now: datetime) -> bool:
+    """Record that all units of an order are delivered. Returns False if that is recorded already."""
+    return await connection.fetchval(queries.mark_delivered, order_id, now) is not None
 
 
 async def has_cash_shipments(connection: Connection, order_id: UUID) -> bool:
@@ -160,37 +159,9 @@ async def find_by_tracking_no(connection: Connection, carrier: str, tracking_no:
 # Jobs.
 
 
-async def claim_shipments(
-    connection: Connection,
-    now: datetime,
-    lease_s: int,
-    count: int,
-    excluded_carriers: Sequence[str],
-    unavailable_carriers: Sequence[str],
-) -> list[Shipment]:
-    """Claim due shipments, except those of `excluded_carriers`.
-
-    Of `unavailable_carriers`, shipments that were not requested yet are claimed all the same, to be reassigned."""
-    rows = await connection.fetch(queries.claim_shipments, now, lease_s, count, excluded_carriers, unavailable_carriers)
-    return [read_shipment(row) for row in rows]
-
-
-async def postpone_shipment(
-    connection: Connection, job: Shipment, due_at: datetime, reason: str, *, park: bool
-) -> None:
-    """Schedule a failed job again or park it, unless the shipment has got another task since the claim."""
-    reason = reason[:_MAX_TEXT_CHARACTERS]
-    await connection.execute(queries.postpone_shipment, job.shipment_id, due_at, reason, park, job.task)
-
-
-async def set_task(
-    connection: Connection,
-    shipment_id: UUID,
-    task: Task | None,
-    due_at: datetime,
-    after_cancel: AfterCancel | None = None,
-) -> None:
-    await connection.execute(queries.set_task, shipment_id, task, after_cancel, due_at)
+async def set_after_cancel(connection: Connection, shipment_id: UUID, after_cancel: AfterCancel | None) -> None:
+    """Record the status that follows once the booking is cancelled; None: it is not being cancelled."""
+    await connection.execute(queries.set_after_cancel, shipment_id, after_cancel)
 
 
 async def begin_poll(connection: Connection, shipment_id: UUID, now: datetime, interval_s: float) -> datetime | None:
@@ -201,11 +172,6 @@ async def begin_poll(connection: Connection, shipment_id: UUID, now: datetime, i
         return None
     polled_at: datetime = await connection.fetchval(queries.get_polled_at, shipment_id) or now
     return polled_at + timedelta(seconds=interval_s)
-
-
-async def schedule_poll(connection: Connection, shipment_id: UUID, due_at: datetime) -> None:
-    """Schedule the next poll after a successful one."""
-    await connection.execute(queries.schedule_poll, shipment_id, due_at)
 
 
 # Bookings.

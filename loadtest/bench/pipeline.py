@@ -44,8 +44,8 @@ _COUNT_STORED = "SELECT count(*) FROM orders"
 _COUNT_CAPTURED = "SELECT count(*) FROM payments WHERE captured_at IS NOT NULL"
 _COUNT_BOOKED = "SELECT count(*) FROM shipments WHERE booked_at IS NOT NULL"
 _COUNT_DELIVERED = "SELECT count(*) FROM shipments WHERE status = 'delivered'"
-_POLL_ALL = "UPDATE shipments SET due_at = now() WHERE task = 'track'"
-_COUNT_POLLED = "SELECT count(*) FROM shipments WHERE task = 'track' AND due_at > now() + interval '10 minutes'"
+_POLL_ALL = "UPDATE jobs SET due_at = now() WHERE kind = 'shipment.track'"
+_COUNT_POLLED = "SELECT count(*) FROM jobs WHERE kind = 'shipment.track' AND due_at > now() + interval '10 minutes'"
 _MEASURE_CAPTURES = """
 SELECT extract(epoch FROM max(paid.at) - min(payments.created_at))::float8 AS seconds,
        percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (

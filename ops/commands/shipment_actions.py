@@ -20,7 +20,15 @@ from commerce.kernel.address import Address
 from commerce.kernel.errors import Invalid
 from commerce.kernel.text_files import decode_text
 from commerce.kernel.types import Reason
-from commerce.shipping.model import Appointment, Shipment, ShipmentDetails, ShipmentStatus, TrackingNo, WarehouseId
+from commerce.shipping.model import (
+    Appointment,
+    Shipment,
+    ShipmentDetails,
+    ShipmentJob,
+    ShipmentStatus,
+    TrackingNo,
+    WarehouseId,
+)
 from ops.commands.console import get_actor, parse_argument, print_line, run_change
 from ops.services import open_cli_services, open_fulfilment
 
@@ -195,7 +203,8 @@ def _change(step: Callable[[Fulfilment], Awaitable[ShipmentDetails]]) -> None:
         async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
             return await step(fulfilment)
 
-    print_line(_summarise(run_change(work()).shipment))
+    details = run_change(work())
+    print_line(_summarise(details.shipment, details.job))
 
 
 def _repack(step: Callable[[Fulfilment], Awaitable[Sequence[UUID]]]) -> None:
@@ -206,10 +215,10 @@ def _repack(step: Callable[[Fulfilment], Awaitable[Sequence[UUID]]]) -> None:
             return [await fulfilment.get(id_) for id_ in await step(fulfilment)]
 
     for details in run_change(work()):
-        print_line(_summarise(details.shipment))
+        print_line(_summarise(details.shipment, details.job))
 
 
-def _summarise(shipment: Shipment) -> str:
+def _summarise(shipment: Shipment, job: ShipmentJob | None) -> str:
     """Return a shipment's state in one sentence."""
     parts = [
         f"{shipment.shipment_id}: shipment {shipment.parcel_no} of order {shipment.order_id} "
@@ -221,11 +230,11 @@ def _summarise(shipment: Shipment) -> str:
         parts.append("is packed")
     if shipment.held_reason is not None:
         parts.append(f"is on hold: {shipment.held_reason}")
-    if shipment.parked:
-        parts.append(f"is parked: {shipment.last_error}")
-    elif shipment.task == "cancel":
+    if job is not None and job.parked:
+        parts.append(f"is parked: {job.last_error}")
+    elif shipment.after_cancel is not None:
         parts.append("waits for the carrier to confirm the cancellation")
-    elif shipment.task == "book":
+    elif job is not None and job.kind == "shipment.book":
         parts.append("waits for a fulfilment worker to book it")
     if shipment.resolution is not None:
         parts.append(f"is resolved: {shipment.resolution}")

@@ -15,6 +15,7 @@ from commerce.shipping.model import (
     OrderShipments,
     Shipment,
     ShipmentDetails,
+    ShipmentJob,
     ShipmentLineView,
     WorklistItem,
     WorklistName,
@@ -165,7 +166,7 @@ def show(shipment_id: ShipmentId, json: JsonOption = False) -> None:
     if json:
         print_json(details)
         return
-    print_values((name, value) for name, value in _describe(details.shipment) if value not in (None, ""))
+    print_values((name, value) for name, value in _describe(details.shipment, details.job) if value not in (None, ""))
     lines = Table("line", "SKU", "units")
     for line in details.lines:
         lines.add_row(str(line.line_no), line.sku, str(line.quantity))
@@ -177,7 +178,7 @@ def show(shipment_id: ShipmentId, json: JsonOption = False) -> None:
     print_table(events, "nothing has happened to it yet")
 
 
-def _describe(shipment: Shipment) -> Sequence[tuple[str, object]]:
+def _describe(shipment: Shipment, job: ShipmentJob | None) -> Sequence[tuple[str, object]]:
     """Return a shipment's values with their names; a value that does not apply is None or empty."""
     window = (
         f"{shipment.deliver_from:%H:%M} to {shipment.deliver_to:%H:%M}"
@@ -191,13 +192,10 @@ def _describe(shipment: Shipment) -> Sequence[tuple[str, object]]:
         ("replaces", shipment.replaces),
         ("status", format_status(shipment.status)),
         ("on hold", shipment.held_reason),
-        ("parked", (shipment.last_error or "for an unknown reason") if shipment.parked else None),
-        (
-            "task",
-            shipment.task and f"{shipment.task}, due {format_time(shipment.due_at)} UTC, {shipment.attempts} attempts",
-        ),
+        ("parked", (job.last_error or "for an unknown reason") if job and job.parked else None),
+        ("job", job and f"{job.kind}, due {format_time(job.due_at)} UTC, {job.attempts} attempts"),
         ("after cancelling", shipment.after_cancel),
-        ("last error", None if shipment.parked else shipment.last_error),
+        ("last error", None if job is None or job.parked else job.last_error),
         ("warehouse", shipment.warehouse_id),
         ("wave", shipment.wave_id),
         ("address", _format_address(shipment.address)),

@@ -124,14 +124,12 @@ WHERE n % 10 = 1 AND age >= 5000 AND status <> 'cancelled' ORDER BY n;
 INSERT INTO credit_accounts (user_id, currency, balance_minor)
 SELECT 'u' || n, 'CNY', 100 FROM generate_series(0, 29999) AS n;
 
-INSERT INTO fulfilments (order_id, status, paid_at, promised_on, planned_at, handed_over_at, delivered_at, event_seq, due_at,
-                         parked)
+INSERT INTO fulfilments (order_id, status, paid_at, promised_on, planned_at, handed_over_at, delivered_at, event_seq)
 SELECT id, CASE status WHEN 'paid' THEN 'pending' WHEN 'completed' THEN 'done' WHEN 'delivered' THEN 'delivered'
            ELSE 'planned' END,
        at, at::date + 3, CASE WHEN status <> 'paid' THEN at END,
        CASE WHEN status NOT IN ('paid', 'fulfilling') THEN at + interval '1 day' END,
-       CASE WHEN status IN ('delivered', 'completed') THEN at + interval '2 days' END, 3,
-       CASE WHEN status = 'paid' THEN at WHEN status = 'delivered' THEN at + interval '30 days' END, age < 800 AND n % 100 = 8
+       CASE WHEN status IN ('delivered', 'completed') THEN at + interval '2 days' END, 3
 FROM fill.orders WHERE status NOT IN ('awaiting_payment', 'cancelled') ORDER BY n;
 
 INSERT INTO fulfilment_lines (order_id, line_no, address_no, ordered, planned, shipped, delivered)
@@ -158,7 +156,7 @@ FROM fill.shipped WHERE step <> 'planned' ORDER BY n;
 INSERT INTO shipments (shipment_id, order_id, address_no, parcel_no, warehouse_id, address, status, status_seq, weight_g,
                        length_mm, width_mm, height_mm, value_minor, currency, carrier, carrier_choice, promised_on,
                        booking_id, tracking_no, wave_id, packed_at, packed_by, planned_at, booked_at, handed_over_at,
-                       ended_at, last_event_at, replaces, task, due_at, parked, held_reason, anomaly_at, resolved_at)
+                       ended_at, last_event_at, replaces, held_reason, anomaly_at, resolved_at)
 SELECT id, id, 0, 1, 'w' || n % 5, '{{"country": "CN", "province": "Zhejiang", "city": "Hangzhou", "line": "Road 1"}}', step,
        3, 500, 100, 100, 100, 2000, 'CNY', CASE WHEN n % 20 = 5 THEN 'own_fleet' ELSE 'sf_express' END,
        '{{"reason": "the cheapest that is on time"}}', at::date + 3, CASE WHEN step <> 'planned' THEN id END,
@@ -167,8 +165,6 @@ SELECT id, id, 0, 1, 'w' || n % 5, '{{"country": "CN", "province": "Zhejiang", "
        CASE WHEN step <> 'planned' THEN at END, CASE WHEN step NOT IN ('planned', 'booked') THEN at + interval '1 day' END,
        CASE WHEN step IN ('delivered', 'lost') THEN at + interval '2 days' END,
        CASE WHEN step <> 'planned' THEN at + interval '1 day' END, CASE WHEN n % 5000 = 7 THEN fill.id_of(n - 100) END,
-       CASE WHEN step = 'planned' THEN 'book' WHEN step IN ('booked', 'in_transit') THEN 'track' END,
-       '{now}'::timestamptz + CASE WHEN n % 20 = 0 THEN interval '-1 minute' ELSE interval '1 hour' END, age < 8000 AND n % 100 = 9,
        CASE WHEN age < 3000 AND n % 100 = 8 THEN 'the address is checked' END, CASE WHEN n % 400 = 3 THEN at + interval '1 day' END,
        CASE WHEN (step = 'lost' OR n % 400 = 3) AND age > 9000 THEN at + interval '9 days' END
 FROM fill.shipped ORDER BY n;
@@ -254,6 +250,16 @@ FROM releases WHERE status = 'pending'
 UNION ALL
 SELECT change_id, 'stock_changes', 'stock_change.apply', 'internal', created_at, false, created_at
 FROM stock_changes WHERE status = 'pending'
+UNION ALL
+SELECT id, 'shipments', CASE step WHEN 'planned' THEN 'shipment.book' ELSE 'shipment.track' END, 'sf_express',
+       '{now}'::timestamptz + CASE WHEN n % 20 = 0 THEN interval '-1 minute' ELSE interval '1 hour' END,
+       age < 8000 AND n % 100 = 9, at
+FROM fill.shipped WHERE step IN ('planned', 'booked', 'in_transit')
+UNION ALL
+SELECT order_id, 'fulfilments', CASE status WHEN 'pending' THEN 'order.plan' ELSE 'order.complete' END, 'internal',
+       CASE status WHEN 'pending' THEN paid_at ELSE delivered_at + interval '30 days' END,
+       status = 'pending' AND right(order_id::text, 1) = '8', paid_at
+FROM fulfilments WHERE status IN ('pending', 'delivered')
 UNION ALL
 SELECT id, 'polls', 'poll.' || n % 3, 'system-' || n % 2, '{now}'::timestamptz + age * interval '1 minute', n % 500 = 0, at
 FROM fill.orders WHERE age < {orders} / 20;

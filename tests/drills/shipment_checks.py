@@ -40,8 +40,9 @@ SELECT (SELECT count(*) FROM orders WHERE sale_id = $1) AS orders,
        (SELECT count(*) FROM payments JOIN orders USING (order_id) WHERE sale_id = $1 AND task IS NOT NULL) AS payments
 """
 _LIST_OPEN_SHIPMENTS = """
-SELECT count(*) OVER () AS remaining, carrier, tracking_no, status, task, attempts, last_error FROM shipments
-WHERE ended_at IS NULL AND NOT parked AND (tracking_no IS NULL OR tracking_no <> ALL($1::text[])) LIMIT 5
+SELECT count(*) OVER () AS remaining, carrier, tracking_no, status, kind, attempts, last_error
+FROM shipments LEFT JOIN jobs ON queue = 'shipments' AND subject = shipment_id
+WHERE ended_at IS NULL AND parked IS NOT TRUE AND (tracking_no IS NULL OR tracking_no <> ALL($1::text[])) LIMIT 5
 """
 _LIST_FULFILMENT_LINES = """
 SELECT order_id, line_no, address_no, order_lines.quantity, ordered, planned, shipped, delivered
@@ -160,7 +161,9 @@ async def _check_statuses(
     Returns the number of ended shipments by status and of parked ones by reason."""
     by_tracking_no = {record.tracking_no: record for record in carrier_records}
     async with shop.db.connection() as connection:
-        rows = await connection.fetch("SELECT * FROM shipments")
+        rows = await connection.fetch(
+            "SELECT * FROM shipments LEFT JOIN jobs ON queue = 'shipments' AND subject = shipment_id"
+        )
     wrong, ended, parked = [], Counter[str](), Counter[str]()
     for row in rows:
         record = by_tracking_no.get(row["tracking_no"])

@@ -32,7 +32,7 @@ _ROUND_INTERVAL_S, _RETRY_INTERVAL_S = 1.0, 0.2
 _MAX_STOPS = 40
 _LIST_WITHOUT_ROUTE = """
 SELECT shipment_id, warehouse_id FROM shipments
-WHERE carrier = 'own_fleet' AND status = 'booked' AND task IS DISTINCT FROM 'cancel' AND NOT EXISTS (
+WHERE carrier = 'own_fleet' AND status = 'booked' AND after_cancel IS NULL AND NOT EXISTS (
     SELECT FROM route_stops WHERE route_stops.shipment_id = shipments.shipment_id)
 ORDER BY warehouse_id LIMIT $1
 """

@@ -80,8 +80,8 @@ WITH ordered AS (
 )
 INSERT INTO shipments (shipment_id, order_id, address_no, parcel_no, warehouse_id, address, status, weight_g, length_mm,
                        width_mm, height_mm, value_minor, cod_minor, currency, carrier, tracking_no, promised_on,
-                       booked_at, planned_at, due_at, deliver_from, deliver_to, latitude, longitude)
-VALUES ($1, $1, 0, 1, $3, $4, 'booked', $5, 100, 100, 100, 100, $6, 'CNY', 'own_fleet', $7, $8, $2, $2, $2, $9, $10,
+                       booked_at, planned_at, deliver_from, deliver_to, latitude, longitude)
+VALUES ($1, $1, 0, 1, $3, $4, 'booked', $5, 100, 100, 100, 100, $6, 'CNY', 'own_fleet', $7, $8, $2, $2, $9, $10,
         $11, $12)
 """
 

@@ -123,9 +123,7 @@ async def test_plan_ignores_held_cancelled_and_foreign_shipments(kit: FleetKit) 
     held, other, cancelled, fine = [await kit.add_delivery() for _ in range(4)]
     await kit.execute("UPDATE shipments SET held_reason = 'asked' WHERE shipment_id = $1", held)
     await kit.execute("UPDATE shipments SET carrier = 'sf' WHERE shipment_id = $1", other)
-    await kit.execute(
-        "UPDATE shipments SET task = 'cancel', after_cancel = 'cancelled' WHERE shipment_id = $1", cancelled
-    )
+    await kit.execute("UPDATE shipments SET after_cancel = 'cancelled' WHERE shipment_id = $1", cancelled)
     assert planned_shipments(await kit.fleet.plan(DAY, seconds=QUICK_S)) == {fine}
 
 

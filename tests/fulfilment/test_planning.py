@@ -85,33 +85,36 @@ async def test_missing_rate_table_or_unconfigured_carrier_parks_shipment_until_r
         order_id = await ship.add_order()
         assert await ship.work_until_idle() == ["planned"]
         [shipment] = await ship.list_shipments(order_id)
-        assert (shipment.parked, shipment.last_error) == (True, "there is no rate table; import one")
+        job = await ship.get_job(shipment.shipment_id)
+        assert (job.parked, job.last_error) == (True, "there is no rate table; import one")
         ghost = "ghost,CN,0,30000,1.00,CNY,1,yes\n"
         await ship.rates.import_table([RATES.splitlines(keepends=True)[0], ghost], "test", "test")
         await ship.fulfilment.retry(shipment.shipment_id, "dan")
-        shipment = await ship.get_shipment(shipment.shipment_id)
-        assert shipment.parked
-        assert shipment.last_error == "no carrier takes it: ghost: the settings do not name it"
+        job = await ship.get_job(shipment.shipment_id)
+        assert job.parked
+        assert job.last_error == "no carrier takes it: ghost: the settings do not name it"
         await ship.rates.import_table([*RATES.splitlines(keepends=True), ghost], "test", "test")
         await ship.fulfilment.retry(shipment.shipment_id, "dan")
         assert await ship.work_until_idle() == ["booked"]
         shipment = await ship.get_shipment(shipment.shipment_id)
-        assert (shipment.carrier, shipment.parked, shipment.last_error) == ("cheap", False, None)
+        job = await ship.get_job(shipment.shipment_id)
+        assert (shipment.carrier, job.parked, job.last_error) == ("cheap", False, None)
         assert candidates_of(shipment)["ghost"]["reason"] == "the settings do not name it"
         await ship.check_records()
 
 
 async def test_incomplete_address_parks_shipment_until_redirect(ship: ShippingShop) -> None:
     _, [shipment] = await ship.add_booked_order(ship_to=[{**ADDRESS, "province": "", "phone": " "}])
-    assert shipment.parked
-    assert shipment.last_error == "the address lacks province, phone; change it"
+    job = await ship.get_job(shipment.shipment_id)
+    assert job.parked
+    assert job.last_error == "the address lacks province, phone; change it"
     assert await ship.list_worklist("parked") == {shipment.shipment_id}
     assert await ship.list_worklist("to_pack") == set()
     await ship.fulfilment.redirect(shipment.shipment_id, Address(**ADDRESS), "asked the customer", "dan")
     assert await ship.work_until_idle() == ["booked"]
     assert await ship.list_worklist("parked") == set()
     _, [abroad] = await ship.add_booked_order(ship_to=[{**ADDRESS, "country": "MO", "province": ""}])
-    assert abroad.last_error == (
+    assert (await ship.get_job(abroad.shipment_id)).last_error == (
         "no carrier takes it: byhand: does not serve the region; cheap: does not serve the region; "
         "quick: does not serve the region"
     )

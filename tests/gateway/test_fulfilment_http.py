@@ -138,7 +138,7 @@ async def test_shipment_hold_resume_redirect_and_cancel(shipping_gateway: Shippi
     assert await pdf(shipping_gateway, f"/shipments/{id_}/label") != held_label, "the label of a held shipment says so"
     assert is_problem(await shipping_gateway.post_action(id_, "retry"), 409, "invalid_shipment_state")
     moved = await shipping_gateway.post_action(id_, "redirect", address=SHANGHAI, reason="she moved")
-    assert (moved.status, moved.body["shipment"]["task"]) == (200, "cancel")
+    assert (moved.status, moved.body["job"]["kind"]) == (200, "shipment.cancel")
     await shipping_gateway.ship.work_until_idle()
     again = (await shipping_gateway.call_as_staff("GET", f"/shipments/{id_}")).body["shipment"]
     assert (again["status"], again["carrier"], again["address"]) == ("planned", "zto", {**again["address"], **SHANGHAI})
@@ -166,7 +166,7 @@ async def test_retry_of_parked_shipment_and_unplanned_order_succeeds(shipping_ga
         await shipping_gateway.call_as_staff("GET", f"/shipments/{shipment.shipment_id}/label"), 409, "no_label"
     )
     shipping_gateway.ship.carriers["sf_express"].next_outcomes = []
-    assert (await shipping_gateway.post_action(shipment.shipment_id, "retry")).body["shipment"]["parked"] is False
+    assert (await shipping_gateway.post_action(shipment.shipment_id, "retry")).body["job"]["parked"] is False
     await shipping_gateway.ship.work_until_idle()
     assert (await shipping_gateway.ship.get_shipment(shipment.shipment_id)).status == "booked"
     [kept] = await shipping_gateway.ship.fetch_rows("DELETE FROM product_logistics WHERE sku = 'c' RETURNING *")

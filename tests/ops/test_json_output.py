@@ -67,7 +67,7 @@ async def test_lists_print_whole_values_as_json_and_in_tables(
     reason = "a reason that is longer than any terminal is wide, " * 8
     _, [shipment] = await ship.add_booked_order(("a", 1, 0))
     async with shop.db.transaction() as connection:
-        await connection.execute("UPDATE shipments SET parked = true, last_error = $1", reason)
+        await connection.execute("UPDATE jobs SET parked = true, last_error = $1", reason)
     sale_ids = [f"{sale_prefix}-{'long-id-' * 5}{number}" for number in range(3)]
     for sale_id in sale_ids:
         await make_sale(shop, sale_id, {f"{'SKU-' * 15}a": (123_456_789, 10**11 + 1, 1_000_000)})

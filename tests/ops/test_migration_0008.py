@@ -13,6 +13,7 @@ from commerce.fulfilment import store as fulfilment_store
 from commerce.kernel import migrations
 from commerce.kernel.migrations import load_migrations, migrate
 from commerce.payments import store as payment_store
+from commerce.shipping import shipment_tasks
 from commerce.shipping import store as shipping_store
 from tests.ops.test_migrations import empty_url
 
@@ -155,7 +156,9 @@ async def test_stores_after_migration_read_every_renamed_row(
     ]
     assert [refund.requested for refund in await payment_store.list_refunds(migrated, ORDER)] == [True]
     subscribed, cancelled = await shipping_store.list_shipments(migrated, ORDER)
-    assert (subscribed.task, subscribed.after_cancel, subscribed.carrier_choice) == ("subscribe", None, None)
+    job = await shipment_tasks.get_job(migrated, subscribed.shipment_id)
+    assert job is not None
+    assert (job.kind, subscribed.after_cancel, subscribed.carrier_choice) == ("shipment.subscribe", None, None)
     assert (cancelled.after_cancel, cancelled.refused_by, cancelled.resolution) == ("planned", ["slow"], "paid for")
     assert cancelled.last_event_at == datetime(2026, 11, 11, tzinfo=UTC)
     assert cancelled.carrier_choice is not None

@@ -59,8 +59,8 @@ async def store_shipment(shop: CliServices, shipment_id: UUID, choice: CarrierCh
         await connection.execute("SET LOCAL session_replication_role = replica")
         await connection.execute(
             "INSERT INTO shipments (shipment_id, order_id, address_no, parcel_no, warehouse_id, address, weight_g, "
-            "length_mm, width_mm, height_mm, value_minor, currency, carrier_choice, promised_on, planned_at, due_at) "
-            "VALUES ($1, $1, 0, 1, 'hz', '{}', 1, 1, 1, 1, 1, 'CNY', $2, '2026-11-20', now(), now())",
+            "length_mm, width_mm, height_mm, value_minor, currency, carrier_choice, promised_on, planned_at) "
+            "VALUES ($1, $1, 0, 1, 'hz', '{}', 1, 1, 1, 1, 1, 'CNY', $2, '2026-11-20', now())",
             shipment_id,
             msgspec.json.encode(choice).decode(),
         )

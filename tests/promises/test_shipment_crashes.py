@@ -66,11 +66,12 @@ class CrashKit:
         return await self.ship.get_shipment(row["shipment_id"])
 
     async def wait_for_status(self, shipment_id: UUID, status: str, line: str = ADDRESS["line"]) -> None:
-        expected = (status, line, "track" if status == "booked" else None)
+        expected = (status, line, "shipment.track" if status == "booked" else None)
 
         async def is_reached() -> bool:
             shipment = await self.ship.get_shipment(shipment_id)
-            return (shipment.status, shipment.address.line, shipment.task) == expected
+            task = await self.ship.find_task(shipment_id)
+            return (shipment.status, shipment.address.line, task) == expected
 
         await eventually(is_reached, timeout_s=20)
 
@@ -100,7 +101,7 @@ class CrashKit:
             if simulated.state != "cancelled"
         } == our_bookings
         assert self.carrier_kit.totals("sf_express")["booked_more_than_once"] == 0
-        assert await self.ship.fetch_value("SELECT count(*) FROM shipments WHERE parked") == 0
+        assert await self.ship.fetch_value("SELECT count(*) FROM jobs WHERE parked") == 0
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ async def test_killed_after_booking_is_booked_once(kit: CrashKit) -> None:
     await kit.start_worker()
 
     async def are_booked() -> bool:
-        query = "SELECT count(*) FROM shipments WHERE status = 'booked' AND task = 'track'"
+        query = "SELECT count(*) FROM jobs WHERE kind = 'shipment.track'"
         return bool(await kit.ship.fetch_value(query) == _ORDERS)
 
     await eventually(are_booked, timeout_s=20)

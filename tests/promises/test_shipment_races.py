@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from copy import copy
 from dataclasses import dataclass
 from random import random, shuffle
 from typing import Any
@@ -17,11 +16,10 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from commerce.fulfilment.fulfilment_jobs import Job
+from commerce.jobs.model import Job
 from commerce.kernel.address import Address
 from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest, CancelOutcome, TrackingEvent
 from commerce.shipping.errors import InvalidShipmentState
-from commerce.shipping.model import Shipment
 from config.settings import Settings
 from ops.services import CliServices
 from tests.support.fake_carrier import FakeCarrier
@@ -34,7 +32,7 @@ PAIRS, AT_ONCE = 120, 40
 _MOMENT_S = 0.06
 _NEW = msgspec.convert({**ADDRESS, "line": "Wensan Road 90"}, Address)
 _SHIPPING = ("P7", "P8")
-_WAITING = "SELECT count(*) FROM shipments WHERE task IN ('book', 'cancel', 'subscribe') OR parked"
+_WAITING = "SELECT count(*) FROM jobs WHERE kind NOT IN ('shipment.track', 'order.complete') OR parked"
 
 
 @dataclass
@@ -81,10 +79,8 @@ async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShippingS
 async def plan_orders(ship: ShippingShop, *lines: tuple[str, int, int], **options: Any) -> list[Job]:
     """Add and plan `PAIRS` orders of one shipment each. Returns the claimed booking jobs."""
     await asyncio.gather(*(ship.add_order(*lines, user=f"u{number}", **options) for number in range(PAIRS)))
-    assert Counter(await asyncio.gather(*map(ship.jobs.work, await ship.jobs.claim(PAIRS, [], [])))) == {
-        "planned": PAIRS
-    }
-    return await ship.jobs.claim(PAIRS * 2, [], [])
+    assert Counter(await asyncio.gather(*map(ship.work_on, await ship.claim(PAIRS)))) == {"planned": PAIRS}
+    return await ship.claim(PAIRS * 2)
 
 
 async def race(groups: Sequence[Sequence[Coroutine[Any, Any, str]]]) -> Counter[str]:
@@ -117,7 +113,7 @@ async def finish_and_check(ship: ShippingShop, sale_id: str) -> Counter[str]:
     """Work on all jobs and check all records. Returns the number of shipments by status."""
 
     async def is_finished() -> bool:
-        await asyncio.gather(*map(ship.work_on, await ship.jobs.claim(PAIRS, [], [])))
+        await asyncio.gather(*map(ship.work_on, await ship.claim(PAIRS)))
         return not await ship.fetch_value(_WAITING)
 
     await eventually(is_finished, timeout_s=30)
@@ -146,7 +142,7 @@ def current_requests(carrier: FakeCarrier) -> dict[UUID, BookingRequest]:
 async def test_cancel_and_booking_at_once_end_cancelled(ship: ShippingShop, sale_id: str) -> None:
     jobs = await plan_orders(ship)
     results = await race(
-        [(ship.work_on(job), try_action(ship.fulfilment.cancel(shipment_id(job), "not wanted", "dan"))) for job in jobs]
+        [(ship.work_on(job), try_action(ship.fulfilment.cancel(job.subject, "not wanted", "dan"))) for job in jobs]
     )
     check_both_came_first(results, "booked", "unchanged")
     assert results["done"] == PAIRS
@@ -158,10 +154,7 @@ async def test_redirect_and_booking_at_once_book_new_address(ship: ShippingShop,
     """The current booking has the new address."""
     jobs = await plan_orders(ship)
     results = await race(
-        [
-            (ship.work_on(job), try_action(ship.fulfilment.redirect(shipment_id(job), _NEW, "moved", "dan")))
-            for job in jobs
-        ]
+        [(ship.work_on(job), try_action(ship.fulfilment.redirect(job.subject, _NEW, "moved", "dan"))) for job in jobs]
     )
     assert results == {"booked": PAIRS, "done": PAIRS}
     assert await finish_and_check(ship, sale_id) == {"booked": PAIRS}
@@ -175,7 +168,7 @@ async def test_refund_and_booking_at_once_end_cancelled(ship: ShippingShop, sale
     jobs = await plan_orders(ship)
 
     async def refund(job: Job) -> str:
-        await ship.refund_all(job.order_id)
+        await ship.refund_all((await ship.get_shipment(job.subject)).order_id)
         return "done"
 
     results = await race([(ship.work_on(job), refund(job)) for job in jobs])
@@ -188,17 +181,16 @@ async def test_refund_and_booking_at_once_end_cancelled(ship: ShippingShop, sale
 async def test_workers_at_once_book_once(ship: ShippingShop, sale_id: str) -> None:
     """Each row is claimed by one worker. Once its lease is over, both work on it, with the same booking."""
     await asyncio.gather(*(ship.add_order(user=f"u{number}") for number in range(PAIRS)))
-    workers = (ship.jobs, copy(ship.jobs))
 
     async def claim_all() -> list[Job]:
-        claims = await asyncio.gather(*(worker.claim(20, [], []) for worker in workers * 12))
+        claims = await asyncio.gather(*(ship.claim(20) for _ in range(24)))
         jobs = [job for claimed in claims for job in claimed]
-        assert len({job.order_id for job in jobs}) == len(jobs) == PAIRS
+        assert len({job.subject for job in jobs}) == len(jobs) == PAIRS
         return jobs
 
-    results = await race([tuple(worker.work(job) for worker in workers) for job in await claim_all()])
+    results = await race([(ship.work_on(job), ship.work_on(job)) for job in await claim_all()])
     assert results == {"planned": PAIRS, "unchanged": PAIRS}
-    results = await race([tuple(worker.work(job) for worker in workers) for job in await claim_all()])
+    results = await race([(ship.work_on(job), ship.work_on(job)) for job in await claim_all()])
     assert results == {"booked": PAIRS, "unchanged": PAIRS}
     assert await finish_and_check(ship, sale_id) == {"booked": PAIRS}
     cheap = ship.carriers["cheap"]
@@ -216,12 +208,13 @@ async def test_webhook_and_poll_at_once_store_events_once(ship: ShippingShop, sa
         tracking_event("out_for_delivery", -2),
         tracking_event("delivered", -1),
     ]
-    jobs = await ship.jobs.claim(PAIRS * 2, [], [])
+    jobs = await ship.claim(PAIRS * 2)
     for job in jobs:
-        ship.carriers["cheap"].tracking[str(shipment(job).tracking_no)] = events
+        ship.carriers["cheap"].tracking[str((await ship.get_shipment(job.subject)).tracking_no)] = events
 
     async def receive_webhook(job: Job) -> str:
-        return f"webhook {(await ship.apply_events(shipment_id(job), *events)).result}"
+        await pause_briefly()
+        return f"webhook {(await ship.apply_events(job.subject, *events)).result}"
 
     results = await race([(ship.work_on(job), receive_webhook(job)) for job in jobs])
     check_both_came_first(results, "status_changed", "webhook status_changed")
@@ -256,7 +249,7 @@ async def test_split_and_booking_at_once_book_actual_contents(ship: ShippingShop
     """The carrier's booking matches the contents of the shipment."""
     jobs = await plan_orders(ship, ("a", 4, 0))
     split = ship.fulfilment.repacking.split
-    results = await race([(ship.work_on(job), try_action(split(shipment_id(job), {0: 1}, "dan"))) for job in jobs])
+    results = await race([(ship.work_on(job), try_action(split(job.subject, {0: 1}, "dan"))) for job in jobs])
     check_both_came_first(results, "done", "refused")
     assert await finish_and_check(ship, sale_id) == {"booked": PAIRS + results["done"]}
     await check_booked_contents(ship)
@@ -266,15 +259,15 @@ async def test_merge_and_booking_at_once_book_actual_contents(ship: ShippingShop
     jobs = await plan_orders(ship, ("a", 4, 0))
     repacking = ship.fulfilment.repacking
     for job in jobs:
-        await repacking.split(shipment_id(job), {0: 1}, "dan")
+        await repacking.split(job.subject, {0: 1}, "dan")
     pairs: dict[UUID, list[Job]] = {}
     await ship.make_all_due()
-    for job in await ship.jobs.claim(PAIRS * 4, [], []):
-        pairs.setdefault(job.order_id, []).append(job)
+    for job in await ship.claim(PAIRS * 4):
+        pairs.setdefault((await ship.get_shipment(job.subject)).order_id, []).append(job)
     assert {len(pair) for pair in pairs.values()} == {2}
     results = await race(
         [
-            (*map(ship.work_on, pair), try_action(repacking.merge([shipment_id(job) for job in pair], "dan")))
+            (*map(ship.work_on, pair), try_action(repacking.merge([job.subject for job in pair], "dan")))
             for pair in pairs.values()
         ]
     )
@@ -297,12 +290,3 @@ async def check_booked_contents(ship: ShippingShop) -> None:
         for booking_id, request in requests.items()
     }
     assert sum(row["quantity"] for row in rows) == 4 * PAIRS
-
-
-def shipment(job: Job) -> Shipment:
-    assert isinstance(job, Shipment)
-    return job
-
-
-def shipment_id(job: Job) -> UUID:
-    return shipment(job).shipment_id

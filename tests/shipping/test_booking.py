@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
+from typing import cast
 
+from commerce.kernel.clock import from_ms
 from commerce.kernel.external import ExternalOutcomeUnknown
-from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest
-from commerce.shipping.model import Shipment
+from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest, Carrier
+from commerce.shipping.shipment_tasks import put_task
 from tests.support.fake_carrier import FakeCarrier, refusal
 from tests.support.sales import eventually
 from tests.support.shipping_shop import SHANGHAI, ShippingShop
@@ -36,8 +39,9 @@ async def test_shipment_refused_by_all_carriers_is_parked(ship: ShippingShop) ->
     order_id = await ship.add_order()
     assert await ship.work_until_idle() == ["planned", "refused", "refused"]
     [shipment] = await ship.list_shipments(order_id)
-    assert (shipment.parked, shipment.carrier, shipment.booking_id) == (True, None, None)
-    assert shipment.last_error == (
+    job = await ship.get_job(shipment.shipment_id)
+    assert (job.parked, shipment.carrier, shipment.booking_id) == (True, None, None)
+    assert job.last_error == (
         "no carrier takes it: byhand: does not serve the region; cheap: it refused this shipment; "
         "quick: it refused this shipment"
     )
@@ -57,7 +61,7 @@ async def test_unavailable_carrier_loses_only_unrequested_shipments(ship: Shippi
     quick, cheap = ship.carriers["quick"], ship.carriers["cheap"]
     cheap.next_outcomes = ["lost"]
     requested = await ship.add_order()
-    assert [await ship.work_on(job) for job in await ship.jobs.claim(1, [], [])] == ["planned"]
+    assert [await ship.work_on(job) for job in await ship.claim(1)] == ["planned"]
     assert await ship.work_on(await ship.claim_one()) == "no_answer"
     fresh = await ship.add_order()
     await ship.make_all_due()
@@ -65,7 +69,8 @@ async def test_unavailable_carrier_loses_only_unrequested_shipments(ship: Shippi
     assert await ship.work_until_idle() == ["planned", "assigned", "booked"]
     [waiting], [reassigned] = await ship.list_shipments(requested), await ship.list_shipments(fresh)
     assert (reassigned.carrier, reassigned.refused_by) == ("quick", [])
-    assert (waiting.carrier, waiting.status, waiting.parked) == ("cheap", "planned", False)
+    assert (waiting.carrier, waiting.status) == ("cheap", "planned")
+    assert not (await ship.get_job(waiting.shipment_id)).parked
     ship.unavailable_systems = []
     await ship.make_all_due()
     assert "booked" in await ship.work_until_idle()
@@ -77,12 +82,12 @@ async def test_unavailable_carrier_loses_only_unrequested_shipments(ship: Shippi
 async def test_shipment_waits_if_all_carriers_are_unavailable(ship: ShippingShop) -> None:
     """Shipments wait for the best carrier, and are retried after the backoff only."""
     ship.unavailable_systems = ["cheap", "quick"]
-    ship.jobs._shipments._retry_policy = replace(ship.jobs._shipments._retry_policy, max_s=60)
+    ship.jobs._shipment_jobs._retry_policy = replace(ship.jobs._shipment_jobs._retry_policy, max_s=60)
     order_id = await ship.add_order()
     assert [await ship.work_on(await ship.claim_one()) for _ in range(2)] == ["planned", "waiting"]
     [shipment] = await ship.list_shipments(order_id)
-    assert (shipment.carrier, shipment.parked, shipment.task) == ("cheap", False, "book")
-    assert shipment.last_error == "its carriers do not answer now"
+    job = await ship.get_job(shipment.shipment_id)
+    assert (shipment.carrier, job.parked, job.kind, job.system) == ("cheap", False, "shipment.book", "cheap")
     ship.unavailable_systems = []
     assert await ship.work_until_idle() == []
     await ship.make_all_due()
@@ -93,10 +98,14 @@ async def test_unavailable_system_does_not_stop_staff_bookings(ship: ShippingSho
     """Staff book with a carrier even if its tracking is unavailable."""
     ship.unavailable_systems = ["cheap", "quick", "byhand"]
     _, [shipment] = await ship.add_booked_order(ship_to=[SHANGHAI])
-    assert (shipment.carrier, shipment.task, shipment.parked) == ("byhand", None, False)
+    assert (shipment.carrier, await ship.find_task(shipment.shipment_id)) == ("byhand", None)
     assert await ship.list_worklist("to_pack") == {shipment.shipment_id}
     # It is chosen also if the carrier that was assigned before is unavailable.
-    await ship.fetch_rows("UPDATE shipments SET carrier = 'cheap', task = 'book' RETURNING 1")
+    await ship.fetch_rows("UPDATE shipments SET carrier = 'cheap' RETURNING 1")
+    async with ship.shop.db.connection() as connection:
+        now = from_ms(ship.shop.clock.now_ms())
+        carrier = cast(Carrier, ship.carriers["cheap"])
+        await put_task(connection, shipment.shipment_id, "shipment.book", carrier, now, now)
     ship.unavailable_systems = ["cheap", "byhand"]
     assert await ship.work_until_idle() == ["assigned"]
     assert (await ship.get_shipment(shipment.shipment_id)).carrier == "byhand"
@@ -125,20 +134,18 @@ async def test_workers_on_one_shipment_book_it_once(ship: ShippingShop) -> None:
 
 
 async def test_claim_skips_leased_jobs_and_excluded_systems(ship: ShippingShop) -> None:
-    """Leased jobs and jobs of excluded systems are not claimed. A part of the count is kept for orders."""
+    """Leased jobs and jobs of systems without room are not claimed."""
     planned_orders = [await ship.add_order() for _ in range(5)]
-    assert len(await ship.jobs.claim(100, [], [])) == 5
-    assert await ship.jobs.claim(100, [], []) == []
+    assert len(await ship.claim()) == 5
+    assert await ship.claim() == []
     await ship.make_all_due()
     await ship.work_until_idle()
     orders = [await ship.add_order() for _ in range(5)]
     await ship.make_all_due()
-    claimed = await ship.jobs.claim(4, [], [])
-    assert sorted(isinstance(job, Shipment) for job in claimed) == [False, True, True, True]
-    assert [ship.jobs.system_of(job) for job in claimed].count("cheap") == 3
+    assert Counter(job.system for job in await ship.claim(4)) == {"cheap": 4, "internal": 4}
     await ship.make_all_due()
-    not_excluded = await ship.jobs.claim(100, ["cheap"], [])
-    assert {job.order_id for job in not_excluded} == set(orders)
+    ship.unavailable_systems = ["cheap"]
+    assert {job.subject for job in await ship.claim()} == set(orders)
     assert await ship.fetch_value("SELECT count(*) FROM shipments") == len(planned_orders)
 
 
@@ -150,12 +157,12 @@ class FakeCarelessCarrier(FakeCarrier):
 
 
 async def test_tracking_no_of_another_shipment_parks_job(ship: ShippingShop) -> None:
-    ship.carriers["cheap"] = ship.jobs._shipments._carriers.by_name["cheap"] = FakeCarelessCarrier("cheap")  # type: ignore[index]
+    ship.carriers["cheap"] = ship.jobs._shipment_jobs._carriers.by_name["cheap"] = FakeCarelessCarrier("cheap")  # type: ignore[index]
     await ship.add_order(), await ship.add_order()
     assert sorted(await ship.work_until_idle()) == ["booked", "planned", "planned", "tracking_no_conflict"]
     [shipment_id] = await ship.list_worklist("parked")
     shipment = await ship.get_shipment(shipment_id)
-    assert (shipment.last_error, shipment.status) == (
+    assert ((await ship.get_job(shipment_id)).last_error, shipment.status) == (
         "cheap returned the tracking number of another shipment",
         "planned",
     )
@@ -166,17 +173,18 @@ async def test_removed_carrier_parks_requested_shipments_only(ship: ShippingShop
     cheap, quick = ship.carriers["cheap"], ship.carriers["quick"]
     cheap.next_outcomes = ["lost"]
     requested, fresh = await ship.add_order(), await ship.add_order()
-    results = [await ship.work_on(job) for job in await ship.jobs.claim(100, [], [])]
+    results = [await ship.work_on(job) for job in await ship.claim()]
     first, second = await ship.list_shipments(requested), await ship.list_shipments(fresh)
     assert results == ["planned", "planned"]
-    for job in await ship.jobs.claim(100, [], []):
-        if job.order_id == requested:
+    for job in await ship.claim():
+        if job.subject == first[0].shipment_id:
             assert await ship.work_on(job) == "no_answer"
     await ship.make_all_due()
     del ship.carriers["cheap"]
     assert sorted(await ship.work_until_idle()) == ["assigned", "booked", "refused"]
     lost, moved = await ship.get_shipment(first[0].shipment_id), await ship.get_shipment(second[0].shipment_id)
-    assert (lost.parked, lost.last_error) == (True, "cheap refuses: not_offered: the settings do not name it")
+    job = await ship.get_job(lost.shipment_id)
+    assert (job.parked, job.last_error) == (True, "cheap refuses: not_offered: the settings do not name it")
     assert (moved.carrier, moved.status, quick.requests.total()) == ("quick", "booked", 1)
     ship.carriers["cheap"] = cheap
     await ship.fulfilment.retry(lost.shipment_id, "dan")
@@ -190,12 +198,12 @@ async def test_failed_poll_is_retried_and_refused_poll_is_parked(ship: ShippingS
     cheap.next_outcomes = [ExternalOutcomeUnknown("timed out"), refusal("gone")]
     await ship.make_all_due()
     assert await ship.work_on(await ship.claim_one()) == "no_answer"
-    shipment = await ship.get_shipment(shipment.shipment_id)
-    assert (shipment.attempts, shipment.last_error, shipment.parked) == (1, "timed out", False)
+    job = await ship.get_job(shipment.shipment_id)
+    assert (job.attempts, job.last_error, job.parked) == (1, "timed out", False)
     await ship.make_all_due()
     assert await ship.work_until_idle() == ["refused"]
     assert await ship.list_worklist("parked") == {shipment.shipment_id}
     await ship.fulfilment.retry(shipment.shipment_id, "dan")
     assert await ship.work_until_idle() == ["unchanged"]
-    shipment = await ship.get_shipment(shipment.shipment_id)
-    assert (shipment.attempts, shipment.last_error, shipment.parked, shipment.task) == (0, None, False, "track")
+    job = await ship.get_job(shipment.shipment_id)
+    assert (job.attempts, job.last_error, job.parked, job.kind) == (0, None, False, "shipment.track")

@@ -34,15 +34,17 @@ async def test_order_refunded_before_planning_is_not_planned(ship: ShippingShop)
 async def test_order_refunded_after_planning_is_cancelled_without_calls(ship: ShippingShop) -> None:
     """No carrier was requested, so the shipment is cancelled at once."""
     order_id, other = await ship.add_order(), await ship.add_order()
-    assert [await ship.work_on(job) for job in await ship.jobs.claim(100, [], [])] == ["planned", "planned"]
+    assert [await ship.work_on(job) for job in await ship.claim()] == ["planned", "planned"]
     await ship.refund_all(order_id)
     await ship.refund_all(other)
     for refunded_id in (order_id, other):
-        jobs = await ship.jobs.claim(100, [], [])
-        results = [await ship.work_on(job) for job in jobs if job.order_id == refunded_id]
+        [shipment] = await ship.list_shipments(refunded_id)
+        subjects = (refunded_id, shipment.shipment_id)
+        results = [await ship.work_on(job) for job in await ship.claim() if job.subject in subjects]
         assert results == ["stopped", "stopped"]
         [shipment] = await ship.list_shipments(refunded_id)
-        assert (shipment.status, shipment.task, shipment.ended_at is not None) == ("cancelled", None, True)
+        assert (shipment.status, shipment.ended_at is not None) == ("cancelled", True)
+        assert await ship.find_task(shipment.shipment_id) is None
         with pytest.raises(InvalidShipmentState, match="the order is refunded"):
             await ship.fulfilment.repacking.reship(shipment.shipment_id, "again", "dan")
         await ship.make_all_due()
@@ -57,9 +59,9 @@ async def test_refund_cancels_shipments_that_wait_for_anything(ship: ShippingSho
     await ship.fulfilment.hold(held.shipment_id, "the customer calls back", "dan")
     ship.carriers["cheap"].next_outcomes, ship.carriers["quick"].next_outcomes = [refusal()], [refusal()]
     _, [parked] = await ship.add_booked_order()
-    assert parked.parked
+    assert (await ship.get_job(parked.shipment_id)).parked
     _, [byhand] = await ship.add_booked_order(ship_to=[SHANGHAI])
-    ship.jobs._shipments._retry_policy = replace(ship.jobs._shipments._retry_policy, max_s=60)
+    ship.jobs._shipment_jobs._retry_policy = replace(ship.jobs._shipment_jobs._retry_policy, max_s=60)
     ship.unavailable_systems = ["cheap", "quick"]
     _, [waiting] = await ship.add_booked_order()
     assert (waiting.status, waiting.booking_id) == ("planned", None)

@@ -23,14 +23,16 @@ FORBIDDEN = {
         "UPDATE shipments SET status = 'picked_up', handed_over_at = now(); UPDATE shipments SET status = 'booked'"
     ),
     "step without event": "UPDATE shipments SET status = 'picked_up', handed_over_at = now()",
-    "event of another step": (
-        f"{_EVENT}; UPDATE shipments SET status = 'cancelled', status_seq = 2, ended_at = now(), task = NULL"
-    ),
+    "event of another step": (f"{_EVENT}; UPDATE shipments SET status = 'cancelled', status_seq = 2, ended_at = now()"),
     "pick-up without time": "UPDATE shipments SET status = 'picked_up'",
     "booked without number": "UPDATE shipments SET tracking_no = NULL",
     "final status without time": "UPDATE shipments SET status = 'cancelled'",
     "end time without final status": "UPDATE shipments SET ended_at = now()",
-    "cancel task without booking": "UPDATE shipments SET task = 'cancel'",
+    "unknown status after cancelling": "UPDATE shipments SET after_cancel = 'delivered'",
+    "second job of a shipment": (
+        "INSERT INTO jobs (subject, queue, kind, system, due_at, created_at) "
+        "SELECT subject, queue, 'shipment.cancel', system, due_at, created_at FROM jobs"
+    ),
     "half a time window": "UPDATE shipments SET deliver_from = '09:00'",
     "half of coordinates": "UPDATE shipments SET latitude = 30",
     "two current bookings": _BOOKING,
@@ -91,7 +93,9 @@ async def test_fulfilment_of_paid_order_is_due_at_its_event(ship: ShippingShop) 
     order_id = await ship.add_order(("a", 1, 0))
     async with ship.shop.db.connection() as connection:
         row = await connection.fetchrow(
-            "SELECT paid_at, due_at, at FROM fulfilments JOIN order_events USING (order_id) WHERE order_id = $1",
+            "SELECT paid_at, due_at, kind, at FROM fulfilments JOIN order_events USING (order_id) "
+            "JOIN jobs ON subject = order_id AND queue = 'fulfilments' WHERE order_id = $1",
             order_id,
         )
     assert row["paid_at"] == row["due_at"] == row["at"]
+    assert row["kind"] == "order.plan"

@@ -14,10 +14,10 @@ import msgspec
 
 from commerce.catalog.model import ProductInput
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
-from commerce.fulfilment.fulfilment_jobs import FulfilmentQueue, Job
+from commerce.fulfilment.fulfilment_jobs import FulfilmentJobs
 from commerce.fulfilment.service import Fulfilment
+from commerce.jobs.model import Job
 from commerce.kernel.clock import from_ms
-from commerce.kernel.external import ExternalOutcomeUnknown
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.orders import store as orders
@@ -28,7 +28,7 @@ from commerce.shipping.carrier_port import (
     CarrierRegistry,
     TrackingEvent,
 )
-from commerce.shipping.model import Shipment, ShipmentStatus, WorklistName
+from commerce.shipping.model import Shipment, ShipmentJob, ShipmentStatus, WorklistName
 from commerce.shipping.service import Shipping
 from commerce.shipping.shipment_status import TrackingResult
 from commerce.shipping.store import read_shipment
@@ -59,7 +59,7 @@ class ShippingShop:
 
     shop: CliServices
     carriers: dict[str, FakeCarrier]
-    jobs: FulfilmentQueue
+    jobs: FulfilmentJobs
     fulfilment: Fulfilment
     shipping: Shipping
     rates: Rates
@@ -141,10 +141,7 @@ class ShippingShop:
 
     async def make_all_due(self) -> None:
         async with self.shop.db.connection() as connection:
-            await connection.execute("UPDATE shipments SET due_at = now() - interval '1 second'")
-            await connection.execute(
-                "UPDATE fulfilments SET due_at = now() - interval '1 second' WHERE due_at IS NOT NULL"
-            )
+            await connection.execute("UPDATE jobs SET due_at = now() - interval '1 second'")
 
     async def expire_booking_requests(self) -> None:
         """Date all booking requests back, so that none can still be on its way to a carrier."""
@@ -154,25 +151,34 @@ class ShippingShop:
 
     async def claim_one(self, order_id: UUID | None = None) -> Job:
         """Claim all due jobs and return the only one, or the only one of an order."""
-        jobs = await self.jobs.claim(100, self.unavailable_systems, self.unavailable_systems)
-        [job] = [job for job in jobs if order_id in (None, job.order_id)]
+        jobs = await self.claim()
+        if order_id is not None:
+            subjects = {order_id, *(shipment.shipment_id for shipment in await self.list_shipments(order_id))}
+            jobs = [job for job in jobs if job.subject in subjects]
+        [job] = jobs
         return job
+
+    async def claim(self, count: int = 100) -> list[Job]:
+        """Claim due jobs that call no unavailable system, up to so many of each queue."""
+        await self.jobs.reassign(self.unavailable_systems)
+        room = dict.fromkeys(self.unavailable_systems, 0)
+        queues = (self.jobs.shipments, self.jobs.orders)
+        return [job for queue in queues for jobs in await queue.claim(count, room) for job in jobs]
 
     async def work_until_idle(self, rounds: int = 30) -> list[str]:
         """Work on due jobs, one after the other, until none is due. Returns their results."""
         results: list[str] = []
         for _ in range(rounds):
-            jobs = await self.jobs.claim(100, self.unavailable_systems, self.unavailable_systems)
+            jobs = await self.claim()
             if not jobs:
                 return results
             results += [await self.work_on(job) for job in jobs]
         raise AssertionError(f"jobs are always due: {results[-10:]}")
 
     async def work_on(self, job: Job) -> str:
-        try:
-            return await self.jobs.work(job)
-        except ExternalOutcomeUnknown:
-            return "no_answer"
+        queue = self.jobs.orders if job.queue == self.jobs.orders.name else self.jobs.shipments
+        [result] = await queue.work([job])
+        return result.word
 
     async def start_booking(self, name: str) -> tuple[UUID, asyncio.Task[str]]:
         """Start to book a new order's shipment. The carrier has booked it and replies once its `gate` is set."""
@@ -195,6 +201,17 @@ class ShippingShop:
     async def get_shipment(self, shipment_id: UUID) -> Shipment:
         [row] = await self.fetch_rows("SELECT * FROM shipments WHERE shipment_id = $1", shipment_id)
         return read_shipment(row)
+
+    async def get_job(self, shipment_id: UUID) -> ShipmentJob:
+        """Return what is to be done next with a shipment, which must not be nothing."""
+        job = (await self.fulfilment.get(shipment_id)).job
+        assert job is not None
+        return job
+
+    async def find_task(self, shipment_id: UUID) -> str | None:
+        """Return the kind of a shipment's job, or None if there is nothing to do."""
+        job = (await self.fulfilment.get(shipment_id)).job
+        return job.kind if job else None
 
     async def order_status(self, order_id: UUID) -> str:
         return str(await self.fetch_value("SELECT status FROM orders WHERE order_id = $1", order_id))
@@ -320,7 +337,7 @@ async def open_shipping_shop(
     yield ShippingShop(
         shop=shop,
         carriers=by_name,
-        jobs=FulfilmentQueue(shop.db, shop.clock, ids, retry_policy, max_attempts, carriers, assignment, policy),
+        jobs=FulfilmentJobs(shop.db, shop.clock, ids, retry_policy, max_attempts, carriers, assignment, policy),
         fulfilment=Fulfilment(shop.db, shop.clock, ids, assignment, carriers, policy),
         shipping=Shipping(shop.db, shop.clock, policy),
         rates=rate_tables,
