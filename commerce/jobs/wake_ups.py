@@ -81,8 +81,10 @@ async def open_wake_ups(redis: Redis, db: Database) -> AsyncIterator[WakeUps]:
     """Publish a wake-up after each commit on `db` that has put a due job."""
     wake_ups = WakeUps(redis)
     db.on_commit = wake_ups.wake_workers
-    yield wake_ups
-    await wake_ups.close()
+    try:
+        yield wake_ups
+    finally:
+        await wake_ups.close()
 
 
 class DueJobs:
@@ -112,8 +114,10 @@ async def listen_for_due_jobs(redis: Redis, clock: Clock) -> AsyncIterator[DueJo
     """Listen for wake-ups until the block ends. While Redis is unavailable none comes."""
     due_jobs = DueJobs()
     task = asyncio.create_task(_listen_forever(redis, clock, due_jobs))
-    yield due_jobs
-    await cancel_and_wait(task)
+    try:
+        yield due_jobs
+    finally:
+        await cancel_and_wait(task)
 
 
 async def _listen_forever(redis: Redis, clock: Clock, due_jobs: DueJobs) -> None:

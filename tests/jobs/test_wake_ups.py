@@ -15,7 +15,7 @@ from commerce.jobs.model import NewJob
 from commerce.jobs.wake_ups import listen_for_due_jobs
 from commerce.kernel.clock import from_ms
 from config.settings import Settings
-from ops.services import CliServices
+from ops.services import CliServices, open_cli_services
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, make_sale
 
@@ -106,6 +106,24 @@ async def test_listener_goes_on_after_its_connection_broke(shop: CliServices, mo
         due.clear()
         await put(shop)
         await asyncio.wait_for(due.wait(), 5)
+
+
+async def test_process_that_fails_wakes_workers_and_listens_no_more(shop: CliServices, settings: Settings) -> None:
+    async with listen_for_due_jobs(shop.redis, shop.clock) as due_jobs:
+        due = due_jobs.event("test")
+        await eventually(lambda: _is_set(due))
+        due.clear()
+        tasks = asyncio.all_tasks()
+        with pytest.raises(LookupError):
+            await _put_and_fail(settings)
+        await asyncio.wait_for(due.wait(), 5)
+        assert asyncio.all_tasks() <= tasks
+
+
+async def _put_and_fail(settings: Settings) -> None:
+    async with open_cli_services(settings) as other, listen_for_due_jobs(other.redis, other.clock):
+        await put(other)
+        raise LookupError
 
 
 async def _release_one(shop: CliServices, sale_id: str) -> None:
