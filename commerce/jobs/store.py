@@ -65,7 +65,7 @@ async def put_parked(connection: Connection, queue: str, job: NewJob, error: str
     """Put a job that is given up from the start, until staff have removed the cause."""
     await connection.execute(
         queries.put_parked,
-        *(queue, job.subject, job.kind, job.system, job.due_at, error[:_MAX_ERROR_CHARACTERS], now),
+        *(queue, job.subject, job.kind, job.system, job.due_at, _storable_error(error), now),
     )
 
 

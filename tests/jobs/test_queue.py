@@ -199,6 +199,9 @@ async def test_error_that_postgres_refuses_keeps_no_other_result_back(shop: CliS
     assert await JobQueue("test", {"test.call": JobHandler(work, 3)}, shop.db, shop.clock, POLICY).work_due() == 3
     async with shop.db.connection() as connection:
         assert {row[3] for row in await read(connection)} == {"not now", "a   b", "half ?"}
+        job = NewJob(shop.ids.new(), "test.parked", "internal", now_of(shop))
+        await store.put_parked(connection, "test", job, "no \0 carrier", now_of(shop))
+        assert (await read(connection))[-1][3] == "no   carrier"
 
 
 async def test_statements_with_the_same_jobs_do_not_wait_for_each_other(shop: CliServices) -> None:
