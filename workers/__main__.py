@@ -21,6 +21,7 @@ NAMES = (
     "room_keeper",
     "screening_worker",
     "wait_list_keeper",
+    "retention_worker",
     "observer",
     "auditor",
 )
