@@ -34,8 +34,7 @@ WITH units (sku, reserved, sold, dead, released) AS (
     WHERE sale_id = $1 AND status = 'applied' AND (epoch, seq) > ($4, $5) GROUP BY key
 )
 SELECT sku, sum(reserved)::bigint AS reserved, coalesce(sum(sold), 0)::bigint AS sold, sum(dead)::bigint AS dead,
-       sum(released)::bigint AS released
-FROM units GROUP BY sku;
+       sum(released)::bigint AS released FROM units GROUP BY sku;
 
 -- name: sum_marked
 -- What the marks since the seal add to the sealed sums.
@@ -55,8 +54,7 @@ WITH marks AS (
 SELECT sku, coalesce(sum(units) FILTER (WHERE kind = 'stored'), 0)::bigint AS reserved,
        coalesce(sum(units) FILTER (WHERE kind = 'sold'), 0)::bigint AS sold,
        coalesce(sum(units) FILTER (WHERE kind = 'dead'), 0)::bigint AS dead,
-       coalesce(sum(units) FILTER (WHERE kind = 'released'), 0)::bigint AS released
-FROM units GROUP BY sku;
+       coalesce(sum(units) FILTER (WHERE kind = 'released'), 0)::bigint AS released FROM units GROUP BY sku;
 
 -- name: count_orders
 SELECT count(*) FROM orders WHERE sale_id = $1;
@@ -190,8 +188,7 @@ WHERE releases.release_id = ANY($1::uuid[]) AND status = 'pending' AND reacquire
 
 -- name: orphan_releases
 -- P5. A release belongs to a cancelled order, or to a discarded dead letter.
-SELECT release_id::text FROM releases
-LEFT JOIN orders ON orders.order_id = release_id
+SELECT release_id::text FROM releases LEFT JOIN orders ON orders.order_id = release_id
 LEFT JOIN dead_letters ON dead_letters.order_id = release_id
 WHERE releases.release_id = ANY($1::uuid[]) AND releases.reacquires IS NULL
   AND orders.status IS DISTINCT FROM 'cancelled' AND dead_letters.status IS DISTINCT FROM 'discarded'
@@ -233,10 +230,8 @@ GROUP BY order_id, total_minor HAVING sum(quantity * unit_price_minor) <> total_
 -- P8. Events are numbered from 1 without a gap, each starts at the status where the previous one ended, times never
 -- decrease, each change is allowed, and the last one ends at the order's status.
 WITH steps AS (
-    SELECT order_id, seq, at, from_status, to_status,
-           lag(to_status, 1, 'awaiting_payment') OVER history AS before,
-           lag(at) OVER history AS before_at,
-           row_number() OVER history AS number,
+    SELECT order_id, seq, at, from_status, to_status, lag(to_status, 1, 'awaiting_payment') OVER history AS before,
+           lag(at) OVER history AS before_at, row_number() OVER history AS number,
            last_value(to_status) OVER (PARTITION BY order_id ORDER BY seq
                RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS final,
            count(*) OVER (PARTITION BY order_id) AS steps
@@ -296,8 +291,7 @@ WHERE orders.order_id = ANY($1::uuid[]) AND payments.status = 'captured' AND tas
 -- name: paid_without_money
 -- P6. The payments of a paid or confirmed order add up to its total. Refunds by staff are not subtracted. Refunds by the
 -- payment worker are, because the order would still count as paid with that money.
-SELECT orders.order_id::text FROM orders WHERE orders.order_id = ANY($1::uuid[])
-  AND is_order_sold(orders.status)
+SELECT orders.order_id::text FROM orders WHERE orders.order_id = ANY($1::uuid[]) AND is_order_sold(orders.status)
   AND EXISTS (SELECT FROM payments WHERE payments.order_id = orders.order_id)
   AND total_minor <> (
       SELECT coalesce(sum(amount_minor - (
@@ -319,8 +313,7 @@ WHERE order_id = ANY($1::uuid[]) AND CASE payments.status WHEN 'captured' THEN p
 -- P6. Store credit of users that these orders paid with or were refunded to equals its account in the ledger.
 SELECT 'credit of ' || user_id FROM credit_accounts
 WHERE user_id IN (SELECT substr(account, 8) FROM ledger WHERE order_id = ANY($1::uuid[]) AND account LIKE 'credit:%')
-  AND balance_minor <> -coalesce((SELECT sum(amount_minor) FROM ledger
-                                  WHERE account = 'credit:' || user_id
+  AND balance_minor <> -coalesce((SELECT sum(amount_minor) FROM ledger WHERE account = 'credit:' || user_id
                                     AND ledger.currency = credit_accounts.currency), 0);
 
 -- name: ledger_sums
@@ -346,8 +339,7 @@ WHERE order_id = ANY($1::uuid[]) AND NOT (0 <= returned AND returned <= delivere
 WITH in_shipments AS (
     SELECT shipment_lines.order_id, line_no, shipment_lines.address_no,
            sum(quantity) FILTER (WHERE shipments.status NOT IN ('cancelled', 'lost', 'returned_to_sender')) AS planned,
-           sum(quantity) FILTER (WHERE shipments.status IN ('picked_up', 'in_transit', 'out_for_delivery',
-                                                           'delivered'))
+           sum(quantity) FILTER (WHERE shipments.status IN ('picked_up', 'in_transit', 'out_for_delivery', 'delivered'))
                AS shipped,
            sum(quantity) FILTER (WHERE shipments.status = 'delivered') AS delivered
     FROM shipment_lines JOIN shipments USING (shipment_id)
@@ -389,18 +381,15 @@ SELECT order_id::text FROM orders WHERE orders.order_id = ANY($1::uuid[]) AND is
 -- name: broken_shipment_histories
 -- P8. Each change of a shipment starts at the status where the previous one ended, and the last one ends at its status.
 WITH steps AS (
-    SELECT shipment_id, seq, from_status, to_status,
-           lag(to_status, 1, 'planned') OVER history AS before,
+    SELECT shipment_id, seq, from_status, to_status, lag(to_status, 1, 'planned') OVER history AS before,
            last_value(to_status) OVER (PARTITION BY shipment_id ORDER BY seq
                RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS final
     FROM shipment_events WHERE order_id = ANY($1::uuid[]) AND to_status IS NOT NULL
     WINDOW history AS (PARTITION BY shipment_id ORDER BY seq)
 )
-SELECT DISTINCT shipments.shipment_id::text FROM shipments
-LEFT JOIN steps USING (shipment_id)
+SELECT DISTINCT shipments.shipment_id::text FROM shipments LEFT JOIN steps USING (shipment_id)
 WHERE shipments.order_id = ANY($1::uuid[]) AND (
-    (seq IS NULL AND shipments.status <> 'planned')
-    OR from_status <> before OR final <> shipments.status
+    (seq IS NULL AND shipments.status <> 'planned') OR from_status <> before OR final <> shipments.status
     OR (seq IS NOT NULL AND NOT EXISTS (
         SELECT FROM shipment_transitions AS allowed
         WHERE allowed.from_status = steps.from_status AND allowed.to_status = steps.to_status)));
