@@ -205,7 +205,7 @@ async def test_error_that_postgres_refuses_keeps_no_other_result_back(shop: CliS
 
 
 async def test_statements_with_the_same_jobs_do_not_wait_for_each_other(shop: CliServices) -> None:
-    """One locks the first job, another wants both in reverse sequence, then the first wants the second job."""
+    """One has the first job, another wants both in reverse sequence, then the one wants the second."""
     first, second = sorted(await put(shop, count=2))
     now = now_of(shop)
     jobs = {id_: NewJob(id_, "test.call", "internal", now) for id_ in (first, second)}
@@ -224,5 +224,8 @@ async def test_statements_with_the_same_jobs_do_not_wait_for_each_other(shop: Cl
 
 async def _is_waiting(connection: Connection) -> bool:
     """Tell whether another transaction waits for that of the connection."""
-    mine = "transactionid = pg_current_xact_id()::text::xid"
-    return bool(await connection.fetchval(f"SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND {mine}"))
+    return bool(
+        await connection.fetchval(
+            "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::text::xid"
+        )
+    )
