@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Literal
 from uuid import UUID
 
+from commerce.jobs.wake_ups import WakeUpListener
 from commerce.kernel.clock import Clock
 from commerce.kernel.errors import Overloaded
 from commerce.kernel.postgres import safe_error_text
@@ -28,11 +29,19 @@ SequencePoller = Callable[[Sequence[UUID]], Awaitable[dict[UUID, int]]]
 class ChangeWatcher:
     """The orders that open event streams of this process watch, by topic.
 
-    `pollers` has the poller of each topic. The number of open streams is limited: of all, of a user, of an address.
+    `pollers` has the poller of each topic, for changes of which no wake-up came. The number of open streams is limited:
+    of all, of a user, of an address.
     """
 
-    def __init__(self, pollers: Mapping[Topic, SequencePoller], clock: Clock, limits: LimitSettings) -> None:
+    def __init__(
+        self,
+        pollers: Mapping[Topic, SequencePoller],
+        changes: WakeUpListener[UUID],
+        clock: Clock,
+        limits: LimitSettings,
+    ) -> None:
         self._pollers = pollers
+        self._changes = changes
         self._clock = clock
         self._limits = limits
         self._watched: dict[Topic, dict[UUID, set[asyncio.Event]]] = {topic: defaultdict(set) for topic in pollers}
@@ -64,7 +73,8 @@ class ChangeWatcher:
         metrics.EVENT_STREAMS.set(self._streams[_GATEWAY])
         watched[order_id].add(changed)
         try:
-            yield changed
+            with self._changes.watch(order_id, changed):
+                yield changed
         finally:
             self._streams -= Counter(holders.keys())  # drops those that have none left
             metrics.EVENT_STREAMS.set(self._streams[_GATEWAY])

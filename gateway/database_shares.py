@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 from redis.asyncio import Redis
 
-from commerce.jobs.wake_ups import open_wake_ups
+from commerce.jobs.wake_ups import WakeUpListener, listen_for_changes, open_wake_ups
+from commerce.kernel.clock import Clock
 from commerce.kernel.connection_shares import ConnectionShares
 from commerce.kernel.postgres import Database
 from commerce.kernel.startup import connect_databases
@@ -17,8 +19,10 @@ from gateway.metrics_buffer import MetricsBuffer
 
 
 @asynccontextmanager
-async def open_databases(settings: Settings, metrics_buffer: MetricsBuffer) -> AsyncIterator[tuple[Redis, Database]]:
-    """Connect to both, with shares of Postgres, and wake workers after commits that have put due jobs.
+async def open_databases(
+    settings: Settings, metrics_buffer: MetricsBuffer, clock: Clock
+) -> AsyncIterator[tuple[Redis, Database, WakeUpListener[UUID]]]:
+    """Connect to both, with shares of Postgres, send wake-ups after commits, and listen for changes of orders.
 
     Reads of the fast path name no share: they are customers'.
     """
@@ -31,10 +35,11 @@ async def open_databases(settings: Settings, metrics_buffer: MetricsBuffer) -> A
     }
     divided = ConnectionShares(kept, shares.total_connections, "customers", metrics_buffer.observe_connection_wait)
     async with (
-        connect_databases(settings, "gateway", shares=divided) as (redis, db),
+        connect_databases(settings, "gateway", shares=divided, extra_connections=1) as (redis, db),
         open_wake_ups(redis, db),
+        listen_for_changes(redis, clock) as changes,
     ):
-        yield redis, db
+        yield redis, db, changes
 
 
 def export_shares(shares: ConnectionShares) -> None:

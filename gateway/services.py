@@ -22,6 +22,7 @@ from commerce.fleet.service import Fleet
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.printing import DocumentPrinter
 from commerce.fulfilment.service import Fulfilment
+from commerce.jobs.wake_ups import WakeUpListener
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.connection_shares import use_share
 from commerce.kernel.ids import IdGenerator
@@ -137,6 +138,7 @@ class GatewayServices:
     route_execution: RouteExecution
     dead_letters: DeadLetters
     watcher: ChangeWatcher
+    changes: WakeUpListener[UUID]
     client_addresses: ClientAddresses
     redis_check: SharedCheck
     database_monitor: DatabaseMonitor
@@ -194,7 +196,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
 async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayServices:
     limits, clock, refused_orders, stopping = settings.limits, SystemClock(), RefusedOrders(), asyncio.Event()
     ids, metrics_buffer, response_heads = IdGenerator(clock), MetricsBuffer(), ResponseHeads()
-    redis, db = await stack.enter_async_context(open_databases(settings, metrics_buffer))
+    redis, db, changes = await stack.enter_async_context(open_databases(settings, metrics_buffer, clock))
     sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
     auth, catalog, known_keys = Authenticator(settings.auth, clock), Catalog(db, clock), KnownKeys(settings.metrics_dir)
     snapshots, rooms = await _open_snapshots(sales, clock), WaitingRooms(db, sales, clock)
@@ -255,7 +257,8 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         fleet=_build_fleet(settings, db, clock, ids),
         route_execution=RouteExecution(db, clock, partial(_apply_vehicle_events, shipping)),
         dead_letters=DeadLetters(db, redis, clock, persist),
-        watcher=_build_watcher(orders, shipping, clock, limits),
+        watcher=_build_watcher(orders, shipping, changes, clock, limits),
+        changes=changes,
         client_addresses=ClientAddresses(settings.http, admission.rate_limits.addresses),
         redis_check=build_redis_check(redis, link, settings, clock),
         database_monitor=DatabaseMonitor(settings.database(), clock),
@@ -270,9 +273,11 @@ async def _open_snapshots(sales: Sales, clock: Clock) -> SaleSnapshots:
     return snapshots
 
 
-def _build_watcher(orders: Orders, shipping: Shipping, clock: Clock, limits: LimitSettings) -> ChangeWatcher:
+def _build_watcher(
+    orders: Orders, shipping: Shipping, changes: WakeUpListener[UUID], clock: Clock, limits: LimitSettings
+) -> ChangeWatcher:
     pollers: dict[Topic, SequencePoller] = {"order": orders.latest_event_seqs, "shipments": shipping.latest_event_seqs}
-    return ChangeWatcher(pollers, clock, limits)
+    return ChangeWatcher(pollers, changes, clock, limits)
 
 
 async def _open_reserve_link(stack: AsyncExitStack, settings: Settings) -> RedisMultiplexer:

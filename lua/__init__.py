@@ -109,7 +109,7 @@ from lua.wait_list import (
     read_held_back,
     withdraw_offers,
 )
-from lua.wake_up import listen_due, listen_ended, publish_due, publish_ended
+from lua.wake_up import listen_changed, listen_due, publish_changed, publish_due
 from lua.write_check import check_writable
 
 __all__ = [
@@ -179,14 +179,14 @@ __all__ = [
     "join_room",
     "leave_room",
     "list_held_back",
+    "listen_changed",
     "listen_due",
-    "listen_ended",
     "load",
     "offer_units",
     "place_room",
     "publish",
+    "publish_changed",
     "publish_due",
-    "publish_ended",
     "put_on_sale",
     "reacquire",
     "read_accepted_counts",

@@ -9,8 +9,8 @@ USAGE = b"{sale:}:usage"
 """stream: use of rate limits, as gateways report it; of no sale"""
 DUE_JOBS = b"{sale:}:due-jobs"
 """channel: names of queues that have jobs that are due now"""
-ENDED_JOBS = b"{sale:}:ended-jobs"
-"""channel: subjects (16 bytes each) whose jobs have ended, for those who wait for the result"""
+CHANGED_ORDERS = b"{sale:}:changed-orders"
+"""channel: ids of orders (16 bytes each) that have changed, for those who wait for it"""
 
 
 class SaleKeys:

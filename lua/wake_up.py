@@ -7,9 +7,9 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
-from lua.keys import DUE_JOBS, ENDED_JOBS
+from lua.keys import CHANGED_ORDERS, DUE_JOBS
 
-_SUBJECT_BYTES = 16
+_ID_BYTES = 16
 
 
 async def publish_due(client: Redis, queues: Collection[str]) -> None:
@@ -17,9 +17,9 @@ async def publish_due(client: Redis, queues: Collection[str]) -> None:
     await client.publish(DUE_JOBS, " ".join(queues))
 
 
-async def publish_ended(client: Redis, subjects: Collection[UUID]) -> None:
-    """Wake those who wait for the result of a job of these subjects."""
-    await client.publish(ENDED_JOBS, b"".join(subject.bytes for subject in subjects))
+async def publish_changed(client: Redis, order_ids: Collection[UUID]) -> None:
+    """Wake those who wait for a change of these orders."""
+    await client.publish(CHANGED_ORDERS, b"".join(order_id.bytes for order_id in order_ids))
 
 
 async def listen_due(client: Redis, idle_s: float) -> AsyncIterator[frozenset[str]]:
@@ -31,11 +31,11 @@ async def listen_due(client: Redis, idle_s: float) -> AsyncIterator[frozenset[st
         yield frozenset(data.decode(errors="replace").split())
 
 
-async def listen_ended(client: Redis, idle_s: float) -> AsyncIterator[list[UUID]]:
-    """Yield the subjects of ended jobs, as `listen_due` yields queues."""
-    async for data in _listen(client, ENDED_JOBS, idle_s):
-        size = len(data) - len(data) % _SUBJECT_BYTES
-        yield [UUID(bytes=data[at : at + _SUBJECT_BYTES]) for at in range(0, size, _SUBJECT_BYTES)]
+async def listen_changed(client: Redis, idle_s: float) -> AsyncIterator[list[UUID]]:
+    """Yield the ids of orders that have changed, as `listen_due` yields queues."""
+    async for data in _listen(client, CHANGED_ORDERS, idle_s):
+        size = len(data) - len(data) % _ID_BYTES
+        yield [UUID(bytes=data[at : at + _ID_BYTES]) for at in range(0, size, _ID_BYTES)]
 
 
 async def _listen(client: Redis, channel: bytes, idle_s: float) -> AsyncIterator[bytes]:

@@ -76,10 +76,10 @@ async def _measure_waiting(audit: Audit) -> None:
     metrics.PARKED_JOBS.labels("release").set(counts["parked_releases"])
     metrics.PARKED_JOBS.labels("stock_change").set(counts["parked_stock_changes"])
     metrics.PENDING_RELEASES.set(counts["pending_releases"])
-    metrics.OLDEST_RELEASE_SECONDS.set(counts["oldest_release_s"])
+    metrics.OLDEST_RELEASE_SECONDS.set(counts["oldest_releases_s"])
     for kind in ("payment", "refund"):
         metrics.PARKED_JOBS.labels(kind).set(counts[f"parked_{kind}s"])
-        metrics.OLDEST_DUE_JOB_SECONDS.labels(kind).set(counts[f"oldest_{kind}_s"])
+        metrics.OLDEST_DUE_JOB_SECONDS.labels(kind).set(counts[f"oldest_{kind}s_s"])
 
 
 async def _measure_ledger(ledger: LedgerSums) -> None:

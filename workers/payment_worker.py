@@ -6,11 +6,10 @@ from contextlib import AsyncExitStack
 
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RateLimiter, RetryPolicy
-from commerce.payments.model import ClaimedRefund, Payment
 from commerce.payments.payment_jobs import PaymentJobs
 from commerce.payments.providers import open_providers
 from commerce.reservations.reacquisition import StockReacquisition
-from workers.external_jobs import INTERNAL_SYSTEM, ExternalJobRunner
+from workers.job_runner import JobRunner
 from workers.loop import run_steps
 from workers.runtime import WorkerServices
 
@@ -37,14 +36,7 @@ async def payment_worker(services: WorkerServices) -> None:
             StockReacquisition(services.db, services.redis, services.clock, ids),
             RateLimiter(services.clock, settings.refunds_per_s),
         )
-        runner: ExternalJobRunner[Payment | ClaimedRefund] = ExternalJobRunner(
-            "payment_worker", jobs, _system_of, providers, settings, services.clock
-        )
-        await run_steps("payment_worker", runner.start_due_jobs, services.stop, settings.poll_ms / 1000)
+        due = services.due_jobs.event(*(queue.name for queue in jobs.queues))
+        runner = JobRunner("payment_worker", jobs.queues, providers, settings, services.clock, due)
+        await run_steps("payment_worker", runner.start_due_jobs, services.stop, settings.poll_ms / 1000, due)
         await runner.drain()
-
-
-def _system_of(job: Payment | ClaimedRefund) -> str:
-    """Return the provider that a job calls, or `INTERNAL_SYSTEM` if it calls none."""
-    is_internal = isinstance(job, Payment) and job.task in ("recover_order", "update_order")
-    return INTERNAL_SYSTEM if is_internal else job.method

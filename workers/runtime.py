@@ -13,7 +13,7 @@ from prometheus_client import start_http_server
 from redis.asyncio import Redis
 
 from commerce.audit.service import Audit
-from commerce.jobs.wake_ups import DueJobs, WakeUps, listen_for_due_jobs, open_wake_ups
+from commerce.jobs.wake_ups import WakeUpListener, listen_for_due_jobs, open_wake_ups
 from commerce.kernel.bind import explain_bind_errors
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.errors import NotReady
@@ -45,8 +45,7 @@ class WorkerServices:
     reservations: Reservations
     audit: Audit
     stop: asyncio.Event
-    wake_ups: WakeUps
-    due_jobs: DueJobs
+    due_jobs: WakeUpListener[str]
 
 
 Worker = Callable[[WorkerServices], Awaitable[None]]
@@ -63,7 +62,7 @@ async def open_worker_services(settings: Settings, instance: str) -> AsyncIterat
                 settings, "worker", extra_connections=writer.concurrent_reads + 1, extra_timeout_ms=writer.read_block_ms
             )
         )
-        wake_ups = await stack.enter_async_context(open_wake_ups(redis, db))
+        await stack.enter_async_context(open_wake_ups(redis, db))
         due_jobs = await stack.enter_async_context(listen_for_due_jobs(redis, clock))
         policy = RetryPolicy.from_settings(settings.jobs)
         yield WorkerServices(
@@ -77,7 +76,6 @@ async def open_worker_services(settings: Settings, instance: str) -> AsyncIterat
             reservations=Reservations(db, redis, clock, policy),
             audit=Audit(db, redis, clock),
             stop=asyncio.Event(),
-            wake_ups=wake_ups,
             due_jobs=due_jobs,
         )
 

@@ -199,7 +199,8 @@ WHERE releases.release_id = ANY($1::uuid[]) AND releases.reacquires IS NULL
 -- P5. An order with reacquired stock is not cancelled, unless a job is about to recover it.
 SELECT reacquires::text FROM releases JOIN orders ON order_id = reacquires
 WHERE releases.reacquires = ANY($1::uuid[]) AND releases.status = 'applied' AND orders.status = 'cancelled'
-  AND NOT EXISTS (SELECT FROM payments WHERE payments.order_id = reacquires AND task = 'recover_order');
+  AND NOT EXISTS (SELECT FROM payments JOIN jobs ON jobs.subject = payment_id AND queue = 'payments'
+                  WHERE payments.order_id = reacquires AND kind = 'payment.recover_order');
 
 -- name: reacquired_other_units
 -- P5. The reacquired units are the released units.
@@ -246,14 +247,8 @@ WHERE order_id = ANY($1::uuid[]) AND (
                    WHERE allowed.from_status = steps.from_status AND allowed.to_status = steps.to_status)
        AND seq IS NOT NULL);
 
--- name: count_waiting
-SELECT (SELECT count(*) FROM dead_letters WHERE status = 'held') AS dead_letters,
-       (SELECT count(*) FROM payments WHERE parked) AS parked_payments,
-       (SELECT count(*) FROM refunds WHERE parked) AS parked_refunds,
-       (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8
-        FROM payments WHERE task IS NOT NULL AND NOT parked) AS oldest_payment_s,
-       (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8
-        FROM refunds WHERE status = 'pending' AND NOT parked) AS oldest_refund_s;
+-- name: count_dead_letters
+SELECT count(*) FROM dead_letters WHERE status = 'held';
 
 -- name: unbalanced_postings
 -- P6. A posting adds up to 0. A trigger enforces it too, but an audit trusts no trigger.
@@ -281,12 +276,21 @@ WHERE order_id = ANY($1::uuid[]) AND refunded_minor <> (SELECT coalesce(sum(refu
 -- name: money_without_order
 -- P6. Captured money belongs to a paid order, is being refunded, or has a due job.
 SELECT payment_id::text FROM payments JOIN orders USING (order_id)
-WHERE orders.order_id = ANY($1::uuid[]) AND payments.status = 'captured' AND task IS NULL
+WHERE orders.order_id = ANY($1::uuid[]) AND payments.status = 'captured'
   AND payments.amount_minor > (SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
                                WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed')
   AND (orders.status = 'cancelled'
        OR plan_revision < (SELECT max(plan_revision) FROM payments AS later WHERE later.order_id = payments.order_id))
-  AND NOT EXISTS (SELECT FROM payments AS other WHERE other.order_id = payments.order_id AND other.task IS NOT NULL);
+  AND NOT EXISTS (SELECT FROM payments AS other JOIN jobs ON jobs.subject = other.payment_id AND queue = 'payments'
+                  WHERE other.order_id = payments.order_id);
+
+-- name: payments_without_job
+-- P6. Something is still to be done about a pending payment or refund.
+SELECT payment_id::text FROM payments WHERE order_id = ANY($1::uuid[]) AND status = 'pending'
+  AND NOT EXISTS (SELECT FROM jobs WHERE jobs.subject = payment_id AND queue = 'payments')
+UNION ALL
+SELECT refund_id::text FROM refunds WHERE order_id = ANY($1::uuid[]) AND status = 'pending'
+  AND NOT EXISTS (SELECT FROM jobs WHERE jobs.subject = refund_id AND queue = 'refunds');
 
 -- name: paid_without_money
 -- P6. The payments of a paid or confirmed order add up to its total. Refunds by staff are not subtracted. Refunds by the

@@ -23,6 +23,7 @@ from commerce.sales import store as sales
 from lua import Cut
 
 queries = load_queries(__package__)
+_QUEUES = ("releases", "stock_changes", "payments", "refunds")
 _AUDIT_TIMEOUT_S = 600
 _BEGINNING = (from_ms(0), -1, -1, -1)
 """a position before all entries and changes"""
@@ -239,14 +240,13 @@ async def count_waiting(connection: Connection, now: datetime) -> dict[str, floa
 
     `oldest_…_s` is the time since the oldest job became due.
     """
-    row = await connection.fetchrow(queries.count_waiting, now)
-    assert row is not None
-    parked = await jobs.count_parked(connection)
-    due = [due_at for queue, _, _, due_at in await jobs.measure_due(connection) if queue == "releases"]
-    return {
-        **row,
-        "parked_releases": parked.get("releases", 0),
-        "parked_stock_changes": parked.get("stock_changes", 0),
+    counts: dict[str, float] = {
+        "dead_letters": await connection.fetchval(queries.count_dead_letters),
         "pending_releases": await jobs.count_jobs(connection, "releases"),
-        "oldest_release_s": max(0.0, (now - min(due, default=now)).total_seconds()),
     }
+    parked, groups = await jobs.count_parked(connection), await jobs.measure_due(connection)
+    for queue in _QUEUES:
+        counts[f"parked_{queue}"] = parked.get(queue, 0)
+        oldest = min((due_at for name, _, _, due_at in groups if name == queue), default=now)
+        counts[f"oldest_{queue}_s"] = max(0.0, (now - oldest).total_seconds())
+    return counts

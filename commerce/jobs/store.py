@@ -79,6 +79,11 @@ def wake_after_commit(connection: Connection, queue: str) -> None:
     note_for_commit(connection, queue)
 
 
+def wake_waiters_after_commit(connection: Connection, order_id: UUID) -> None:
+    """Wake those who wait for a change of an order, after the commit."""
+    note_for_commit(connection, order_id)
+
+
 async def claim(
     connection: Connection, queue: str, now: datetime, lease_until: datetime, count: int, room: Mapping[str, int]
 ) -> list[Job]:

@@ -1,4 +1,4 @@
-"""Wakes workers when jobs are due and those who wait when jobs have ended, over Redis.
+"""Wakes workers when jobs are due, and those who wait for a change of an order, over Redis.
 
 Nothing depends on a wake-up: jobs are rows, and workers and waiters poll as well.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -61,76 +61,95 @@ class WakeUps:
 
     def __init__(self, redis: Redis) -> None:
         self._due: _Publisher[str] = _Publisher(lambda queues: lua.publish_due(redis, queues))
-        self._ended: _Publisher[UUID] = _Publisher(lambda subjects: lua.publish_ended(redis, subjects))
+        self._changed: _Publisher[UUID] = _Publisher(lambda order_ids: lua.publish_changed(redis, order_ids))
 
-    def wake_workers(self, queues: Iterable[str]) -> None:
-        """Wake the workers of queues that have jobs that are due now."""
-        self._due.add(queues)
-
-    def wake_waiters(self, subjects: Iterable[UUID]) -> None:
-        """Wake those who wait for the result of a job of these subjects."""
-        self._ended.add(subjects)
+    def publish(self, notes: Iterable[str | UUID]) -> None:
+        """Wake the workers of queues (names), and those who wait for a change of orders (ids)."""
+        self._due.add(note for note in notes if isinstance(note, str))
+        self._changed.add(note for note in notes if isinstance(note, UUID))
 
     async def close(self) -> None:
         await self._due.close()
-        await self._ended.close()
+        await self._changed.close()
 
 
 @asynccontextmanager
 async def open_wake_ups(redis: Redis, db: Database) -> AsyncIterator[WakeUps]:
-    """Publish a wake-up after each commit on `db` that has put a due job."""
+    """Publish the wake-ups that are noted on `db`, after each commit."""
     wake_ups = WakeUps(redis)
-    db.on_commit = wake_ups.wake_workers
+    db.on_commit = wake_ups.publish
     try:
         yield wake_ups
     finally:
         await wake_ups.close()
 
 
-class DueJobs:
-    """Events by queue, set whenever a queue has new due jobs, and when a wake-up may have been lost."""
+class WakeUpListener(Generic[Name]):
+    """Events by name: a queue, or the id of an order. Each is set when its name is published.
 
-    def __init__(self) -> None:
-        self._events: dict[str, list[asyncio.Event]] = defaultdict(list)
+    All are set when wake-ups may have been lost. While Redis is unavailable none comes."""
 
-    def event(self, *queues: str) -> asyncio.Event:
-        """Create the event of a worker of these queues, which clears it before it claims jobs."""
+    def __init__(self, listen: Callable[[], AsyncIterator[Collection[Name]]], clock: Clock) -> None:
+        self._listen = listen
+        self._clock = clock
+        self._events: dict[Name, set[asyncio.Event]] = defaultdict(set)
+
+    def event(self, *names: Name) -> asyncio.Event:
+        """Return a new event of these names, for good. Whoever waits clears it before looking for news."""
         event = asyncio.Event()
-        for queue in queues:
-            self._events[queue].append(event)
+        for name in names:
+            self._events[name].add(event)
         return event
 
-    def set_all(self) -> None:
-        self.set(tuple(self._events))
+    @contextmanager
+    def watch(self, name: Name, event: asyncio.Event | None = None) -> Iterator[asyncio.Event]:
+        """Yield an event of this name, or the given one, until the block ends."""
+        event = event or asyncio.Event()
+        self._events[name].add(event)
+        try:
+            yield event
+        finally:
+            self._events[name].discard(event)
+            if not self._events[name]:
+                del self._events[name]
 
-    def set(self, queues: Iterable[str]) -> None:
-        for queue in queues:
-            for event in self._events.get(queue, ()):
+    async def listen_forever(self) -> None:
+        while True:
+            try:
+                is_new = True
+                async for names in self._listen():
+                    self._set(tuple(self._events) if is_new else names)
+                    is_new = False
+            except (RedisError, OSError) as error:
+                _logger.debug("no wake-ups come, polls take over: %s", error)
+            except Exception as error:  # noqa: BLE001  # polls take over
+                log_failure(_logger, "no wake-ups come, polls take over", error)
+            await self._clock.sleep(_RETRY_S)
+
+    def _set(self, names: Collection[Name]) -> None:
+        for name in names:
+            for event in self._events.get(name, ()):
                 event.set()
 
 
 @asynccontextmanager
-async def listen_for_due_jobs(redis: Redis, clock: Clock) -> AsyncIterator[DueJobs]:
-    """Listen for wake-ups until the block ends. While Redis is unavailable none comes."""
-    due_jobs = DueJobs()
-    task = asyncio.create_task(_listen_forever(redis, clock, due_jobs))
+async def listen_for_due_jobs(redis: Redis, clock: Clock) -> AsyncIterator[WakeUpListener[str]]:
+    """Listen for the names of queues that have due jobs until the block ends."""
+    async with _listening(WakeUpListener(lambda: lua.listen_due(redis, _IDLE_S), clock)) as listener:
+        yield listener
+
+
+@asynccontextmanager
+async def listen_for_changes(redis: Redis, clock: Clock) -> AsyncIterator[WakeUpListener[UUID]]:
+    """Listen for the ids of orders that have changed until the block ends."""
+    async with _listening(WakeUpListener(lambda: lua.listen_changed(redis, _IDLE_S), clock)) as listener:
+        yield listener
+
+
+@asynccontextmanager
+async def _listening(listener: WakeUpListener[Name]) -> AsyncIterator[WakeUpListener[Name]]:
+    task = asyncio.create_task(listener.listen_forever())
     try:
-        yield due_jobs
+        yield listener
     finally:
         await cancel_and_wait(task)
-
-
-async def _listen_forever(redis: Redis, clock: Clock, due_jobs: DueJobs) -> None:
-    while True:
-        try:
-            is_new = True
-            async for queues in lua.listen_due(redis, _IDLE_S):
-                if is_new:
-                    due_jobs.set_all()
-                is_new = False
-                due_jobs.set(queues)
-        except (RedisError, OSError) as error:
-            _logger.debug("no wake-ups come, jobs wait for polls: %s", error)
-        except Exception as error:  # noqa: BLE001  # polls take over
-            log_failure(_logger, "no wake-ups come, jobs wait for polls", error)
-        await clock.sleep(_RETRY_S)

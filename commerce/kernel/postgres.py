@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import asyncpg
 from asyncpg.exceptions import UnknownPostgresError
@@ -137,11 +138,11 @@ def strip_row_details(error: BaseException | None) -> None:
 _joined: ContextVar[tuple[Database, Connection] | None] = ContextVar("joined", default=None)
 
 
-def note_for_commit(connection: Connection, note: str) -> None:
+def note_for_commit(connection: Connection, note: str | UUID) -> None:
     """Have `Database.on_commit` called with this note once the connection's work is committed.
 
     Does nothing for a connection that was opened alone."""
-    notes: set[str] | None = getattr(connection, "commit_notes", None)
+    notes: set[str | UUID] | None = getattr(connection, "commit_notes", None)
     if notes is not None:
         notes.add(note)
 
@@ -155,7 +156,7 @@ class Database:
         self._pool = pool
         self.shares = shares
         self._timeout_s = timeout_s
-        self.on_commit: Callable[[Collection[str]], None] = lambda notes: None
+        self.on_commit: Callable[[Collection[str | UUID]], None] = lambda notes: None
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -179,7 +180,7 @@ class Database:
             raise Overloaded("cannot connect to the database in time; repeat the request") from None
         except (*POSTGRES_UNAVAILABLE, asyncpg.PostgresError) as error:
             raise NotReady(f"cannot reach the database: {type(error).__name__}; repeat the request") from error
-        notes: set[str] = connection.commit_notes  # type: ignore[attr-defined]
+        notes: set[str | UUID] = connection.commit_notes  # type: ignore[attr-defined]
         notes.clear()
         try:
             yield connection  # type: ignore[misc]  # a proxy with the connection's own methods
@@ -311,7 +312,7 @@ class _SessionConnection(Connection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.commit_notes: set[str] = set()
+        self.commit_notes: set[str | UUID] = set()
 
     def get_reset_query(self) -> str:
         return ""

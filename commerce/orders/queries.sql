@@ -89,9 +89,13 @@ FROM cancelled RETURNING release_id;
 
 -- name: schedule_payments_of_cancelled
 -- Jobs of the payment worker: pending payments are closed, captured and authorised ones are refunded.
-UPDATE payments SET task = CASE status WHEN 'pending' THEN 'close' ELSE 'update_order' END, due_at = $2, attempts = 0,
-                    parked = false
-WHERE order_id = ANY($1::uuid[]) AND status IN ('pending', 'authorised', 'captured');
+INSERT INTO jobs (subject, queue, kind, system, due_at, created_at)
+SELECT payment_id, 'payments', CASE status WHEN 'pending' THEN 'payment.close' ELSE 'payment.update_order' END,
+       CASE WHEN status <> 'pending' OR method IN ('balance', 'cod') THEN 'internal' ELSE method END, $2, $2
+FROM payments WHERE order_id = ANY($1::uuid[]) AND status IN ('pending', 'authorised', 'captured')
+ON CONFLICT (subject, queue) DO UPDATE
+SET kind = excluded.kind, system = excluded.system, due_at = excluded.due_at, attempts = 0, parked = false,
+    last_error = NULL;
 
 -- name: advance_status
 -- Changes the status and inserts the event. Changes nothing if the order has another status meanwhile.

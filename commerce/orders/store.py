@@ -88,7 +88,10 @@ async def cancel(
     cancelled = [row["release_id"] for row in rows]
     if cancelled:
         jobs.wake_after_commit(connection, "releases")
-    await connection.execute(queries.schedule_payments_of_cancelled, cancelled, now)
+    for order_id in cancelled:
+        jobs.wake_waiters_after_commit(connection, order_id)
+    if await connection.execute(queries.schedule_payments_of_cancelled, cancelled, now) != "INSERT 0 0":
+        jobs.wake_after_commit(connection, "payments")
     return cancelled
 
 
@@ -216,6 +219,7 @@ async def advance_status(
 
     Returns False if its status is not `from_status`. An order that is paid or confirmed becomes due for fulfilment.
     """
+    jobs.wake_waiters_after_commit(connection, order_id)
     seq = await connection.fetchval(queries.advance_status, order_id, from_status, to_status, now, actor, reason)
     if seq is not None and to_status in (OrderStatus.PAID, OrderStatus.CONFIRMED):
         jobs.wake_after_commit(connection, FULFILMENTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from uuid import UUID
 
 import msgspec
@@ -15,6 +15,7 @@ from commerce.payments.provider_port import PaymentAction, PaymentFlow
 
 Status = Literal["pending", "authorised", "captured", "failed", "closed"]
 Task = Literal["create", "query", "close", "recover_order", "update_order"]
+TASKS: tuple[Task, ...] = get_args(Task)
 RefundStatus = Literal["pending", "done", "failed"]
 INTERNAL_METHODS: tuple[Method, ...] = ("balance", "cod")
 """methods that need no provider"""
@@ -107,7 +108,7 @@ class StoreCredit(msgspec.Struct, frozen=True):
 
 
 class Payment(msgspec.Struct, frozen=True):
-    """A row of `payments`."""
+    """A row of `payments`, with the next task of its job."""
 
     payment_id: UUID
     order_id: UUID
@@ -127,8 +128,6 @@ class Payment(msgspec.Struct, frozen=True):
     expires_at: datetime
     refunded_minor: int
     task: Task | None
-    attempts: int
-    parked: bool
     subject: str | None
     return_url: str | None
     payer_ip: str | None
@@ -152,11 +151,10 @@ class Refund(msgspec.Struct, frozen=True):
     status: RefundStatus
     created_at: datetime
     requested: bool
-    attempts: int
 
 
-class ClaimedRefund(msgspec.Struct, frozen=True):
-    """A claimed refund with the fields of its payment that the call needs."""
+class RefundToRequest(msgspec.Struct, frozen=True):
+    """A refund with the fields of its payment that the call needs."""
 
     refund: Refund
     method: Method

@@ -77,7 +77,7 @@ async def record_capture(
             raise ProviderMismatch(f"paid in transaction {transactions}")
         return False
     captured_at, transaction_id = provider_payment.captured_at or now, provider_payment.transaction_id
-    if not await store.mark_captured(connection, payment.payment_id, captured_at, transaction_id, now):
+    if not await store.mark_captured(connection, payment.payment_id, captured_at, transaction_id):
         return False
     source = {"balance": f"credit:{payment.user_id}", "cod": "cash"}.get(payment.method, f"provider:{payment.method}")
     entries = {source: payment.amount_minor, "orders": -payment.amount_minor}
@@ -152,7 +152,7 @@ async def _update_cancelled_order(
     if order.cancel_reason == "expired" and not has_refunds and order_status_from_payments(current):
         # The order was paid too late. Its stock is reacquired if there is any, which needs Redis and so is a job.
         if not any(payment.task == "recover_order" for payment in current):
-            await store.set_task(connection, current[0].payment_id, "recover_order", now)
+            await store.put_internal_task(connection, current[0].payment_id, "recover_order", now)
         return
     await _close_or_refund(connection, ids, current, now, "the order was cancelled")
 

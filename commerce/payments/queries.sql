@@ -1,8 +1,11 @@
 -- name: list_payments
-SELECT {payments} FROM payments WHERE order_id = $1 ORDER BY plan_revision, tender_no;
+SELECT {payments}, substr(kind, 9) AS task
+FROM payments LEFT JOIN jobs ON jobs.subject = payment_id AND queue = 'payments'
+WHERE order_id = $1 ORDER BY plan_revision, tender_no;
 
--- name: get_payment
-SELECT {payments} FROM payments WHERE payment_id = $1;
+-- name: get_payments
+SELECT {payments}, substr(kind, 9) AS task
+FROM payments LEFT JOIN jobs ON jobs.subject = payment_id AND queue = 'payments' WHERE payment_id = ANY($1::uuid[]);
 
 -- name: list_refunds
 SELECT {refunds} FROM refunds WHERE order_id = $1 ORDER BY created_at, refund_id;
@@ -11,13 +14,22 @@ SELECT {refunds} FROM refunds WHERE order_id = $1 ORDER BY created_at, refund_id
 SELECT {refunds} FROM refunds WHERE refund_id = $1;
 
 -- name: insert_payments
-INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, payer, amount_minor,
-                      currency, created_at, expires_at, task, due_at, subject, return_url, payer_ip)
-SELECT payment_id, $2, $3, $4, tender_no - 1, method, flow, payer, amount, $5, $6, expires_at, 'create', $6, $7,
-       return_url, payer_ip
-FROM unnest($1::uuid[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::timestamptz[], $13::text[],
-            $14::text[]) WITH ORDINALITY
-    AS tenders (payment_id, method, flow, payer, amount, expires_at, return_url, payer_ip, tender_no);
+-- With their jobs.
+WITH inserted AS (
+    INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, payer, amount_minor,
+                          currency, created_at, expires_at, subject, return_url, payer_ip)
+    SELECT payment_id, $2, $3, $4, tender_no - 1, method, flow, payer, amount, $5, $6, expires_at, $7, return_url, payer_ip
+    FROM unnest($1::uuid[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::timestamptz[], $13::text[],
+                $14::text[]) WITH ORDINALITY
+        AS tenders (payment_id, method, flow, payer, amount, expires_at, return_url, payer_ip, tender_no)
+    RETURNING {payments}
+), due AS (
+    INSERT INTO jobs (subject, queue, kind, system, due_at, created_at)
+    SELECT payment_id, 'payments', 'payment.create',
+           CASE WHEN method IN ('balance', 'cod') THEN 'internal' ELSE method END, $6, $6
+    FROM inserted
+)
+SELECT {inserted}, 'create' AS task FROM inserted ORDER BY tender_no;
 
 -- name: get_first_product
 SELECT sku, coalesce(name, sku) AS name, sum(quantity)::bigint AS quantity, count(*) OVER () - 1 AS other_products
@@ -26,46 +38,85 @@ GROUP BY sku, name ORDER BY min(line_no) LIMIT 1;
 
 -- name: renew_action
 -- A repeated request returns a new code or page, and is refused if the payment has ended.
-UPDATE payments SET task = 'create', due_at = $3, action = NULL, return_url = coalesce($2, return_url), attempts = 0
-WHERE payment_id = $1 AND status = 'pending' AND task = 'query';
+WITH renewed AS (
+    UPDATE payments SET action = NULL, return_url = coalesce($2, return_url)
+    WHERE payment_id = $1 AND status = 'pending'
+      AND EXISTS (SELECT FROM jobs WHERE jobs.subject = $1 AND queue = 'payments' AND kind = 'payment.query')
+    RETURNING payment_id
+)
+UPDATE jobs SET kind = 'payment.create', due_at = $3, attempts = 0
+WHERE queue = 'payments' AND kind = 'payment.query' AND subject = ANY (ARRAY(SELECT payment_id FROM renewed));
 
 -- name: mark_requested
--- The provider accepted the request, so the customer can pay now.
-UPDATE payments SET action = $2, task = 'query', due_at = $3, attempts = 0, last_error = NULL
-WHERE payment_id = $1 AND status = 'pending' AND task = 'create';
+-- The provider accepted the requests, so the customers can pay now. Only while the claims hold.
+WITH input AS (
+    SELECT payment_id, attempts, leased_until, action, due_at FROM unnest($1::uuid[], $2::integer[], $3::timestamptz[], $4::text[], $5::timestamptz[])
+        AS input (payment_id, attempts, leased_until, action, due_at)
+), requested AS (
+    UPDATE payments SET action = input.action::jsonb FROM input JOIN jobs ON jobs.subject = input.payment_id
+    WHERE payments.payment_id = input.payment_id AND status = 'pending' AND queue = 'payments'
+      AND jobs.attempts = input.attempts AND jobs.due_at = leased_until
+    RETURNING payments.payment_id
+)
+UPDATE jobs SET kind = 'payment.query', due_at = input.due_at, attempts = 0, last_error = NULL FROM input
+WHERE queue = 'payments' AND subject = input.payment_id AND jobs.attempts = input.attempts
+  AND jobs.due_at = leased_until AND subject = ANY (ARRAY(SELECT payment_id FROM requested))
+RETURNING subject;
 
 -- name: mark_captured
-UPDATE payments SET status = 'captured', captured_at = $2, transaction_id = $3, task = NULL, due_at = $4, attempts = 0,
-                    last_error = NULL, ended_at = NULL, reason = NULL, parked = false
-WHERE payment_id = $1 AND status IN ('pending', 'authorised', 'failed', 'closed');
+WITH captured AS (
+    UPDATE payments SET status = 'captured', captured_at = $2, transaction_id = $3, ended_at = NULL, reason = NULL
+    WHERE payment_id = $1 AND status IN ('pending', 'authorised', 'failed', 'closed') RETURNING payment_id
+), finished AS (
+    DELETE FROM jobs USING captured WHERE queue = 'payments' AND subject = payment_id
+)
+SELECT count(*) FROM captured;
 
 -- name: mark_authorised
-UPDATE payments SET status = 'authorised', task = NULL, last_error = NULL WHERE payment_id = $1 AND status = 'pending';
+WITH authorised AS (
+    UPDATE payments SET status = 'authorised' WHERE payment_id = $1 AND status = 'pending' RETURNING payment_id
+), finished AS (
+    DELETE FROM jobs USING authorised WHERE queue = 'payments' AND subject = payment_id
+)
+SELECT count(*) FROM authorised;
 
 -- name: end_payment
-UPDATE payments SET status = $2, ended_at = $3, reason = $4, provider_error = $5, task = NULL, last_error = NULL,
-                    parked = false
-WHERE payment_id = $1 AND status IN ('pending', 'authorised');
+WITH ended AS (
+    UPDATE payments SET status = $2, ended_at = $3, reason = $4, provider_error = $5
+    WHERE payment_id = $1 AND status IN ('pending', 'authorised') RETURNING payment_id
+), finished AS (
+    DELETE FROM jobs USING ended WHERE queue = 'payments' AND subject = payment_id
+)
+SELECT count(*) FROM ended;
 
 -- name: schedule_close
 -- A parked payment is resumed: closing is a task that was not tried yet.
-UPDATE payments SET task = 'close', due_at = $2, attempts = 0, parked = false
-WHERE payment_id = ANY($1::uuid[]) AND status = 'pending' AND task <> 'close';
-
--- name: set_task
-UPDATE payments SET task = $2, due_at = $3, attempts = 0, last_error = NULL WHERE payment_id = $1;
+UPDATE jobs SET kind = 'payment.close', due_at = $2, attempts = 0, parked = false, last_error = NULL
+WHERE queue = 'payments' AND subject = ANY($1::uuid[]) AND kind <> 'payment.close'
+  AND EXISTS (SELECT FROM payments WHERE payment_id = jobs.subject AND status = 'pending');
 
 -- name: insert_refund
-INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, created_at,
-                     due_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) ON CONFLICT (payment_id, refund_key) DO NOTHING;
+-- With its job.
+WITH inserted AS (
+    INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (payment_id, refund_key) DO NOTHING RETURNING refund_id
+), due AS (
+    INSERT INTO jobs (subject, queue, kind, system, due_at, created_at)
+    SELECT refund_id, 'refunds', 'refund.request', $10, $9, $9 FROM inserted
+)
+SELECT count(*) FROM inserted;
 
 -- name: mark_refunded
-UPDATE refunds SET status = 'done', ended_at = $2, last_error = NULL, parked = false
-WHERE refund_id = $1 AND status <> 'done' RETURNING payment_id, amount_minor;
-
--- name: add_refunded_amount
-UPDATE payments SET refunded_minor = refunded_minor + $2 WHERE payment_id = $1;
+WITH refunded AS (
+    UPDATE refunds SET status = 'done', ended_at = $2 WHERE refund_id = $1 AND status <> 'done'
+    RETURNING refund_id, payment_id, amount_minor
+), finished AS (
+    DELETE FROM jobs USING refunded WHERE queue = 'refunds' AND subject = refund_id
+), added AS (
+    UPDATE payments SET refunded_minor = refunded_minor + refunded.amount_minor
+    FROM refunded WHERE payments.payment_id = refunded.payment_id
+)
+SELECT amount_minor FROM refunded;
 
 -- name: mark_refund_requested
 UPDATE refunds SET requested = true WHERE refund_id = $1;
@@ -83,41 +134,9 @@ AND plan_revision = (SELECT max(plan_revision) FROM payments WHERE order_id = $1
 SELECT payment_id, amount_minor FROM payments WHERE order_id = $1 AND method = 'cod' AND status = 'authorised'
 AND plan_revision = (SELECT max(plan_revision) FROM payments WHERE order_id = $1);
 
--- name: claim_payments
--- $2: lease in seconds.
--- Tasks of our own need no provider, so unavailable methods do not exclude them.
-UPDATE payments SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
-WHERE payment_id IN (SELECT payment_id FROM payments WHERE task IS NOT NULL AND NOT parked AND due_at <= $1
-                     AND (method <> ALL($4::text[]) OR task IN ('recover_order', 'update_order'))
-                     ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-RETURNING {payments};
-
--- name: claim_refunds
--- $2: lease in seconds.
-UPDATE refunds SET attempts = refunds.attempts + 1, due_at = $1 + $2 * interval '1 second'
-FROM payments
-WHERE payments.payment_id = refunds.payment_id AND refund_id IN (
-    SELECT refund_id FROM refunds JOIN payments USING (payment_id)
-    WHERE refunds.status = 'pending' AND NOT refunds.parked AND refunds.due_at <= $1 AND method <> ALL($4::text[])
-    ORDER BY refunds.due_at LIMIT $3 FOR UPDATE OF refunds SKIP LOCKED)
-RETURNING {refunds}, method, payments.amount_minor AS captured_minor, user_id;
-
--- name: postpone_payment
--- A task that was set in the meantime is kept.
-UPDATE payments SET due_at = $2, last_error = $3, parked = $4 WHERE payment_id = $1 AND task = $5;
-
--- name: schedule_poll
--- The provider answered and nothing has changed: this is no failure, so attempts start at 0 again.
-UPDATE payments SET due_at = $2, task = $3, attempts = 0, last_error = NULL
-WHERE payment_id = $1 AND status = 'pending' AND task = $4;
-
--- name: postpone_refund
-UPDATE refunds SET due_at = $2, last_error = $3, parked = $4 WHERE refund_id = $1 AND status = 'pending';
-
--- name: schedule_refund_poll
--- The provider is processing the refund: this is no failure, so attempts start at 0 again.
-UPDATE refunds SET due_at = $2, attempts = 0, last_error = 'the provider is processing it'
-WHERE refund_id = $1 AND status = 'pending';
+-- name: get_refunds_to_request
+SELECT {refunds}, method, payments.amount_minor AS captured_minor, payments.user_id
+FROM refunds JOIN payments USING (payment_id) WHERE refund_id = ANY($1::uuid[]);
 
 -- name: insert_webhook
 INSERT INTO payment_webhooks (method, webhook_id, payment_id, refund_id, received_at, result, body)
@@ -148,20 +167,14 @@ SELECT currency, balance_minor FROM credit_accounts WHERE user_id = $1 ORDER BY 
 SELECT account, amount_minor, currency FROM ledger WHERE posting = $1;
 
 -- name: list_parked_jobs
-SELECT 'payment' AS kind, payment_id AS id, order_id, method, amount_minor, currency, task, attempts, last_error,
-       payments.due_at
-FROM payments WHERE parked
+SELECT 'payment' AS kind, payment_id AS id, order_id, method, amount_minor, currency, substr(jobs.kind, 9) AS task, attempts,
+       last_error
+FROM jobs JOIN payments ON payment_id = jobs.subject WHERE queue = 'payments' AND jobs.parked
 UNION ALL
-SELECT 'refund', refund_id, refunds.order_id, method, refunds.amount_minor, refunds.currency, 'refund',
-       refunds.attempts, refunds.last_error, refunds.due_at
-FROM refunds JOIN payments USING (payment_id) WHERE refunds.parked
+SELECT 'refund', refund_id, refunds.order_id, method, refunds.amount_minor, refunds.currency, 'refund', attempts,
+       last_error
+FROM jobs JOIN refunds ON refund_id = jobs.subject JOIN payments USING (payment_id) WHERE queue = 'refunds' AND jobs.parked
 ORDER BY 3, 1, 2;
-
--- name: retry_payment
-UPDATE payments SET parked = false, attempts = 0, due_at = $2 WHERE payment_id = $1 AND parked;
-
--- name: retry_refund
-UPDATE refunds SET parked = false, attempts = 0, due_at = $2 WHERE refund_id = $1 AND parked;
 
 -- name: list_captures
 -- Captures of a provider in a period, to compare with its statement.

@@ -114,7 +114,9 @@ class Payments:
             first_product = await store.get_first_product(connection, order_id)
             subject = build_bill_text(self._policy.shop_name, *first_product) if first_product else None
             revision = payments[-1].plan_revision + 1 if payments else 1
-            await store.insert_payments(connection, order, revision, new_payments, now, subject)
+            inserted = await store.insert_payments(connection, order, revision, new_payments, now, subject)
+            if not payments:
+                return _order_payments(order, inserted, [], now, for_staff=False)
             await order_status.update_order_and_payments(connection, self._ids, order, now)
             return await self._with_refunds(connection, order, await store.list_payments(connection, order_id))
 

@@ -10,17 +10,21 @@ from uuid import UUID
 import msgspec
 
 from commerce.jobs import store as jobs
+from commerce.jobs.model import INTERNAL_SYSTEM, Job, NewJob
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.orders.model import FULFILMENTS, Method
 from commerce.orders.store import OrderHeader
-from commerce.payments.model import ClaimedRefund, ParkedJob, Payment, Refund, Task
+from commerce.payments.model import INTERNAL_METHODS, ParkedJob, Payment, Refund, RefundToRequest, Task
 from commerce.payments.provider_port import PaymentAction, PaymentWebhook, ProviderRefund
 from commerce.payments.tenders import PlannedTender
 
-_PAYMENT_COLUMNS, _REFUND_COLUMNS = Payment.__struct_fields__, Refund.__struct_fields__
-queries = load_queries(__package__, payments=_PAYMENT_COLUMNS, refunds=_REFUND_COLUMNS)
+_PAYMENT_FIELDS, _REFUND_COLUMNS = Payment.__struct_fields__, Refund.__struct_fields__
+_PAYMENT_COLUMNS = [field for field in _PAYMENT_FIELDS if field != "task"]
+queries = load_queries(__package__, payments=_PAYMENT_COLUMNS, inserted=_PAYMENT_COLUMNS, refunds=_REFUND_COLUMNS)
+PAYMENTS, REFUNDS = "payments", "refunds"
+"""queues of the payment worker"""
 _MAX_REASON_CHARACTERS = 500
 TRANSACTION_CONSTRAINT = "payments_method_transaction_id_key"
 
@@ -43,12 +47,16 @@ async def list_payments(connection: Connection, order_id: UUID) -> list[Payment]
 
 
 async def get_payment(connection: Connection, payment_id: UUID) -> Payment | None:
-    row = await connection.fetchrow(queries.get_payment, payment_id)
-    return _payment(row) if row else None
+    return (await get_payments(connection, [payment_id])).get(payment_id)
+
+
+async def get_payments(connection: Connection, payment_ids: Sequence[UUID]) -> dict[UUID, Payment]:
+    rows = await connection.fetch(queries.get_payments, payment_ids)
+    return {row["payment_id"]: _payment(row) for row in rows}
 
 
 def _payment(row: Any) -> Payment:
-    values = {column: row[column] for column in _PAYMENT_COLUMNS}
+    values = {field: row[field] for field in _PAYMENT_FIELDS}
     if values["action"] is not None:
         values["action"] = msgspec.json.decode(values["action"], type=PaymentAction)
     return Payment(**values)
@@ -61,9 +69,9 @@ async def insert_payments(
     tenders: Sequence[tuple[UUID, PlannedTender]],
     now: datetime,
     subject: str | None,
-) -> None:
-    """Insert the payments of a new plan revision, for each tender with its payment id."""
-    await connection.execute(
+) -> list[Payment]:
+    """Insert the payments of a new plan revision, for each tender with its payment id, and their jobs."""
+    rows = await connection.fetch(
         queries.insert_payments,
         [payment_id for payment_id, _ in tenders],
         order.order_id,
@@ -80,6 +88,8 @@ async def insert_payments(
         [tender.return_url for _, tender in tenders],
         [tender.payer_ip for _, tender in tenders],
     )
+    jobs.wake_after_commit(connection, PAYMENTS)
+    return [_payment(row) for row in rows]
 
 
 async def get_first_product(connection: Connection, order_id: UUID) -> tuple[str, str, int, int] | None:
@@ -91,25 +101,42 @@ async def get_first_product(connection: Connection, order_id: UUID) -> tuple[str
 async def renew_action(connection: Connection, payment_id: UUID, return_url: str | None, now: datetime) -> None:
     """Have the payment worker request a payment again for a new action; None keeps the return URL."""
     await connection.execute(queries.renew_action, payment_id, return_url, now)
+    jobs.wake_after_commit(connection, PAYMENTS)
 
 
-async def mark_requested(connection: Connection, payment_id: UUID, action: PaymentAction, due_at: datetime) -> bool:
-    """Store the customer's action and schedule the first poll.
+class RequestedPayment(NamedTuple):
+    """A payment that its provider has accepted, with the customer's action and the time of the first poll."""
 
-    False if the payment is no longer waiting to be created."""
-    text = msgspec.json.encode(action).decode()
-    return await _changes_row(connection, queries.mark_requested, payment_id, text, due_at)
+    job: Job
+    order_id: UUID
+    action: PaymentAction
+    poll_at: datetime
+
+
+async def mark_requested(connection: Connection, requested: Sequence[RequestedPayment]) -> set[UUID]:
+    """Store the customers' actions and schedule the first polls, while the claims hold.
+
+    Returns the ids of the payments that were waiting for it."""
+    rows = await connection.fetch(
+        queries.mark_requested,
+        [item.job.subject for item in requested],
+        [item.job.attempts for item in requested],
+        [item.job.leased_until for item in requested],
+        [msgspec.json.encode(item.action).decode() for item in requested],
+        [item.poll_at for item in requested],
+    )
+    return {row["subject"] for row in rows}
 
 
 async def mark_captured(
-    connection: Connection, payment_id: UUID, captured_at: datetime, transaction_id: str | None, now: datetime
+    connection: Connection, payment_id: UUID, captured_at: datetime, transaction_id: str | None
 ) -> bool:
     """Mark a payment as captured. False if it was captured before."""
-    return await _changes_row(connection, queries.mark_captured, payment_id, captured_at, transaction_id, now)
+    return bool(await connection.fetchval(queries.mark_captured, payment_id, captured_at, transaction_id) == 1)
 
 
 async def mark_authorised(connection: Connection, payment_id: UUID) -> bool:
-    return await _changes_row(connection, queries.mark_authorised, payment_id)
+    return bool(await connection.fetchval(queries.mark_authorised, payment_id) == 1)
 
 
 async def end_payment(
@@ -120,38 +147,19 @@ async def end_payment(
     The customer sees `reason`, and only staff `provider_error`. False if it has ended before or is captured."""
     reason = reason[:_MAX_REASON_CHARACTERS]
     provider_error = provider_error and provider_error[:_MAX_REASON_CHARACTERS]
-    return await _changes_row(connection, queries.end_payment, payment_id, status, now, reason, provider_error)
+    return bool(await connection.fetchval(queries.end_payment, payment_id, status, now, reason, provider_error) == 1)
 
 
 async def schedule_close(connection: Connection, payment_ids: Sequence[UUID], now: datetime) -> None:
     """Have the payment worker close pending payments now, parked ones too."""
     if payment_ids:
         await connection.execute(queries.schedule_close, payment_ids, now)
+        jobs.wake_after_commit(connection, PAYMENTS)
 
 
-async def set_task(connection: Connection, payment_id: UUID, task: Task | None, due_at: datetime) -> None:
-    await connection.execute(queries.set_task, payment_id, task, due_at)
-
-
-async def schedule_poll(connection: Connection, job: Payment, due_at: datetime, task: Task) -> None:
-    """Schedule the next query or close of a payment, unless its task was changed in the meantime."""
-    await connection.execute(queries.schedule_poll, job.payment_id, due_at, task, job.task)
-
-
-async def postpone_payment(connection: Connection, job: Payment, due_at: datetime, reason: str, *, park: bool) -> None:
-    """Store why a job failed and when it is tried again; a parked one is not.
-
-    Does nothing if its task was changed in the meantime."""
-    values = (job.payment_id, due_at, reason[:_MAX_REASON_CHARACTERS], park, job.task)
-    await connection.execute(queries.postpone_payment, *values)
-
-
-async def claim_payments(
-    connection: Connection, now: datetime, lease_s: int, count: int, excluded_methods: Sequence[str]
-) -> list[Payment]:
-    """Claim due payments for `lease_s` seconds, without those that call an excluded method."""
-    rows = await connection.fetch(queries.claim_payments, now, lease_s, count, excluded_methods)
-    return [_payment(row) for row in rows]
+async def put_internal_task(connection: Connection, payment_id: UUID, task: Task, now: datetime) -> None:
+    """Have the payment worker do a task that calls no provider, in place of the payment's present one."""
+    await jobs.put(connection, PAYMENTS, [NewJob(payment_id, f"payment.{task}", INTERNAL_SYSTEM, now)], now)
 
 
 async def is_fully_refunded(connection: Connection, order_id: UUID) -> bool:
@@ -199,48 +207,34 @@ async def insert_refund(
 
     The order becomes due for fulfilment: perhaps its shipments must be stopped."""
     jobs.wake_after_commit(connection, FULFILMENTS)
-    return await _changes_row(
-        connection,
+    system = INTERNAL_SYSTEM if payment.method in INTERNAL_METHODS else payment.method
+    jobs.wake_after_commit(connection, REFUNDS)
+    inserted = await connection.fetchval(
         queries.insert_refund,
         *(refund_id, payment.payment_id, payment.order_id, refund_key, amount_minor, payment.currency),
-        *(reason, actor, now),
+        *(reason, actor, now, system),
     )
+    return bool(inserted == 1)
 
 
 async def mark_refunded(connection: Connection, refund_id: UUID, now: datetime) -> int | None:
     """Mark a refund as done and add it to its payment.
 
     Returns the minor units, or None if it was done before."""
-    row = await connection.fetchrow(queries.mark_refunded, refund_id, now)
-    if row is None:
-        return None
-    await connection.execute(queries.add_refunded_amount, row["payment_id"], row["amount_minor"])
-    return int(row["amount_minor"])
+    amount_minor: int | None = await connection.fetchval(queries.mark_refunded, refund_id, now)
+    return amount_minor
 
 
 async def mark_refund_requested(connection: Connection, refund_id: UUID) -> None:
     await connection.execute(queries.mark_refund_requested, refund_id)
 
 
-async def schedule_refund_poll(connection: Connection, refund_id: UUID, due_at: datetime) -> None:
-    await connection.execute(queries.schedule_refund_poll, refund_id, due_at)
-
-
-async def postpone_refund(
-    connection: Connection, refund_id: UUID, due_at: datetime, reason: str, *, park: bool
-) -> None:
-    """Store why a refund failed and when it is tried again; a parked one is not."""
-    await connection.execute(queries.postpone_refund, refund_id, due_at, reason[:_MAX_REASON_CHARACTERS], park)
-
-
-async def claim_refunds(
-    connection: Connection, now: datetime, lease_s: int, count: int, excluded_methods: Sequence[str]
-) -> list[ClaimedRefund]:
-    """Claim due refunds for `lease_s` seconds, without those of the excluded methods."""
-    return [
-        ClaimedRefund(_refund(row), row["method"], row["user_id"], row["captured_minor"])
-        for row in await connection.fetch(queries.claim_refunds, now, lease_s, count, excluded_methods)
-    ]
+async def get_refunds_to_request(connection: Connection, refund_ids: Sequence[UUID]) -> dict[UUID, RefundToRequest]:
+    rows = await connection.fetch(queries.get_refunds_to_request, refund_ids)
+    return {
+        row["refund_id"]: RefundToRequest(_refund(row), row["method"], row["user_id"], row["captured_minor"])
+        for row in rows
+    }
 
 
 # Webhooks.
@@ -338,8 +332,9 @@ async def list_parked_jobs(connection: Connection) -> list[ParkedJob]:
 
 async def retry_parked_job(connection: Connection, job_id: UUID, now: datetime) -> bool:
     """Make a parked payment or refund due now. False if none with this id is parked."""
-    statements = (queries.retry_payment, queries.retry_refund)
-    return any([await _changes_row(connection, statement, job_id, now) for statement in statements])
+    if not any(job.id == job_id for job in await list_parked_jobs(connection)):
+        return False
+    return any([await jobs.retry(connection, queue, [job_id], now) for queue in (PAYMENTS, REFUNDS)])
 
 
 async def list_movements(connection: Connection, method: str, start: datetime, end: datetime) -> list[RecordedMovement]:
@@ -350,8 +345,3 @@ async def list_movements(connection: Connection, method: str, start: datetime, e
             amount = Money(row["amount_minor"], row["currency"])
             movements.append(RecordedMovement(row["payment_id"], row["refund_id"], amount, row["transaction_id"]))
     return movements
-
-
-async def _changes_row(connection: Connection, statement: str, *values: object) -> bool:
-    status: str = await connection.execute(statement, *values)
-    return not status.endswith(" 0")

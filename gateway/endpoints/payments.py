@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Annotated
 from uuid import UUID
@@ -51,22 +52,25 @@ async def start_payments(call: Call) -> web.Response:
     services, order_id, user_id = call.services, call.parameters["order_id"], call.identity.subject
     client_ip = services.client_addresses.find(call.request).ip  # a proxy's address is not the payer's
     deadline = services.clock.monotonic() + STORE_WAIT_S
-    while True:
-        try:
-            order_payments = await services.payments.start(order_id, user_id, call.body.payments, client_ip)
-            break
-        except NoSuchOrder:
-            order = await services.orders.get(order_id, user_id, services.snapshots.sale_ids())
-            if order.status is OrderStatus.CANCELLED:  # it could not be stored, and staff discarded it
-                raise NotPayable("the order is cancelled") from None
-            if services.clock.monotonic() >= deadline:
-                raise NotStoredYet("the order is not stored yet; repeat the request in a moment") from None
-        await asyncio.sleep(_POLL_INITIAL_S)
-    interval_s = _POLL_INITIAL_S
-    while _awaits_provider(order_payments) and services.clock.monotonic() < deadline:
-        await asyncio.sleep(interval_s)
-        interval_s *= _POLL_GROWTH
-        order_payments = await services.payments.get(order_id, user_id)
+    with services.changes.watch(order_id) as changed:
+        while True:
+            try:
+                order_payments = await services.payments.start(order_id, user_id, call.body.payments, client_ip)
+                break
+            except NoSuchOrder:
+                order = await services.orders.get(order_id, user_id, services.snapshots.sale_ids())
+                if order.status is OrderStatus.CANCELLED:  # it could not be stored, and staff discarded it
+                    raise NotPayable("the order is cancelled") from None
+                if services.clock.monotonic() >= deadline:
+                    raise NotStoredYet("the order is not stored yet; repeat the request in a moment") from None
+            await asyncio.sleep(_POLL_INITIAL_S)
+        interval_s = _POLL_INITIAL_S
+        while _awaits_provider(order_payments) and services.clock.monotonic() < deadline:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), interval_s)
+            changed.clear()
+            interval_s *= _POLL_GROWTH
+            order_payments = await services.payments.get(order_id, user_id)
     return json_response(order_payments)
 
 

@@ -77,7 +77,7 @@ async def test_order_not_paid_in_time_expires_after_close_at_provider(pay: Payme
     await pay.expire_orders(order_id)
 
     async def has_failed() -> bool:
-        return bool(await pay.fetch_value("SELECT last_error IS NOT NULL FROM payments"))
+        return bool(await pay.fetch_value("SELECT last_error IS NOT NULL FROM jobs WHERE queue = 'payments'"))
 
     await eventually(has_failed)
     # The worker may not have run since the expiry, so the expiry is run here.
@@ -213,7 +213,7 @@ async def test_reacquisition_without_applied_release_is_parked_after_max_attempt
         pay.pay_at_provider("alipay", payment["payment_id"], too_late=True)
 
         async def is_parked() -> bool:
-            return bool(await pay.fetch_value("SELECT parked FROM payments WHERE task = 'recover_order'"))
+            return bool(await pay.fetch_value("SELECT parked FROM jobs WHERE kind = 'payment.recover_order'"))
 
         await eventually(is_parked)
         refund = {"idempotency_key": "k", "reason": "it came too late"}
@@ -244,10 +244,11 @@ async def test_reacquisition_before_release_is_applied_waits(shop: CliServices, 
         pay.pay_at_provider("alipay", payment["payment_id"], too_late=True)
 
         async def is_waiting() -> bool:
-            return bool(await pay.fetch_value("SELECT attempts > 1 FROM payments WHERE task = 'recover_order'"))
+            return bool(await pay.fetch_value("SELECT attempts > 1 FROM jobs WHERE kind = 'payment.recover_order'"))
 
         await eventually(is_waiting)
-        assert await pay.fetch_value("SELECT last_error FROM payments") == "the stock is still being released"
+        error = await pay.fetch_value("SELECT last_error FROM jobs WHERE queue = 'payments'")
+        assert error == "the stock is still being released"
         async with run_workers(pay.settings, "release_worker"):
             await pay.wait_for_order(order_id, "paid")
             await pay.wait_until_idle()
@@ -261,7 +262,7 @@ async def test_late_payment_of_unloaded_sale_waits_for_load(pay: PaymentShop) ->
     pay.pay_at_provider("alipay", payment, too_late=True)
 
     async def is_waiting() -> bool:
-        return bool(await pay.fetch_value("SELECT attempts > 1 FROM payments WHERE task = 'recover_order'"))
+        return bool(await pay.fetch_value("SELECT attempts > 1 FROM jobs WHERE kind = 'payment.recover_order'"))
 
     await eventually(is_waiting)
     await load_sale(pay.shop.db, pay.shop.redis, pay.shop.clock, pay.sale_id)

@@ -91,20 +91,19 @@ SELECT fill.id_of(n + {orders}), sale_id, user_id, jsonb_build_object('sku-' || 
 FROM fill.orders WHERE n % 50 = 7;
 
 INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, amount_minor, currency, status,
-                      transaction_id, created_at, expires_at, captured_at, ended_at, refunded_minor, task, due_at, parked)
+                      transaction_id, created_at, expires_at, captured_at, ended_at, refunded_minor)
 SELECT id, id, user_id, 1, 0, method, 'page', 2000, 'CNY', step, CASE step WHEN 'captured' THEN 'transaction-' || n END, at,
        at + interval '2 hours', CASE step WHEN 'captured' THEN at + interval '1 hour' END,
        CASE step WHEN 'closed' THEN at + interval '2 hours' END,
-       CASE WHEN step = 'captured' AND n % 10 = 1 THEN 1000 ELSE 0 END,
-       CASE WHEN step = 'pending' OR n % 30000 = 11 THEN 'query' END, at + interval '1 hour', n % 30000 = 11
+       CASE WHEN step = 'captured' AND n % 10 = 1 THEN 1000 ELSE 0 END
 FROM (SELECT *, CASE WHEN n % 2 = 0 THEN 'alipay' ELSE 'wechatpay' END AS method,
              CASE status WHEN 'awaiting_payment' THEN 'pending' WHEN 'cancelled' THEN 'closed' ELSE 'captured' END AS step
       FROM fill.orders) AS tenders ORDER BY n;
 
 INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, status, requested,
-                     created_at, ended_at, due_at, parked)
+                     created_at, ended_at)
 SELECT id, id, id, 'staff 1', 1000, 'CNY', 'damaged', 'staff', CASE WHEN waits THEN 'pending' ELSE 'done' END, true, at,
-       CASE WHEN NOT waits THEN at + interval '3 days' END, at, waits AND age >= 5000
+       CASE WHEN NOT waits THEN at + interval '3 days' END
 FROM (SELECT *, age < 5000 OR n % 30000 = 1 AS waits FROM fill.orders
       WHERE n % 10 = 1 AND status NOT IN ('awaiting_payment', 'cancelled')) AS refunded ORDER BY n;
 
@@ -260,6 +259,16 @@ SELECT order_id, 'fulfilments', CASE status WHEN 'pending' THEN 'order.plan' ELS
        CASE status WHEN 'pending' THEN paid_at ELSE delivered_at + interval '30 days' END,
        status = 'pending' AND right(order_id::text, 1) = '8', paid_at
 FROM fulfilments WHERE status IN ('pending', 'delivered')
+UNION ALL
+SELECT payment_id, 'payments', 'payment.query', method, created_at + interval '1 hour', false, created_at
+FROM payments WHERE status = 'pending'
+UNION ALL
+SELECT payment_id, 'payments', 'payment.update_order', 'internal', created_at, true, created_at
+FROM payments WHERE status = 'captured' AND refunded_minor > 0 AND amount_minor % 1000 = 0 AND transaction_id LIKE '%0011'
+UNION ALL
+SELECT refund_id, 'refunds', 'refund.request', 'alipay', refunds.created_at, refunds.created_at < '{now}'::timestamptz - interval '9 days',
+       refunds.created_at
+FROM refunds WHERE status = 'pending'
 UNION ALL
 SELECT id, 'polls', 'poll.' || n % 3, 'system-' || n % 2, '{now}'::timestamptz + age * interval '1 minute', n % 500 = 0, at
 FROM fill.orders WHERE age < {orders} / 20;

@@ -31,16 +31,13 @@ _MAX_LATE_PAYMENTS = 60
 _COUNT_UNFINISHED = """
 SELECT (SELECT count(*) FROM orders WHERE sale_id = $1) AS orders,
        (SELECT count(*) FROM orders WHERE sale_id = $1 AND status = 'awaiting_payment') AS awaiting,
-       (SELECT count(*) FROM payments WHERE task IS NOT NULL) AS jobs,
+       (SELECT count(*) FROM jobs WHERE queue = 'payments') AS jobs,
        (SELECT count(*) FROM refunds WHERE status = 'pending') AS refunds,
        (SELECT count(*) FROM releases WHERE status = 'pending') AS releases
 """
 _LIST_UNFINISHED = """
-SELECT 'payment' AS kind, method, status, task AS detail, attempts, last_error, parked, due_at FROM payments
-WHERE task IS NOT NULL
-UNION ALL
-SELECT 'refund', '', status, reason, attempts, last_error, parked, due_at FROM refunds WHERE status = 'pending'
-LIMIT 5
+SELECT queue, kind, system, attempts, last_error, parked, due_at FROM jobs
+WHERE queue IN ('payments', 'refunds') LIMIT 5
 """
 _LIST_ORDERS = """
 SELECT order_id, status, total_minor, cancel_reason, idempotency_key,

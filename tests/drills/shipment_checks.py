@@ -37,7 +37,8 @@ _COUNT_UNFINISHED = """
 SELECT (SELECT count(*) FROM orders WHERE sale_id = $1) AS orders,
        (SELECT count(*) FROM orders WHERE sale_id = $1 AND status IN ('awaiting_payment', 'paid', 'confirmed'))
            AS unplanned,
-       (SELECT count(*) FROM payments JOIN orders USING (order_id) WHERE sale_id = $1 AND task IS NOT NULL) AS payments
+       (SELECT count(*) FROM payments JOIN orders USING (order_id) JOIN jobs ON jobs.subject = payment_id
+        WHERE sale_id = $1 AND queue = 'payments') AS payments
 """
 _LIST_OPEN_SHIPMENTS = """
 SELECT count(*) OVER () AS remaining, carrier, tracking_no, status, kind, attempts, last_error

@@ -59,8 +59,6 @@ NEEDED = {
     "dead_letters_of_sale": "sales.compute_free_units",
     "jobs_due": "jobs.claim",
     "jobs_parked": "jobs.count_parked",
-    "payments_parked": "payments.list_parked_jobs",
-    "payments_due": "payments.claim_payments",
     "payments_captured": "payments.list_captures",
     "refunds_done": "payments.list_completed_refunds",
     "shipments_of_wave": "fulfilment.list_picks",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_network
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 from uuid import UUID, uuid4
 
 import orjson
@@ -90,7 +90,7 @@ async def test_event_streams_of_one_user_or_address_over_limit_are_refused() -> 
     limits = LimitSettings(
         concurrent_event_streams=6, concurrent_event_streams_per_user=2, concurrent_event_streams_per_address=4
     )
-    watcher = ChangeWatcher({"order": Mock()}, FakeClock(0), limits)
+    watcher = ChangeWatcher({"order": Mock()}, MagicMock(), FakeClock(0), limits)
     order_id: UUID = uuid4()
     opened = []
 

@@ -66,8 +66,8 @@ async def kill_code(pay: PaymentShop, payment: dict[str, Any]) -> None:
 async def request_again(pay: PaymentShop, payment: dict[str, Any], subject: str | None = None) -> None:
     """Have the payment worker request a payment again, with another subject if one is given."""
     await pay.fetch_rows(
-        "UPDATE payments SET action = NULL, task = 'create', subject = coalesce($2, subject), due_at = now() "
-        "WHERE payment_id = $1 AND task = 'query'",
+        "WITH changed AS (UPDATE payments SET action = NULL, subject = coalesce($2, subject) WHERE payment_id = $1) "
+        "UPDATE jobs SET kind = 'payment.create', due_at = now() WHERE jobs.subject = $1 AND kind = 'payment.query'",
         *(UUID(payment["payment_id"]), subject),
     )
 

@@ -15,8 +15,11 @@ from commerce.jobs.model import NewJob
 from commerce.jobs.wake_ups import listen_for_due_jobs
 from commerce.kernel.clock import from_ms
 from config.settings import Settings
+from gateway import change_watcher
+from gateway.endpoints import payments
 from ops.services import CliServices, open_cli_services
 from tests.support.gateway import run_workers
+from tests.support.payment_shop import open_payment_shop, with_job_settings
 from tests.support.sales import eventually, make_sale
 
 LONG_S = 30
@@ -139,3 +142,31 @@ async def _release_one(shop: CliServices, sale_id: str) -> None:
 
 async def _has_units(shop: CliServices, keys: lua.SaleKeys, units: int) -> bool:
     return (await lua.cut(shop.redis, keys)).stock == {"a": units}
+
+
+async def test_payment_begins_and_event_stream_moves_without_waiting_for_polls(
+    shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker's polls and the gateway's would each take longer than the test may."""
+    monkeypatch.setattr(payments, "_POLL_INITIAL_S", LONG_S)
+    monkeypatch.setattr(change_watcher, "_POLL_INTERVAL_S", LONG_S)
+    change = with_job_settings(poll_ms=LONG_S * 1000)
+    async with open_payment_shop(shop, sale_id, change=change) as pay:
+        order_id = await pay.add_order()
+        [payment] = await asyncio.wait_for(pay.start_payments(order_id, ("alipay", 100)), 10)
+        assert payment["action"] is not None
+        with pay.gateway.services.changes.watch(order_id) as changed:
+            pay.pay_at_provider("alipay", payment["payment_id"])
+            await asyncio.wait_for(changed.wait(), 10)
+            await pay.wait_for_order(order_id, "paid")
+
+
+async def test_payment_begins_while_no_wake_up_arrives(
+    shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wake_ups.lua, "listen_due", _listen_in_vain)
+    monkeypatch.setattr(wake_ups.lua, "listen_changed", _listen_in_vain)
+    async with open_payment_shop(shop, sale_id) as pay:
+        await pay.add_paid_order(("alipay", 100))
+        await pay.wait_until_idle()
+        await pay.check_records()

@@ -116,9 +116,10 @@ async def test_words_in_rows_after_migration_are_the_new_ones(
     async def column(sql: str) -> list[object]:
         return [row[0] for row in await migrated.fetch(sql)]
 
-    assert await column("SELECT task FROM payments ORDER BY tender_no") == [
-        *("create", "query", "close", "recover_order", "update_order")
+    assert await column("SELECT kind FROM jobs JOIN payments ON payment_id = jobs.subject ORDER BY tender_no") == [
+        f"payment.{task}" for task in ("create", "query", "close", "recover_order", "update_order")
     ]
+    assert await column("SELECT kind FROM jobs JOIN refunds ON refund_id = jobs.subject") == ["refund.request"]
     assert await column("SELECT actor FROM order_events ORDER BY seq") == [
         *("release_worker", "payment_worker", "fulfilment_worker")
     ]

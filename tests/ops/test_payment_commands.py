@@ -12,7 +12,6 @@ import pytest
 
 from commerce.kernel.clock import from_ms, to_ms
 from commerce.orders.model import OrderStatus
-from commerce.payments import store
 from commerce.payments.model import PaymentView, TenderInput
 from commerce.payments.order_status import record_capture_by_id, record_refund_by_id
 from commerce.payments.provider_port import ProviderPayment
@@ -23,6 +22,7 @@ from config.settings import PaymentSettings, Settings
 from ops.services import CliServices
 from tests.commerce.test_reconciliation import SINGLES, ReconciliationKit, open_reconciliation_kit
 from tests.support.commands import Command, make_command
+from tests.support.due_jobs import put_due
 from tests.support.gateway import run_workers
 from tests.support.processes import Processes
 from tests.support.sales import eventually, make_sale, reservation, reserve
@@ -76,9 +76,8 @@ class PaymentActions:
 
     async def park(self, payment_id: UUID, reason: str) -> None:
         async with self.shop.db.connection() as connection:
-            job = await store.get_payment(connection, payment_id)
-            assert job is not None
-            await store.postpone_payment(connection, job, from_ms(self.shop.clock.now_ms()), reason, park=True)
+            await put_due(connection, "payments", "payment.query", payment_id)
+            await connection.execute("UPDATE jobs SET parked = true, last_error = $1", reason)
 
 
 @pytest.fixture

@@ -153,7 +153,9 @@ async def test_texts_of_every_kind_are_printed_literally(
         "UPDATE products SET name = $1",
         "UPDATE sales SET title = $1",
         "UPDATE order_events SET reason = $1, actor = left($1, 100)",
-        "UPDATE payments SET reason = $1, task = 'query', parked = true, last_error = $1",
+        "UPDATE payments SET reason = $1",
+        "INSERT INTO jobs (subject, queue, kind, system, due_at, parked, last_error, created_at) "
+        "SELECT payment_id, 'payments', 'payment.query', method, created_at, true, $1, created_at FROM payments",
     ):
         await write_text(shop, query, text)
     commands: list[tuple[str | UUID, ...]] = [

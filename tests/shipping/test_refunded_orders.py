@@ -187,16 +187,18 @@ async def test_partial_refund_and_old_plan_do_not_stop_order(ship: ShippingShop)
 
 _INSERT_EARLIER_PAYMENTS = """
 INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, amount_minor, currency,
-                      status, created_at, expires_at, captured_at, due_at)
+                      status, created_at, expires_at, captured_at)
 SELECT gen_random_uuid(), order_id, user_id, 1, tender_no, method, flow, amount_minor, currency, status, created_at,
-       expires_at, captured_at, due_at
+       expires_at, captured_at
 FROM payments WHERE order_id = $1 RETURNING 1
 """
 _INSERT_REFUND = """
-INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, created_at,
-                     due_at)
-SELECT gen_random_uuid(), payment_id, order_id, gen_random_uuid()::text, $2, currency, 'r', 'test',
-       date_trunc('milliseconds', now()),
-       now() + interval '1 day'
-FROM payments WHERE order_id = $1 AND plan_revision = $3 RETURNING 1
+WITH inserted AS (
+    INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, created_at)
+    SELECT gen_random_uuid(), payment_id, order_id, gen_random_uuid()::text, $2, currency, 'r', 'test',
+           date_trunc('milliseconds', now())
+    FROM payments WHERE order_id = $1 AND plan_revision = $3 RETURNING refund_id
+)
+INSERT INTO jobs (subject, queue, kind, system, due_at, created_at)
+SELECT refund_id, 'refunds', 'refund.request', 'internal', now() + interval '1 day', now() FROM inserted RETURNING 1
 """

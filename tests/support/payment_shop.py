@@ -210,9 +210,9 @@ class PaymentChecks:
 
 
 _UNFINISHED_JOBS = """
-SELECT (SELECT count(*) FROM payments WHERE task IS NOT NULL AND NOT parked
-        AND NOT (task = 'query' AND status = 'pending' AND expires_at > now()))
-     + (SELECT count(*) FROM refunds WHERE status = 'pending' AND NOT parked)
+SELECT (SELECT count(*) FROM jobs WHERE NOT parked
+        AND NOT EXISTS (SELECT FROM payments WHERE payment_id = jobs.subject AND kind = 'payment.query'
+                        AND status = 'pending' AND expires_at > now()))
      + (SELECT count(*) FROM releases WHERE status = 'pending')
      + (SELECT count(*) FROM orders WHERE status = 'awaiting_payment' AND pay_by <= now())
 """
@@ -248,8 +248,10 @@ async def expire_orders(connection: Connection, order_ids: Sequence[UUID]) -> No
         list(order_ids) or None,
     )
     await connection.execute(
-        "UPDATE payments SET created_at = created_at - interval '1 day', expires_at = now() - interval '2 seconds', "
-        "due_at = now() WHERE order_id = ANY($1::uuid[]) AND status = 'pending'",
+        "WITH expired AS (UPDATE payments SET created_at = created_at - interval '1 day', "
+        "expires_at = now() - interval '2 seconds' WHERE order_id = ANY($1::uuid[]) AND status = 'pending' "
+        "RETURNING payment_id) "
+        "UPDATE jobs SET due_at = now() FROM expired WHERE jobs.subject = payment_id",
         [row["order_id"] for row in rows],
     )
 

@@ -117,8 +117,8 @@ class ShippingShop:
         for tender_no, (method, amount, status, captured_at) in enumerate(tenders):
             await connection.execute(
                 "INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, "
-                "amount_minor, currency, status, created_at, expires_at, captured_at, due_at) "
-                "VALUES ($1, $2, $3, 1, $4, $5, 'none', $6, 'CNY', $7, $8, $9, $10, $8)",
+                "amount_minor, currency, status, created_at, expires_at, captured_at) "
+                "VALUES ($1, $2, $3, 1, $4, $5, 'none', $6, 'CNY', $7, $8, $9, $10)",
                 *(self.shop.ids.new(), order_id, user, tender_no, method, amount, status, now),
                 *(now + timedelta(hours=1), captured_at),
             )
@@ -133,9 +133,12 @@ class ShippingShop:
         """Insert pending refunds of all captured payments of an order."""
         async with self.shop.db.connection() as connection:
             await connection.execute(
-                "INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, "
-                "actor, created_at, due_at) SELECT $2, payment_id, order_id, 'k', amount_minor, currency, 'r', 'test', "
-                "$3, $3::timestamptz + interval '1 day' FROM payments WHERE order_id = $1 AND status = 'captured'",
+                "WITH inserted AS (INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, "
+                "currency, reason, actor, created_at) SELECT $2, payment_id, order_id, 'k', amount_minor, currency, "
+                "'r', 'test', $3 FROM payments WHERE order_id = $1 AND status = 'captured' RETURNING refund_id) "
+                "INSERT INTO jobs (subject, queue, kind, system, due_at, created_at) "
+                "SELECT refund_id, 'refunds', 'refund.request', 'internal', $3::timestamptz + interval '1 day', $3 "
+                "FROM inserted",
                 *(order_id, self.shop.ids.new(), from_ms(self.shop.clock.now_ms())),
             )
 
