@@ -41,7 +41,7 @@ class ChangeWatcher:
         limits: LimitSettings,
     ) -> None:
         self._pollers = pollers
-        self._changes = changes
+        self.changes = changes
         self._clock = clock
         self._limits = limits
         self._watched: dict[Topic, dict[UUID, set[asyncio.Event]]] = {topic: defaultdict(set) for topic in pollers}
@@ -73,7 +73,7 @@ class ChangeWatcher:
         metrics.EVENT_STREAMS.set(self._streams[_GATEWAY])
         watched[order_id].add(changed)
         try:
-            with self._changes.watch(order_id, changed):
+            with self.changes.watch(order_id, changed):
                 yield changed
         finally:
             self._streams -= Counter(holders.keys())  # drops those that have none left

@@ -22,7 +22,7 @@ from gateway.metrics_buffer import MetricsBuffer
 async def open_databases(
     settings: Settings, metrics_buffer: MetricsBuffer, clock: Clock
 ) -> AsyncIterator[tuple[Redis, Database, WakeUpListener[UUID]]]:
-    """Connect to both, with shares of Postgres, send wake-ups after commits, and listen for changes of orders.
+    """Connect to both, with shares of Postgres, and send and receive wake-ups.
 
     Reads of the fast path name no share: they are customers'.
     """

@@ -138,7 +138,6 @@ class GatewayServices:
     route_execution: RouteExecution
     dead_letters: DeadLetters
     watcher: ChangeWatcher
-    changes: WakeUpListener[UUID]
     client_addresses: ClientAddresses
     redis_check: SharedCheck
     database_monitor: DatabaseMonitor
@@ -258,7 +257,6 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         route_execution=RouteExecution(db, clock, partial(_apply_vehicle_events, shipping)),
         dead_letters=DeadLetters(db, redis, clock, persist),
         watcher=_build_watcher(orders, shipping, changes, clock, limits),
-        changes=changes,
         client_addresses=ClientAddresses(settings.http, admission.rate_limits.addresses),
         redis_check=build_redis_check(redis, link, settings, clock),
         database_monitor=DatabaseMonitor(settings.database(), clock),

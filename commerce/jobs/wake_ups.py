@@ -95,7 +95,7 @@ class WakeUpListener(Generic[Name]):
         self._events: dict[Name, set[asyncio.Event]] = defaultdict(set)
 
     def event(self, *names: Name) -> asyncio.Event:
-        """Return a new event of these names, for good. Whoever waits clears it before looking for news."""
+        """Return a new event of these names. Whoever waits clears it before each poll."""
         event = asyncio.Event()
         for name in names:
             self._events[name].add(event)

@@ -1,6 +1,6 @@
 """Payments for customers, providers and staff.
 
-Nothing here calls a provider: the rows are the jobs of the payment worker.
+Nothing here calls a provider: that is done by jobs of the payment worker.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ async def start_payments(call: Call) -> web.Response:
     services, order_id, user_id = call.services, call.parameters["order_id"], call.identity.subject
     client_ip = services.client_addresses.find(call.request).ip  # a proxy's address is not the payer's
     deadline = services.clock.monotonic() + STORE_WAIT_S
-    with services.changes.watch(order_id) as changed:
+    with services.watcher.changes.watch(order_id) as changed:
         while True:
             try:
                 order_payments = await services.payments.start(order_id, user_id, call.body.payments, client_ip)

@@ -155,7 +155,7 @@ async def test_payment_begins_and_event_stream_moves_without_waiting_for_polls(
         order_id = await pay.add_order()
         [payment] = await asyncio.wait_for(pay.start_payments(order_id, ("alipay", 100)), 10)
         assert payment["action"] is not None
-        with pay.gateway.services.changes.watch(order_id) as changed:
+        with pay.gateway.services.watcher.changes.watch(order_id) as changed:
             pay.pay_at_provider("alipay", payment["payment_id"])
             await asyncio.wait_for(changed.wait(), 10)
             await pay.wait_for_order(order_id, "paid")
