@@ -210,7 +210,7 @@ class PaymentChecks:
 
 
 _UNFINISHED_JOBS = """
-SELECT (SELECT count(*) FROM jobs WHERE NOT parked
+SELECT (SELECT count(*) FROM jobs WHERE queue IN ('payments', 'refunds', 'releases') AND NOT parked
         AND NOT EXISTS (SELECT FROM payments WHERE payment_id = jobs.subject AND kind = 'payment.query'
                         AND status = 'pending' AND expires_at > now()))
      + (SELECT count(*) FROM releases WHERE status = 'pending')
