@@ -31,6 +31,7 @@ from gateway.endpoints import (
     delivery_routes,
     fulfilment,
     health,
+    jobs,
     orders,
     payments,
     screening,
@@ -62,6 +63,7 @@ PUBLIC = [
 ADMIN = [
     *admin.OPERATIONS,
     *screening.ADMIN,
+    *jobs.ADMIN,
     *wait_lists.ADMIN,
     *payments.ADMIN,
     *fulfilment.ADMIN,

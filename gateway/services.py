@@ -22,6 +22,7 @@ from commerce.fleet.service import Fleet
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.printing import DocumentPrinter
 from commerce.fulfilment.service import Fulfilment
+from commerce.jobs.staff_jobs import StaffJobs
 from commerce.jobs.wake_ups import WakeUpListener
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.connection_shares import use_share
@@ -137,6 +138,7 @@ class GatewayServices:
     fleet: Fleet
     route_execution: RouteExecution
     dead_letters: DeadLetters
+    jobs: StaffJobs
     watcher: ChangeWatcher
     client_addresses: ClientAddresses
     redis_check: SharedCheck
@@ -202,10 +204,8 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     wait_lists = await open_wait_lists(settings, WaitLists(db, redis, sales, clock), snapshots, clock)
     room_status = await _open_rooms(settings, rooms, refused_orders, clock)
     public_pages = PublicPages(snapshots, sales, catalog, clock)
-    fast_reads = build_fast_reads(
-        *(stack, limits, clock, auth, snapshots, public_pages, orders, room_status, wait_lists.status),
-        *(response_heads, metrics_buffer, stopping),
-    )
+    read_from = (stack, limits, clock, auth, snapshots, public_pages, orders, room_status, wait_lists.status)
+    fast_reads = build_fast_reads(*read_from, response_heads, metrics_buffer, stopping)
     screening, signals, actions = await _open_screening(settings, db, clock)
     link, providers, carriers = await _open_connections(stack, settings, clock)
     intake = OrderIntake(redis, link, settings, clock, admission, metrics_buffer, snapshots.ids_with_live_keys)
@@ -256,6 +256,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         fleet=_build_fleet(settings, db, clock, ids),
         route_execution=RouteExecution(db, clock, partial(_apply_vehicle_events, shipping)),
         dead_letters=DeadLetters(db, redis, clock, persist),
+        jobs=StaffJobs(db, clock, settings.jobs.lease_s),
         watcher=_build_watcher(orders, shipping, changes, clock, limits),
         client_addresses=ClientAddresses(settings.http, admission.rate_limits.addresses),
         redis_check=build_redis_check(redis, link, settings, clock),

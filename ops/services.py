@@ -15,6 +15,7 @@ from commerce.dead_letters.service import DeadLetters
 from commerce.fleet.service import Fleet
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.service import Fulfilment
+from commerce.jobs.staff_jobs import StaffJobs
 from commerce.jobs.wake_ups import open_wake_ups
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.ids import IdGenerator
@@ -53,6 +54,7 @@ class CliServices:
     orders: Orders
     dead_letters: DeadLetters
     audit: Audit
+    jobs: StaffJobs
     payments: Payments
     shipping: Shipping
     rates: Rates
@@ -87,6 +89,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
             orders=Orders(db, redis, clock),
             dead_letters=DeadLetters(db, redis, clock, persist),
             audit=Audit(db, redis, clock),
+            jobs=StaffJobs(db, clock, settings.jobs.lease_s),
             # No providers: commands start no payments. Calls to a provider are rows for the payment worker.
             payments=Payments(db, clock, ids, {}, settings.payments, Shipping.has_cash_shipments),
             shipping=Shipping(db, clock, settings.shipping),

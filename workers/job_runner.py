@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from time import perf_counter
 
-from commerce.jobs.model import ERROR, NO_ANSWER, Job
+from commerce.jobs.model import NO_ANSWER, Job
 from commerce.jobs.service import JobQueue
 from commerce.kernel.circuit_breaker import CircuitBreaker
 from commerce.kernel.clock import Clock
@@ -35,6 +34,8 @@ class JobRunner:
     ) -> None:
         self._worker_name = worker_name
         self._queues = list(queues)
+        for queue in queues:
+            queue.count_results = metrics.count_results
         self._settings = settings
         self._breakers = {
             system: CircuitBreaker(clock, failures=settings.breaker_failures, open_s=settings.breaker_open_s)
@@ -103,27 +104,23 @@ class JobRunner:
             await asyncio.wait(self._calls)
 
     async def _run_jobs(self, queue: JobQueue, jobs: Sequence[Job]) -> None:
-        """Do jobs of one kind and count their results."""
-        started, system = perf_counter(), jobs[0].system
+        """Do jobs of one kind."""
+        system = jobs[0].system
         breaker = self._breakers.get(system)
         try:
             results = await queue.work(jobs)
-            words = [result.word for result in results]
-            if NO_ANSWER in words:
+            is_unanswered = any(result.word == NO_ANSWER for result in results)
+            if is_unanswered:
                 _logger.warning(
                     "external system gave no answer, or one that cannot be trusted",
                     extra={"worker": self._worker_name, "system": system, "reason": results[0].error},
                 )
             if breaker:
-                (breaker.record_failure if NO_ANSWER in words else breaker.record_success)()
+                (breaker.record_failure if is_unanswered else breaker.record_success)()
         except Exception as error:  # noqa: BLE001  # log_failure tells outages from bugs
             # The jobs are leased: when the lease ends, a worker claims them again.
-            words = [ERROR] * len(jobs)
             log_failure(_logger, "a job failed", error, worker=self._worker_name, system=system)
         finally:
             self._count(jobs, -1)
             if self._was_full:
                 self._due.set()
-        for word in words:
-            metrics.EXTERNAL_JOBS.labels(self._worker_name, system, word).inc()
-        metrics.EXTERNAL_JOB_SECONDS.labels(self._worker_name, system).observe(perf_counter() - started)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter as Counts
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from commerce.jobs.model import Job
 
 WAIT_LIST_OUTCOMES = ("offered", "taken", "lapsed", "refused")
 WRITE_RESULTS = ("stored", "duplicate", "refused", "dead_lettered")
@@ -56,10 +59,6 @@ STREAM_OLDEST_SECONDS = Gauge(
 )
 DEAD_LETTERS = Gauge("floodgate_dead_letters", "Dead letters that wait for staff", multiprocess_mode=_LATEST)
 PARKED_JOBS = Gauge("floodgate_parked_jobs", "Parked jobs, by kind", ["kind"], multiprocess_mode=_LATEST)
-PENDING_RELEASES = Gauge("floodgate_pending_releases", "Releases that are due or waiting", multiprocess_mode=_LATEST)
-OLDEST_RELEASE_SECONDS = Gauge(
-    "floodgate_oldest_release_seconds", "How long the oldest release has been due", multiprocess_mode=_LATEST
-)
 SALE_UNITS = Gauge(
     "floodgate_sale_units",
     "Units of a sale at its last audit: initial, available, held, sold, in_stream",
@@ -82,6 +81,29 @@ AUDIT_TIMESTAMP_SECONDS = Gauge(
     multiprocess_mode=_LATEST,
 )
 
+JOBS = Counter(
+    "floodgate_jobs_total",
+    "Jobs done, by result; error and no_answer are tried again",
+    ["queue", "kind", "system", "result"],
+)
+JOB_SECONDS = Histogram(
+    "floodgate_job_seconds",
+    "Time of one call that does jobs of one kind and system",
+    ["queue", "kind", "system"],
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+OPEN_JOBS = Gauge(
+    "floodgate_open_jobs",
+    "Jobs that are due, up to 100,000 of each kind and system, and parked ones",
+    ["queue", "kind", "system", "state"],
+    multiprocess_mode=_LATEST,
+)
+OLDEST_JOB_SECONDS = Gauge(
+    "floodgate_oldest_job_seconds",
+    "How long the oldest job has been due",
+    ["queue", "kind", "system"],
+    multiprocess_mode=_LATEST,
+)
 EXTERNAL_JOBS = Counter(
     "floodgate_external_jobs_total",
     "Jobs of workers that call external systems, by result",
@@ -145,3 +167,11 @@ def create_series(worker_names: Iterable[str]) -> None:
         if worker_name == "wait_list_keeper":
             for outcome in WAIT_LIST_OUTCOMES:
                 WAIT_LIST_OFFERS.labels(outcome)
+
+
+def count_results(jobs: Sequence[Job], words: Sequence[str], duration_s: float) -> None:
+    """Count the results of jobs of one queue, kind and system that one call has done."""
+    labels = (jobs[0].queue, jobs[0].kind, jobs[0].system)
+    for word, count in Counts(words).items():
+        JOBS.labels(*labels, word).inc(count)
+    JOB_SECONDS.labels(*labels).observe(duration_s)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import datetime
 from functools import partial
 
 import lua
 from commerce.audit.service import Audit
 from commerce.fulfilment.worklists import Worklists
+from commerce.jobs.model import GroupLoad, GroupName
+from commerce.jobs.staff_jobs import StaffJobs
+from commerce.kernel.clock import from_ms
 from commerce.kernel.failures import Failures
 from commerce.payments.ledger_sums import LedgerSums
 from lua import SaleKeys
@@ -28,6 +32,8 @@ async def observer(services: WorkerServices) -> None:
     sale_ids: list[str] = []
     worklists = Worklists(services.db, services.clock, services.settings.shipping)
     ledger = LedgerSums(services.db)
+    jobs = StaffJobs(services.db, services.clock, services.settings.jobs.lease_s)
+    shown_groups: set[GroupName] = set()
     shown_shipments: set[tuple[str, str]] = set()
 
     async def measure_jobs() -> int:
@@ -38,7 +44,8 @@ async def observer(services: WorkerServices) -> None:
             with failures.catch(gauges="streams"):
                 await measure_streams()
         for gauges, measure in (
-            ("jobs", partial(_measure_waiting, services.audit)),
+            ("jobs", partial(_measure_jobs, jobs, shown_groups, from_ms(services.clock.now_ms()))),
+            ("waiting", partial(_measure_waiting, services.audit)),
             ("ledger", partial(_measure_ledger, ledger)),
         ):
             with failures.catch(gauges=gauges):
@@ -73,13 +80,23 @@ async def observer(services: WorkerServices) -> None:
 async def _measure_waiting(audit: Audit) -> None:
     counts = await audit.count_waiting()
     metrics.DEAD_LETTERS.set(counts["dead_letters"])
-    metrics.PARKED_JOBS.labels("release").set(counts["parked_releases"])
-    metrics.PARKED_JOBS.labels("stock_change").set(counts["parked_stock_changes"])
-    metrics.PENDING_RELEASES.set(counts["pending_releases"])
-    metrics.OLDEST_RELEASE_SECONDS.set(counts["oldest_releases_s"])
     for kind in ("payment", "refund"):
         metrics.PARKED_JOBS.labels(kind).set(counts[f"parked_{kind}s"])
         metrics.OLDEST_DUE_JOB_SECONDS.labels(kind).set(counts[f"oldest_{kind}s_s"])
+
+
+async def _measure_jobs(jobs: StaffJobs, shown: set[GroupName], now: datetime) -> None:
+    """Set the gauges of jobs by group.
+
+    `shown` holds the groups so far: those without jobs are set to 0."""
+    loads = await jobs.measure_groups()
+    for queue, system, kind in shown | loads.keys():
+        load = loads.get((queue, system, kind), GroupLoad(0, 0, None))
+        metrics.OPEN_JOBS.labels(queue, kind, system, "due").set(load.due)
+        metrics.OPEN_JOBS.labels(queue, kind, system, "parked").set(load.parked)
+        age_s = 0.0 if load.first_due_at is None else max(0.0, (now - load.first_due_at).total_seconds())
+        metrics.OLDEST_JOB_SECONDS.labels(queue, kind, system).set(age_s)
+    shown |= loads.keys()
 
 
 async def _measure_ledger(ledger: LedgerSums) -> None:

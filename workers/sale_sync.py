@@ -7,6 +7,7 @@ import logging
 from commerce.kernel.failures import Failures
 from commerce.sales.server_adoption import ServerAdoption
 from commerce.sales.stock_changes import STOCK_CHANGES
+from workers import metrics
 from workers.loop import run_steps
 from workers.runtime import WorkerServices
 
@@ -17,6 +18,7 @@ _POLL_INTERVAL_S = 1.0
 async def sale_sync(services: WorkerServices) -> None:
     """Sync sales whose changes were not applied to Redis, because the process that made them died."""
 
+    services.stock.jobs.count_results = metrics.count_results
     adoption = ServerAdoption(services.db, services.redis, services.clock)
 
     async def step() -> int:

@@ -15,7 +15,6 @@ import asyncpg
 import orjson
 
 from commerce.audit.model import Seal, SealedSale, Sums, UnitSums
-from commerce.jobs import store as jobs
 from commerce.kernel.clock import from_ms, to_ms
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.sql import load_queries
@@ -23,7 +22,7 @@ from commerce.sales import store as sales
 from lua import Cut
 
 queries = load_queries(__package__)
-_QUEUES = ("releases", "stock_changes", "payments", "refunds")
+_QUEUES = ("payments", "refunds")
 _AUDIT_TIMEOUT_S = 600
 _BEGINNING = (from_ms(0), -1, -1, -1)
 """a position before all entries and changes"""
@@ -240,13 +239,10 @@ async def count_waiting(connection: Connection, now: datetime) -> dict[str, floa
 
     `oldest_…_s` is the time since the oldest job became due.
     """
-    counts: dict[str, float] = {
-        "dead_letters": await connection.fetchval(queries.count_dead_letters),
-        "pending_releases": await jobs.count_jobs(connection, "releases"),
-    }
     parked, groups = await jobs.count_parked(connection), await jobs.measure_due(connection)
+    counts: dict[str, float] = {"dead_letters": await connection.fetchval(queries.count_dead_letters)}
     for queue in _QUEUES:
-        counts[f"parked_{queue}"] = parked.get(queue, 0)
+        counts[f"parked_{queue}"] = sum(number for (name, _, _), number in parked.items() if name == queue)
         oldest = min((due_at for name, _, _, due_at in groups if name == queue), default=now)
         counts[f"oldest_{queue}_s"] = max(0.0, (now - oldest).total_seconds())
     return counts

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 from uuid import UUID
+
+import msgspec
 
 INTERNAL_SYSTEM = "internal"
 """system of jobs that call no external system"""
@@ -87,3 +89,83 @@ class JobHandler:
     work: Callable[[Sequence[Job]], Awaitable[Sequence[JobResult]]]
     jobs_per_call: int = 1
     max_attempts: int | None = None
+
+
+JobState = Literal["parked", "failed", "due", "leased", "waiting"]
+"""`parked`: given up; `failed`: tried again; `leased`: a worker does it; `waiting`: due later"""
+
+
+JobName = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[a-z0-9_.]+\Z")]
+"""name of a queue, kind or system"""
+
+
+class JobKey(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True):
+    """The queue and the subject of a job: the id of a payment, shipment, order or release."""
+
+    queue: JobName
+    subject: UUID
+
+
+class JobDetails(msgspec.Struct, frozen=True):
+    """A job as staff see it, whose state is never `failed`: it has failed if it has a `last_error`.
+
+    `due_at` is when it is to be done next; of a leased job the end of the lease, of a parked one about when it was
+    given up. With `can_be_cancelled` staff may drop it."""
+
+    queue: str
+    subject: UUID
+    kind: str
+    system: str
+    state: JobState
+    due_at: datetime
+    attempts: int
+    last_error: str | None
+    created_at: datetime
+    can_be_cancelled: bool
+
+    @property
+    def key(self) -> JobKey:
+        return JobKey(self.queue, self.subject)
+
+
+GroupName = tuple[str, str, str]
+"""queue, system and kind"""
+
+
+class GroupLoad(NamedTuple):
+    """Numbers of parked and of due jobs of a group, and when the first that is not parked is due."""
+
+    parked: int
+    due: int
+    first_due_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs staff want to see; None is any.
+
+    `min_age_s` is for how long they have been due, or given up. All of `words`, in any case, occur in the error: then
+    only parked and failed jobs are examined."""
+
+    queue: str | None = None
+    kind: str | None = None
+    system: str | None = None
+    state: JobState | None = None
+    min_age_s: int = 0
+    words: tuple[str, ...] = ()
+
+
+class RefusedJob(msgspec.Struct, frozen=True):
+    """A job that was not changed, and the reason."""
+
+    queue: str
+    subject: UUID
+    code: str
+    detail: str
+
+
+class JobChanges(msgspec.Struct, frozen=True):
+    """Jobs that were changed, and jobs that were not."""
+
+    changed: list[JobKey]
+    refused: list[RefusedJob]

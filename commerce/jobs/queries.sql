@@ -45,7 +45,7 @@ WITH RECURSIVE groups AS (
 ), claimed AS (
     SELECT subject FROM fitting WHERE place <= places ORDER BY turn, due_at LIMIT $4
 )
-UPDATE jobs SET attempts = attempts + 1, due_at = $3
+UPDATE jobs SET attempts = attempts + 1, due_at = $3, leased_until = $3
 WHERE queue = $1 AND subject = ANY (ARRAY(SELECT subject FROM claimed))
 RETURNING queue, subject, kind, system, attempts, due_at AS leased_until;
 
@@ -72,9 +72,6 @@ DELETE FROM jobs WHERE queue = $1 AND subject = ANY($2::uuid[]);
 -- name: retry
 UPDATE jobs SET due_at = $3, attempts = 0, parked = false WHERE queue = $1 AND subject = ANY($2::uuid[]) RETURNING subject;
 
--- name: count_parked
-SELECT queue, count(*) AS jobs FROM jobs WHERE parked GROUP BY queue;
-
 -- name: measure_due
 -- By group: when its oldest job became due.
 WITH RECURSIVE groups AS (
@@ -92,3 +89,79 @@ SELECT queue, system, kind, oldest.due_at FROM groups CROSS JOIN LATERAL (
 
 -- name: count_jobs
 SELECT count(*) FROM jobs WHERE queue = $1 AND NOT parked;
+
+-- name: count_parked
+SELECT queue, system, kind, count(*) AS jobs FROM jobs WHERE parked AND (parked OR last_error IS NOT NULL)
+GROUP BY queue, system, kind;
+
+-- name: count_due
+-- At most $5 of each group.
+SELECT groups.queue, groups.system, groups.kind, counted.jobs
+FROM unnest($1::text[], $2::text[], $3::text[]) AS groups (queue, system, kind)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS jobs
+    FROM (SELECT FROM jobs WHERE jobs.queue = groups.queue AND jobs.system = groups.system AND jobs.kind = groups.kind
+            AND NOT parked AND due_at <= $4 LIMIT $5) AS due) AS counted;
+
+-- name: get_jobs
+SELECT queue, subject, kind, system, due_at, leased_until, attempts, parked, last_error, created_at
+FROM jobs JOIN unnest($1::text[], $2::uuid[]) AS input (queue, subject) USING (queue, subject);
+
+-- name: list_scheduled
+-- Jobs that are not parked, by group and time: in each group those after $4 and $5, due until $6, leased or not ($7).
+SELECT page.queue, page.subject, page.kind, page.system, page.due_at, page.leased_until, page.attempts, page.parked,
+       page.last_error, page.created_at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::uuid[])
+     WITH ORDINALITY AS start (queue, system, kind, due_at, subject, number)
+CROSS JOIN LATERAL (
+    SELECT queue, subject, kind, system, due_at, leased_until, attempts, parked, last_error, created_at FROM jobs
+    WHERE jobs.queue = start.queue AND jobs.system = start.system AND jobs.kind = start.kind AND NOT parked
+      AND (jobs.due_at, jobs.subject) > (start.due_at, start.subject) AND jobs.due_at <= $6
+      AND ($7::boolean IS NULL OR (leased_until IS NOT DISTINCT FROM jobs.due_at) = $7)
+    ORDER BY jobs.due_at, jobs.subject LIMIT $8) AS page
+ORDER BY number, page.due_at, page.subject LIMIT $8;
+
+-- name: list_failed_queues
+-- Queues with jobs that are parked ($1), or that have failed and are not.
+WITH RECURSIVE queues AS (
+    (SELECT queue FROM jobs WHERE parked = $1 AND (parked OR last_error IS NOT NULL) ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT following.queue FROM queues CROSS JOIN LATERAL (
+        SELECT queue FROM jobs
+        WHERE parked = $1 AND (parked OR last_error IS NOT NULL) AND queue > queues.queue
+        ORDER BY queue LIMIT 1) AS following
+)
+SELECT queue FROM queues;
+
+-- name: find_last_examined
+-- The last of the $4 jobs after a subject; none if there are not as many.
+SELECT subject FROM jobs
+WHERE parked = $1 AND (parked OR last_error IS NOT NULL) AND queue = $2 AND subject > $3
+ORDER BY subject OFFSET $4 - 1 LIMIT 1;
+
+-- name: list_failed
+-- Those of the jobs after $3, until $4, that fit. All the words $8 must occur in the error.
+SELECT queue, subject, kind, system, due_at, leased_until, attempts, parked, last_error, created_at FROM jobs
+WHERE parked = $1 AND (parked OR last_error IS NOT NULL) AND queue = $2 AND subject > $3
+  AND ($4::uuid IS NULL OR subject <= $4) AND ($5::text IS NULL OR kind = $5) AND ($6::text IS NULL OR system = $6)
+  AND due_at <= $7
+  AND NOT EXISTS (SELECT FROM unnest($8::text[]) AS word WHERE strpos(lower(coalesce(last_error, '')), word) = 0)
+ORDER BY subject LIMIT $9;
+
+-- name: retry_failed
+-- Not those that a worker does now.
+WITH chosen AS (
+    SELECT queue, subject FROM jobs JOIN unnest($1::text[], $2::uuid[]) AS input (queue, subject) USING (queue, subject)
+    WHERE parked OR (last_error IS NOT NULL AND (leased_until IS DISTINCT FROM due_at OR due_at <= $3))
+    ORDER BY queue, subject FOR UPDATE OF jobs
+)
+UPDATE jobs SET due_at = $3, attempts = 0, parked = false FROM chosen
+WHERE jobs.queue = chosen.queue AND jobs.subject = chosen.subject RETURNING jobs.queue, jobs.subject;
+
+-- name: cancel
+WITH chosen AS (
+    SELECT queue, subject FROM jobs JOIN unnest($1::text[], $2::uuid[]) AS input (queue, subject) USING (queue, subject)
+    WHERE parked AND kind = ANY($3::text[]) ORDER BY queue, subject FOR UPDATE OF jobs
+)
+DELETE FROM jobs USING chosen
+WHERE jobs.queue = chosen.queue AND jobs.subject = chosen.subject RETURNING jobs.queue, jobs.subject;

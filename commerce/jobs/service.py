@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from time import perf_counter
 
 from commerce.jobs import store
 from commerce.jobs.model import ERROR, NO_ANSWER, Job, JobHandler, JobResult, failed
@@ -22,12 +23,14 @@ _logger = logging.getLogger(__name__)
 _Result = tuple[Job, JobResult, JobHandler]
 _UNKNOWN_KIND_ATTEMPTS = 12
 """five minutes and more: during a rolling restart a newer worker claims the job meanwhile"""
+ResultCounter = Callable[[Sequence[Job], Sequence[str], float], None]
+"""is called with jobs of one kind and system, their result words and how many seconds they took"""
 
 
 class JobQueue:
     """The jobs of one queue. `handlers` maps each kind to what does it; a job of another kind fails.
 
-    `limiter` limits how many jobs are claimed per second."""
+    `limiter` limits how many jobs are claimed per second. `count_results` is called after each call of a handler."""
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class JobQueue:
         self._clock = clock
         self._policy = policy
         self._limiter = limiter
+        self.count_results: ResultCounter = lambda jobs, words, duration_s: None
         self._results: Batcher[_Result, None] = Batcher(self._write_results)
 
     async def claim(self, count: int, room: Mapping[str, int]) -> list[list[Job]]:
@@ -73,17 +77,17 @@ class JobQueue:
         """Do claimed jobs of one kind and system, and write their results together with those of other calls.
 
         Raises what their handler raises, except `ExternalOutcomeUnknown`: then all of them have no answer."""
-        handler = self._handlers.get(jobs[0].kind)
-        results: Sequence[JobResult]
-        if handler is None:
-            handler = JobHandler(_refuse, max_attempts=_UNKNOWN_KIND_ATTEMPTS)
-            results = await _refuse(jobs)
-        else:
+        handler = self._handlers.get(jobs[0].kind) or JobHandler(_refuse, max_attempts=_UNKNOWN_KIND_ATTEMPTS)
+        words, started = [ERROR] * len(jobs), perf_counter()
+        try:
             try:
                 results = await handler.work(jobs)
             except ExternalOutcomeUnknown as error:
                 results = [failed(NO_ANSWER, str(error)) for _ in jobs]
-        await self._record(jobs, results, handler)
+            await self._record(jobs, results, handler)
+            words = [result.word for result in results]
+        finally:
+            self.count_results(jobs, words, perf_counter() - started)
         return list(results)
 
     async def record(self, jobs: Sequence[Job], results: Sequence[JobResult]) -> None:

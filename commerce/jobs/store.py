@@ -6,12 +6,12 @@ Statements get their subjects in sorted sequence, so that two that lock the same
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from commerce.jobs.model import Job, NewJob
+from commerce.jobs.model import GroupName, Job, JobKey, NewJob
 from commerce.kernel.postgres import Connection, note_for_commit
 from commerce.kernel.sql import load_queries
 
@@ -39,6 +39,31 @@ class Postponement(NamedTuple):
     kind: str | None = None
     error: str | None = None
     is_parked: bool = False
+
+
+class JobRow(NamedTuple):
+    """A job as it is stored."""
+
+    queue: str
+    subject: UUID
+    kind: str
+    system: str
+    due_at: datetime
+    leased_until: datetime | None
+    attempts: int
+    parked: bool
+    last_error: str | None
+    created_at: datetime
+
+
+class GroupStart(NamedTuple):
+    """A group of jobs, and the time and subject after which a page begins."""
+
+    queue: str
+    system: str
+    kind: str
+    due_at: datetime
+    subject: UUID
 
 
 async def put(connection: Connection, queue: str, jobs: Sequence[NewJob], now: datetime) -> None:
@@ -132,11 +157,6 @@ async def retry(connection: Connection, queue: str, subjects: Sequence[UUID], no
     return {row["subject"] for row in rows}
 
 
-async def count_parked(connection: Connection) -> dict[str, int]:
-    """Count the parked jobs by queue; queues without any are left out."""
-    return {row["queue"]: row["jobs"] for row in await connection.fetch(queries.count_parked)}
-
-
 async def measure_due(connection: Connection) -> list[tuple[str, str, str, datetime]]:
     """Return (queue, system, kind, first due time) of all jobs that are not parked."""
     return [tuple(row) for row in await connection.fetch(queries.measure_due)]
@@ -152,6 +172,86 @@ def _storable_error(error: str | None) -> str | None:
 
     External systems word errors, and may send NUL or half of a surrogate pair."""
     return error and error[:_MAX_ERROR_CHARACTERS].replace("\0", " ").encode(errors="replace").decode()
+
+
+async def count_parked(connection: Connection) -> dict[GroupName, int]:
+    """Count the parked jobs by (queue, system, kind)."""
+    rows = await connection.fetch(queries.count_parked)
+    return {(row["queue"], row["system"], row["kind"]): row["jobs"] for row in rows}
+
+
+async def count_due(
+    connection: Connection, groups: Sequence[GroupName], now: datetime, max_per_group: int
+) -> dict[GroupName, int]:
+    """Count the due jobs of (queue, system, kind) groups, up to a number."""
+    names = [[group[at] for group in groups] for at in range(3)]
+    rows = await connection.fetch(queries.count_due, *names, now, max_per_group)
+    return {(row["queue"], row["system"], row["kind"]): row["jobs"] for row in rows}
+
+
+async def get_jobs(connection: Connection, keys: Sequence[JobKey]) -> list[JobRow]:
+    """Return those of the jobs that there are."""
+    return [JobRow(*row) for row in await connection.fetch(queries.get_jobs, *_keys(keys))]
+
+
+async def list_scheduled(
+    connection: Connection, starts: Sequence[GroupStart], until: datetime, is_leased: bool | None, count: int
+) -> list[JobRow]:
+    """List jobs of groups, by group and due time, without parked ones."""
+    columns = [[start[at] for start in starts] for at in range(len(GroupStart._fields))]
+    rows = await connection.fetch(queries.list_scheduled, *columns, until, is_leased, count)
+    return [JobRow(*row) for row in rows]
+
+
+async def list_failed_queues(connection: Connection, is_parked: bool) -> list[str]:
+    """Return the queues with parked jobs, or with failed ones that are not parked."""
+    return [row["queue"] for row in await connection.fetch(queries.list_failed_queues, is_parked)]
+
+
+async def find_last_examined(
+    connection: Connection, is_parked: bool, queue: str, after: UUID, count: int
+) -> UUID | None:
+    """Return the last of `count` jobs of `list_failed`; None if there are fewer."""
+    last: UUID | None = await connection.fetchval(queries.find_last_examined, is_parked, queue, after, count)
+    return last
+
+
+async def list_failed(
+    connection: Connection,
+    is_parked: bool,
+    queue: str,
+    after: UUID,
+    last: UUID | None,
+    kind: str | None,
+    system: str | None,
+    due_until: datetime,
+    words: Sequence[str],
+    count: int,
+) -> list[JobRow]:
+    """List parked jobs of a queue by subject, or failed ones that are not parked.
+
+    `words` are in lower case."""
+    values = (is_parked, queue, after, last, kind, system, due_until, words, count)
+    return [JobRow(*row) for row in await connection.fetch(queries.list_failed, *values)]
+
+
+async def retry_failed(connection: Connection, keys: Sequence[JobKey], now: datetime) -> list[JobKey]:
+    """Make failed and parked jobs due now that no worker does at the moment. Returns their keys."""
+    rows = await connection.fetch(queries.retry_failed, *_keys(keys), now)
+    retried = [JobKey(*row) for row in rows]
+    for queue in {key.queue for key in retried}:
+        wake_after_commit(connection, queue)
+    return retried
+
+
+async def cancel(connection: Connection, keys: Sequence[JobKey], kinds: Collection[str]) -> list[JobKey]:
+    """Delete parked jobs of these kinds. Returns their keys."""
+    rows = await connection.fetch(queries.cancel, *_keys(keys), list(kinds))
+    return [JobKey(*row) for row in rows]
+
+
+def _keys(keys: Sequence[JobKey]) -> tuple[list[str], list[UUID]]:
+    return [key.queue for key in keys], [key.subject for key in keys]
 
 
 def _claims(jobs: Sequence[Job]) -> tuple[list[UUID], list[int], list[datetime]]:

@@ -47,7 +47,7 @@ class Reservations:
         self._policy = policy
         self._not_cancelled: set[UUID] = set()
         handler = JobHandler(self._apply_releases, jobs_per_call=policy.rows_per_claim)
-        self._jobs = JobQueue(RELEASES, {"release.apply": handler}, db, clock, policy)
+        self.jobs = JobQueue(RELEASES, {"release.apply": handler}, db, clock, policy)
 
     async def expire_unpaid_orders(self) -> int:
         """Cancel orders that were not paid in time. Returns the number of cancelled orders.
@@ -87,7 +87,7 @@ class Reservations:
 
         Raises `SomeFailed` after those of all sales: failed ones are tried again.
         """
-        return await self._jobs.work_due()
+        return await self.jobs.work_due()
 
     async def _apply_releases(self, jobs: Sequence[Job]) -> list[JobResult]:
         async with self._db.connection() as connection:

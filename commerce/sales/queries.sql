@@ -92,8 +92,8 @@ WITH inserted AS (
     INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, created_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (change_id) DO NOTHING RETURNING change_id
 )
-INSERT INTO jobs (subject, queue, kind, system, due_at, attempts, created_at)
-SELECT change_id, 'stock_changes', 'stock_change.apply', 'internal', $8, 1, $7 FROM inserted RETURNING subject;
+INSERT INTO jobs (subject, queue, kind, system, due_at, leased_until, attempts, created_at)
+SELECT change_id, 'stock_changes', 'stock_change.apply', 'internal', $8, $8, 1, $7 FROM inserted RETURNING subject;
 
 -- name: get_changes
 SELECT change_id, sale_id, sku, delta, reason, actor, CASE WHEN parked THEN 'parked' ELSE status END AS status,

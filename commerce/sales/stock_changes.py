@@ -50,7 +50,7 @@ class StockChanges:
         self._redis = redis
         self._clock = clock
         handler = JobHandler(self._apply_changes, jobs_per_call=policy.rows_per_claim)
-        self._jobs = JobQueue(STOCK_CHANGES, {_APPLY: handler}, db, clock, policy)
+        self.jobs = JobQueue(STOCK_CHANGES, {_APPLY: handler}, db, clock, policy)
 
     async def change(self, sale_id: str, change_id: UUID, change: StockChangeInput, actor: str) -> StockChange:
         """Record a change and apply it. A repeat with the same id returns the same change.
@@ -76,7 +76,7 @@ class StockChanges:
         failpoint("stock.after_record")
         if stored.status == "pending":
             job = Job(STOCK_CHANGES, change_id, _APPLY, INTERNAL_SYSTEM, 1, lease_until)
-            await self._jobs.record([job], [await self._apply(stored)])
+            await self.jobs.record([job], [await self._apply(stored)])
             async with self._db.connection() as connection:
                 stored = await store.get_change(connection, change_id)
             assert stored is not None
@@ -94,7 +94,7 @@ class StockChanges:
 
         Raises `SomeFailed` after all of them: a failed one is tried again.
         """
-        return await self._jobs.work_due()
+        return await self.jobs.work_due()
 
     async def _apply_changes(self, jobs: Sequence[Job]) -> list[JobResult]:
         async with self._db.connection() as connection:

@@ -20,6 +20,7 @@ from config.settings import Settings
 from lua import EntryId, Release, SaleKeys
 from lua.keys import GROUP
 from ops.services import CliServices
+from tests.support.due_jobs import count_open
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
 
@@ -268,7 +269,7 @@ async def expire_half(shop: CliServices) -> None:
 
 
 async def has_no_pending_releases(shop: CliServices) -> bool:
-    return (await shop.audit.count_waiting())["pending_releases"] == 0
+    return await count_open(shop, "releases") == 0
 
 
 async def test_audit_during_load_starts_again(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:

@@ -275,7 +275,7 @@ async def test_release_too_old_for_redis_is_parked(
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE releases SET created_at = created_at - interval '9 days'")
     await reservations.apply_due_releases()
-    assert (await shop.audit.count_waiting())["parked_releases"] == 1
+    assert (await shop.jobs.measure_groups())["releases", "internal", "release.apply"].parked == 1
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 48, "b": 19}
 
 

@@ -14,6 +14,7 @@ from lua import SaleKeys
 from ops.services import CliServices, open_cli_services
 from tests.drills.client_record import ClientRecord, format_examples
 from tests.drills.local_stack import LocalStack
+from tests.support.due_jobs import count_open
 from tests.support.sales import eventually
 
 _IDLE_TIMEOUT_S = 60.0
@@ -56,7 +57,7 @@ async def wait_until_idle(shop: CliServices, sale_id: str) -> None:
 
 async def _is_idle(shop: CliServices, sale_id: str) -> bool:
     backlog = await lua.read_backlog(shop.redis, SaleKeys(sale_id))
-    return backlog.orders == 0 and (await shop.audit.count_waiting())["pending_releases"] == 0
+    return backlog.orders == 0 and await count_open(shop, "releases") == 0
 
 
 async def _check_orders(shop: CliServices, record: ClientRecord) -> None:

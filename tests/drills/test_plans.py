@@ -58,7 +58,7 @@ NEEDED = {
     "orders_expiring": "orders.lock_expired",
     "dead_letters_of_sale": "sales.compute_free_units",
     "jobs_due": "jobs.claim",
-    "jobs_parked": "jobs.count_parked",
+    "jobs_failed": "jobs.count_parked",
     "payments_captured": "payments.list_captures",
     "refunds_done": "payments.list_completed_refunds",
     "shipments_of_wave": "fulfilment.list_picks",
@@ -117,8 +117,7 @@ class GrownShop:
             "posting": f"capture {order_id}",
             "kind": "address",
             "mark": order_id.bytes,
-            "plan_revision": 1,
-            "epoch": 1,
+            **dict.fromkeys(("plan_revision", "epoch"), 1),
             "created_at": now - timedelta(days=7),
             "accepted_at": now - timedelta(days=2),
             "(uuid)": order_id,
@@ -145,7 +144,7 @@ class GrownShop:
             "fulfilment.list_packing_lines": {},
             "fulfilment.list_stalled": every_warehouse | {4: now - timedelta(days=2)},
             "fulfilment.list_no_first_scan": every_warehouse | {4: now - timedelta(days=1)},
-            "jobs.claim": {1: "shipments"},
+            **_values_of_jobs(now),
             "orders.get_events": {2: 0},
             "orders.list_orders": {2: last},
             "payments.list_captures": day,
@@ -159,6 +158,20 @@ class GrownShop:
             "waiting_rooms.read_part": {2: 1},
         }
         """values by statement and parameter, where those of a column or type will not do"""
+
+
+def _values_of_jobs(now: datetime) -> dict[str, dict[int, object]]:
+    """Return values of a list of polls that wait, and of a search for words that occur in no error."""
+    first, last, later = UUID(int=0), UUID(int=2**128 - 1), now + timedelta(days=9)
+    group: dict[int, object] = {1: ["polls"], 2: ["system-1"], 3: ["poll.1"]}
+    return {
+        "jobs.claim": {1: "shipments"},
+        "jobs.count_due": {**group, 4: now, 5: 100_000},
+        "jobs.list_scheduled": {**group, 4: [now], 5: [last], 6: later, 7: False, 8: 100},
+        "jobs.list_failed": {1: True, 2: "polls", 3: first, 4: last, 7: later, 8: ["nothing"]},
+        "jobs.find_last_examined": {1: False, 2: "polls", 3: first, 4: 10_000},
+        "jobs.list_failed_queues": {1: False},
+    }
 
 
 @pytest.fixture(scope="module")

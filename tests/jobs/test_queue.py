@@ -127,7 +127,7 @@ async def test_results_of_handler_are_written(shop: CliServices) -> None:
             ("test.7", 1, False, "a worker does not know test.7: start workers of this version"),
             ("test.8", 0, False, None),
         ]
-        assert await store.count_parked(connection) == {"test": 2}
+        assert await store.count_parked(connection) == {("test", "internal", f"test.{at}"): 1 for at in (4, 6)}
         assert await store.count_jobs(connection, "test") == 4
         assert (await store.measure_due(connection))[-1][2:] == ("test.8", soon)
         assert len(await store.retry(connection, "test", [shop.ids.new()], now_of(shop))) == 0
@@ -172,7 +172,7 @@ async def test_job_that_no_worker_knows_is_parked_in_the_end(shop: CliServices) 
     while await queue.work_due():
         pass
     async with shop.db.connection() as connection:
-        assert await store.count_parked(connection) == {"test": 1}
+        assert await store.count_parked(connection) == {("test", "internal", "test.gone"): 1}
 
 
 async def test_claim_of_job_put_again_in_the_same_millisecond_is_another(shop: CliServices) -> None:

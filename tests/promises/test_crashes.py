@@ -15,6 +15,7 @@ from lua import SaleKeys
 from ops.local.subprocesses import RunningProcess
 from ops.services import CliServices
 from tests.support.customer_crowd import CustomerCrowd
+from tests.support.due_jobs import count_open
 from tests.support.gateway import bearer
 from tests.support.processes import Processes, run_processes, wait_for_exit
 from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
@@ -118,8 +119,7 @@ async def test_release_worker_killed_before_commit_releases_stock_once(
 
 
 async def _has_no_pending_releases(shop: CliServices) -> bool:
-    counts = await shop.audit.count_waiting()
-    return counts["pending_releases"] == 0
+    return await count_open(shop, "releases") == 0
 
 
 @pytest.mark.parametrize("failpoint", ["sale.after_commit", "load.after_begin", "load.before_load"])

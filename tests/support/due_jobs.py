@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from commerce.jobs import store
 from commerce.kernel.postgres import Connection
+from ops.services import CliServices
+
+
+async def count_open(shop: CliServices, queue: str) -> int:
+    """Count the jobs of a queue that are not parked."""
+    async with shop.db.connection() as connection:
+        return await store.count_jobs(connection, queue)
 
 
 async def put_due(connection: Connection, queue: str, kind: str, subject: UUID | str) -> None:

@@ -1,0 +1,23 @@
+"""Which parked jobs staff may cancel, and what to do about the others.
+
+A job is not cancelled where money, stock or a shipment would stay half done. A kind that is not named here is refused.
+"""
+
+from __future__ import annotations
+
+CANCELLABLE_KINDS = frozenset({"shipment.track"})
+"""kinds whose work only brings what webhooks bring too"""
+
+_INSTEAD = {
+    "releases": "its stock would never be sold again: `floodgate rebuild SALE` applies it once",
+    "stock_changes": "its units would be recorded and not for sale: `floodgate rebuild SALE` applies it once",
+    "payments": "its customer may have paid: fix the cause and retry it, or cancel the order",
+    "refunds": "its customer waits for the money: fix the cause and retry it",
+    "shipments": "its carrier may come for it: fix the cause and retry it, or `floodgate shipment cancel ID`",
+    "fulfilments": "its order would never be shipped: fix the cause and retry it, or refund the order",
+}
+
+
+def explain_refusal(queue: str) -> str:
+    """Return why a job of this queue is not cancelled, and what to do instead."""
+    return _INSTEAD.get(queue, "its work would stay undone: fix the cause and retry it")
