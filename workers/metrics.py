@@ -104,17 +104,6 @@ OLDEST_JOB_SECONDS = Gauge(
     ["queue", "kind", "system"],
     multiprocess_mode=_LATEST,
 )
-EXTERNAL_JOBS = Counter(
-    "floodgate_external_jobs_total",
-    "Jobs of workers that call external systems, by result",
-    ["worker", "system", "result"],
-)
-EXTERNAL_JOB_SECONDS = Histogram(
-    "floodgate_external_job_seconds",
-    "Time of one job of a worker that calls external systems",
-    ["worker", "system"],
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
-)
 BREAKER_OPEN = Gauge(
     "floodgate_breaker_open",
     "1: an external system did not answer and its circuit breaker is open",

@@ -127,13 +127,16 @@ async def count_worklists(
     assert row is not None
     parked, due = await jobs.count_parked(connection), await jobs.measure_due(connection)
 
+    def count(wanted: str) -> int:
+        return sum(number for (queue, _, _), number in parked.items() if queue == wanted)
+
     def age_s(wanted: str) -> float:
         return max(0.0, *((now - due_at).total_seconds() for queue, _, _, due_at in due if queue == wanted), 0.0)
 
     return {
         **row,
-        "parked": parked.get(SHIPMENTS, 0),
-        "unplanned": parked.get(FULFILMENTS, 0),
+        "parked": count(SHIPMENTS),
+        "unplanned": count(FULFILMENTS),
         "oldest_shipment_s": age_s(SHIPMENTS),
         "oldest_order_s": age_s(FULFILMENTS),
     }

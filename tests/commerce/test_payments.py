@@ -225,7 +225,8 @@ def count_polls() -> float:
     """Return how many polls of both providers have found nothing new, or found a capture."""
     return sum(
         REGISTRY.get_sample_value(
-            "floodgate_external_jobs_total", {"worker": "payment_worker", "system": system, "result": result}
+            "floodgate_jobs_total",
+            {"queue": "payments", "kind": "payment.query", "system": system, "result": result},
         )
         or 0
         for system in ("alipay", "wechatpay")
