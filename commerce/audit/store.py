@@ -15,6 +15,7 @@ import asyncpg
 import orjson
 
 from commerce.audit.model import Seal, SealedSale, Sums, UnitSums
+from commerce.jobs import store as jobs
 from commerce.kernel.clock import from_ms, to_ms
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.sql import load_queries

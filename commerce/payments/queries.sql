@@ -55,12 +55,12 @@ WITH input AS (
 ), requested AS (
     UPDATE payments SET action = input.action::jsonb FROM input JOIN jobs ON jobs.subject = input.payment_id
     WHERE payments.payment_id = input.payment_id AND status = 'pending' AND queue = 'payments'
-      AND jobs.attempts = input.attempts AND jobs.due_at = leased_until
+      AND jobs.attempts = input.attempts AND jobs.due_at = input.leased_until
     RETURNING payments.payment_id
 )
 UPDATE jobs SET kind = 'payment.query', due_at = input.due_at, attempts = 0, last_error = NULL FROM input
 WHERE queue = 'payments' AND subject = input.payment_id AND jobs.attempts = input.attempts
-  AND jobs.due_at = leased_until AND subject = ANY (ARRAY(SELECT payment_id FROM requested))
+  AND jobs.due_at = input.leased_until AND subject = ANY (ARRAY(SELECT payment_id FROM requested))
 RETURNING subject;
 
 -- name: mark_captured
