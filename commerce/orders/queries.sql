@@ -92,7 +92,7 @@ FROM cancelled RETURNING release_id;
 INSERT INTO jobs (subject, queue, kind, system, due_at, created_at)
 SELECT payment_id, 'payments', CASE status WHEN 'pending' THEN 'payment.close' ELSE 'payment.update_order' END,
        CASE WHEN status <> 'pending' OR method IN ('balance', 'cod') THEN 'internal' ELSE method END, $2, $2
-FROM payments WHERE order_id = ANY($1::uuid[]) AND status IN ('pending', 'authorised', 'captured')
+FROM payments WHERE order_id = ANY($1::uuid[]) AND status IN ('pending', 'authorised', 'captured') ORDER BY payment_id
 ON CONFLICT (subject, queue) DO UPDATE
 SET kind = excluded.kind, system = excluded.system, due_at = excluded.due_at, attempts = 0, parked = false,
     last_error = NULL;

@@ -117,6 +117,7 @@ async def mark_requested(connection: Connection, requested: Sequence[RequestedPa
     """Store the customers' actions and schedule the first polls, while the claims hold.
 
     Returns the ids of the payments that were waiting for it."""
+    requested = sorted(requested, key=lambda item: item.job.subject)  # all statements lock jobs in this sequence
     rows = await connection.fetch(
         queries.mark_requested,
         [item.job.subject for item in requested],
