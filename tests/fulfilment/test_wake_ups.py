@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from uuid import UUID
 
 from commerce.kernel.clock import from_ms
 from commerce.payments import store as payments
@@ -10,10 +11,10 @@ from tests.support.shipping_shop import SHANGHAI, ShippingShop
 
 
 async def test_payment_plan_and_refund_wake_fulfilment_worker(ship: ShippingShop) -> None:
-    woken: list[Collection[str]] = []
+    woken: list[set[str]] = []
 
-    def note(queues: Collection[str]) -> None:
-        woken.append(set(queues))
+    def note(names: Collection[str | UUID]) -> None:
+        woken.append({name for name in names if isinstance(name, str)})  # others are orders that somebody watches
 
     ship.shop.db.on_commit = note
     order_id = await ship.add_order()
@@ -28,12 +29,12 @@ async def test_payment_plan_and_refund_wake_fulfilment_worker(ship: ShippingShop
         assert captured is not None
         now = from_ms(ship.shop.clock.now_ms())
         assert await payments.insert_refund(connection, ship.shop.ids.new(), captured, "k", 100, "r", "test", now)
-    assert woken == [{"fulfilments"}], "perhaps its shipments must be stopped"
+    assert woken == [{"fulfilments", "refunds"}], "perhaps its shipments must be stopped"
     assert await ship.work_until_idle() == ["stopped", "cancelled"]
 
 
 async def test_staff_actions_wake_fulfilment_worker(ship: ShippingShop) -> None:
-    woken: list[Collection[str]] = []
+    woken: list[Collection[str | UUID]] = []
     _, [booked] = await ship.add_booked_order()
     _, [byhand] = await ship.add_booked_order(ship_to=[SHANGHAI])
     ship.shop.db.on_commit = woken.append
