@@ -32,7 +32,10 @@ PAIRS, AT_ONCE = 120, 40
 _MOMENT_S = 0.06
 _NEW = msgspec.convert({**ADDRESS, "line": "Wensan Road 90"}, Address)
 _SHIPPING = ("P7", "P8")
-_WAITING = "SELECT count(*) FROM jobs WHERE kind NOT IN ('shipment.track', 'order.complete') OR parked"
+_WAITING = """
+SELECT count(*) FROM jobs WHERE queue IN ('shipments', 'fulfilments')
+AND (kind NOT IN ('shipment.track', 'order.complete') OR parked)
+"""
 
 
 @dataclass
