@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 
-from commerce.jobs.model import NO_ANSWER, Job
+from commerce.jobs.model import ERROR, NO_ANSWER, Job
 from commerce.jobs.service import JobQueue
 from commerce.kernel.circuit_breaker import CircuitBreaker
 from commerce.kernel.clock import Clock
@@ -115,11 +115,12 @@ class JobRunner:
                     "external system gave no answer, or one that cannot be trusted",
                     extra={"worker": self._worker_name, "system": system, "reason": results[0].error},
                 )
-            if breaker:
+            is_defective = any(result.word == ERROR for result in results)  # which says nothing about the system
+            if breaker and not is_defective:
                 (breaker.record_failure if is_unanswered else breaker.record_success)()
         except Exception as error:  # noqa: BLE001  # log_failure tells outages from bugs
-            # The jobs are leased: when the lease ends, a worker claims them again.
-            log_failure(_logger, "a job failed", error, worker=self._worker_name, system=system)
+            # An outage, or the results could not be written. When the lease ends, a worker claims the jobs again.
+            log_failure(_logger, "cannot do jobs now", error, worker=self._worker_name, system=system)
         finally:
             self._count(jobs, -1)
             if self._was_full:

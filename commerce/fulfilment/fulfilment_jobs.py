@@ -23,7 +23,7 @@ from commerce.shipping.shipment_tasks import SHIPMENTS
 class FulfilmentJobs:
     """The jobs of `orders` and of their `shipments`.
 
-    A shipment's job that fails `max_attempts` times is parked.
+    A job that fails `max_attempts` times is parked.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class FulfilmentJobs:
         self._rows_per_claim = retry_policy.rows_per_claim
         order_jobs = OrderJobs(db, clock, ids, carriers, assignment, policy)
         self._shipment_jobs = ShipmentJobs(db, clock, ids, retry_policy, carriers, assignment, policy)
-        self.orders = JobQueue(FULFILMENTS, order_jobs.list_handlers(), db, clock, retry_policy)
+        self.orders = JobQueue(FULFILMENTS, order_jobs.list_handlers(max_attempts), db, clock, retry_policy)
         tracking_jobs = TrackingJobs(db, clock, carriers, policy)
         handlers = self._shipment_jobs.list_handlers(max_attempts) | tracking_jobs.list_handlers(max_attempts)
         self.shipments = JobQueue(SHIPMENTS, handlers, db, clock, retry_policy)

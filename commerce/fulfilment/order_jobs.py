@@ -44,14 +44,14 @@ class OrderJobs:
         self._carriers = carriers
         self._planner = FulfilmentPlanner(ids, assignment, policy)
 
-    def list_handlers(self) -> dict[str, JobHandler]:
+    def list_handlers(self, max_attempts: int) -> dict[str, JobHandler]:
         """Return the handler of each kind. An order that staff must look at first is parked."""
         steps: dict[OrderTask, _Step] = {
             "order.plan": self._planner.plan,
             "order.stop": self._stop,
             "order.complete": self._complete,
         }
-        return {kind: JobHandler(self._work_by(step)) for kind, step in steps.items()}
+        return {kind: JobHandler(self._work_by(step), max_attempts=max_attempts) for kind, step in steps.items()}
 
     def _work_by(self, step: _Step) -> Callable[[Sequence[Job]], Awaitable[Sequence[JobResult]]]:
         async def work(jobs: Sequence[Job]) -> Sequence[JobResult]:

@@ -17,7 +17,7 @@ NO_ANSWER = "no_answer"
 
 
 ERROR = "error"
-"""result word of a job that failed for a defect or an outage of our own; it is tried again"""
+"""result word of a job that failed for a defect of our own; it is tried again"""
 
 
 class NewJob(NamedTuple):
@@ -83,8 +83,9 @@ class JobHandler:
     """Does the jobs of one kind.
 
     `work` gets up to `jobs_per_call` of them and returns a result for each, in their sequence. It may raise
-    `ExternalOutcomeUnknown`: then all of them have failed with `no_answer`. After any other exception the jobs are
-    claimed again when their lease ends. With `max_attempts` None failures never park a job."""
+    `ExternalOutcomeUnknown`: then all of them have failed with `no_answer`. After an error of Postgres or Redis the
+    jobs are claimed again when their lease ends. After any other exception they are done again one by one, and those
+    that raise it have failed with `error`. With `max_attempts` None failures never park a job."""
 
     work: Callable[[Sequence[Job]], Awaitable[Sequence[JobResult]]]
     jobs_per_call: int = 1

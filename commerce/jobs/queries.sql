@@ -21,7 +21,8 @@ WHERE queue = $1 AND subject = ANY($2::uuid[]);
 
 -- name: claim
 -- A claim moves due_at to the end of the lease. Each kind of each system has its turn: the oldest job of each comes
--- first, then the second of each. $5 and $6: room for jobs by system; others have room for $4.
+-- first, then the second of each. $5 and $6: room for jobs by system; others have room for $4. A claim whose lease has
+-- ended without a result (a worker died, a database was unavailable) does not count as an attempt.
 WITH RECURSIVE groups AS (
     (SELECT system, kind FROM jobs WHERE queue = $1 AND NOT parked ORDER BY system, kind LIMIT 1)
     UNION ALL
@@ -45,7 +46,7 @@ WITH RECURSIVE groups AS (
 ), claimed AS (
     SELECT subject FROM fitting WHERE place <= places ORDER BY turn, due_at LIMIT $4
 )
-UPDATE jobs SET attempts = attempts + 1, due_at = $3, leased_until = $3
+UPDATE jobs SET attempts = attempts + (leased_until IS DISTINCT FROM due_at)::integer, due_at = $3, leased_until = $3
 WHERE queue = $1 AND subject = ANY (ARRAY(SELECT subject FROM claimed))
 RETURNING queue, subject, kind, system, attempts, due_at AS leased_until;
 

@@ -17,6 +17,7 @@ from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.external import ExternalOutcomeUnknown
 from commerce.kernel.failures import Failures
 from commerce.kernel.jobs import RateLimiter, RetryPolicy
+from commerce.kernel.outages import explain_defect, is_outage, log_failure
 from commerce.kernel.postgres import Database
 
 _logger = logging.getLogger(__name__)
@@ -76,19 +77,30 @@ class JobQueue:
     async def work(self, jobs: Sequence[Job]) -> list[JobResult]:
         """Do claimed jobs of one kind and system, and write their results together with those of other calls.
 
-        Raises what their handler raises, except `ExternalOutcomeUnknown`: then all of them have no answer."""
+        Raises the handler's error only in an outage of Postgres or Redis: the jobs are claimed again after their
+        lease, and that is no attempt."""
         handler = self._handlers.get(jobs[0].kind) or JobHandler(_refuse, max_attempts=_UNKNOWN_KIND_ATTEMPTS)
         words, started = [ERROR] * len(jobs), perf_counter()
         try:
-            try:
-                results = await handler.work(jobs)
-            except ExternalOutcomeUnknown as error:
-                results = [failed(NO_ANSWER, str(error)) for _ in jobs]
+            results = await self._call(handler, jobs)
             await self._record(jobs, results, handler)
             words = [result.word for result in results]
         finally:
             self.count_results(jobs, words, perf_counter() - started)
         return list(results)
+
+    async def _call(self, handler: JobHandler, jobs: Sequence[Job]) -> Sequence[JobResult]:
+        try:
+            return await handler.work(jobs)
+        except ExternalOutcomeUnknown as error:
+            return [failed(NO_ANSWER, str(error)) for _ in jobs]
+        except Exception as error:
+            if is_outage(error):
+                raise
+            if len(jobs) > 1:  # one of them must not park the others
+                return [result for job in jobs for result in await self._call(handler, [job])]
+            log_failure(_logger, "a job failed", error, queue=self.name, kind=jobs[0].kind, subject=jobs[0].subject)
+            return [failed(ERROR, explain_defect(error))]
 
     async def record(self, jobs: Sequence[Job], results: Sequence[JobResult]) -> None:
         """Write the results of jobs of one kind that the caller has done without `work`."""

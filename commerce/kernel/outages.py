@@ -7,11 +7,33 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from asyncpg import PostgresError
+
 from commerce.kernel.errors import ProblemError
-from commerce.kernel.postgres import POSTGRES_UNAVAILABLE, explain_unavailable, safe_error_text
+from commerce.kernel.postgres import (
+    POSTGRES_UNAVAILABLE,
+    POSTGRES_UNAVAILABLE_OR_BUSY,
+    explain_unavailable,
+    safe_error_text,
+)
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 
 DATABASES_UNAVAILABLE = (*POSTGRES_UNAVAILABLE, *REDIS_UNAVAILABLE)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Tell whether an error means that Postgres or Redis cannot be used now."""
+    is_of_file = isinstance(error, OSError) and error.filename is not None  # a connection has none
+    return not is_of_file and isinstance(error, (*POSTGRES_UNAVAILABLE_OR_BUSY, *REDIS_UNAVAILABLE))
+
+
+def explain_defect(error: Exception) -> str:
+    """Return a text for staff about an error that nobody has foreseen.
+
+    It names the type. What an exception says may quote a key or a customer's data: only the log has that."""
+    if isinstance(error, (PostgresError, ProblemError)):
+        return safe_error_text(error)
+    return f"{type(error).__name__}: a defect of the program; the worker's log has the traceback"
 
 
 def log_failure(logger: logging.Logger, message: str, error: Exception, **extra: object) -> None:

@@ -10,13 +10,28 @@ from datetime import datetime, timedelta
 from unittest.mock import Mock
 from uuid import UUID
 
+import asyncpg
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from commerce.jobs import store
-from commerce.jobs.model import Job, JobHandler, JobResult, NewJob, failed, finished, parked, postponed, written
+from commerce.jobs.model import (
+    ERROR,
+    Job,
+    JobHandler,
+    JobKey,
+    JobResult,
+    NewJob,
+    failed,
+    finished,
+    parked,
+    postponed,
+    written,
+)
 from commerce.jobs.service import JobQueue
 from commerce.jobs.store import Postponement
 from commerce.kernel.clock import from_ms
+from commerce.kernel.errors import NotReady, SomeFailed
 from commerce.kernel.external import ExternalOutcomeUnknown
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Connection
@@ -24,6 +39,7 @@ from ops.services import CliServices
 from tests.support.sales import eventually
 
 POLICY = RetryPolicy(initial_ms=1000, max_s=60, lease_s=30, rows_per_claim=100)
+POLICY_AT_ONCE = replace(POLICY, initial_ms=0)
 
 
 def now_of(shop: CliServices) -> datetime:
@@ -131,6 +147,80 @@ async def test_results_of_handler_are_written(shop: CliServices) -> None:
         assert await store.count_jobs(connection, "test") == 4
         assert (await store.measure_due(connection))[-1][2:] == ("test.8", soon)
         assert len(await store.retry(connection, "test", [shop.ids.new()], now_of(shop))) == 0
+
+
+class Defect(Exception):
+    """An error that nobody has foreseen; what it says must not be shown."""
+
+
+async def test_defect_counts_as_attempt_and_parks_its_job(shop: CliServices, caplog: pytest.LogCaptureFixture) -> None:
+    async def work(jobs: Sequence[Job]) -> list[JobResult]:
+        raise Defect("the key is sesame")
+
+    queue = JobQueue("test", {"test.call": JobHandler(work, max_attempts=2)}, shop.db, shop.clock, POLICY_AT_ONCE)
+    [subject] = await put(shop)
+    text = "Defect: a defect of the program; the worker's log has the traceback"
+    for is_parked in (False, True):
+        with pytest.raises(SomeFailed, match="Defect"):
+            await queue.work_due()
+        job = await shop.jobs.get(JobKey("test", subject))
+        assert (job.state == "parked", job.last_error) == (is_parked, text)
+    assert await queue.work_due() == 0
+    assert "sesame" in caplog.text
+
+
+async def test_defect_of_one_job_leaves_those_of_the_same_call(shop: CliServices) -> None:
+    subjects = sorted(await put(shop, count=3))
+    words: list[str] = []
+
+    async def work(jobs: Sequence[Job]) -> list[JobResult]:
+        if any(job.subject == subjects[1] for job in jobs):
+            raise Defect
+        return [finished("done")] * len(jobs)
+
+    queue = JobQueue("test", {"test.call": JobHandler(work, 10, 3)}, shop.db, shop.clock, POLICY)
+    queue.count_results = lambda jobs, results, duration_s: words.extend(results)
+    with pytest.raises(SomeFailed):
+        await queue.work_due()
+    async with shop.db.connection() as connection:
+        assert [job.subject for job in await store.find(connection, "test", subjects)] == [subjects[1]]
+    assert sorted(words) == ["done", "done", ERROR]
+
+
+@pytest.mark.parametrize(
+    "outage",
+    [
+        ConnectionRefusedError("Postgres"),
+        asyncpg.AdminShutdownError("bye"),
+        RedisConnectionError("Redis"),
+        NotReady("no"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_outage_is_no_attempt_of_the_job(shop: CliServices, outage: Exception) -> None:
+    async def work(jobs: Sequence[Job]) -> list[JobResult]:
+        raise outage
+
+    policy = replace(POLICY, lease_s=-1)
+    queue = JobQueue("test", {"test.call": JobHandler(work, max_attempts=2)}, shop.db, shop.clock, policy)
+    await put(shop)
+    for _ in range(4):
+        with pytest.raises(SomeFailed):
+            await queue.work_due()
+    async with shop.db.connection() as connection:
+        assert await read(connection) == [("test.call", 1, False, None)]
+
+
+async def test_missing_file_is_a_defect_and_no_outage(shop: CliServices) -> None:
+    async def work(jobs: Sequence[Job]) -> list[JobResult]:
+        raise FileNotFoundError(2, "No such file", "/etc/key.pem")
+
+    await put(shop)
+    with pytest.raises(SomeFailed):
+        await JobQueue("test", {"test.call": JobHandler(work, 1, 1)}, shop.db, shop.clock, POLICY).work_due()
+    async with shop.db.connection() as connection:
+        [(_, _, is_parked, error)] = await read(connection)
+    assert (is_parked, error.partition(":")[0]) == (True, "FileNotFoundError")
 
 
 async def test_results_of_one_turn_are_written_together(shop: CliServices, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from commerce.jobs.model import NO_ANSWER, Job, JobResult, failed, finished
+from commerce.jobs.model import ERROR, NO_ANSWER, Job, JobResult, failed, finished
 from commerce.kernel.clock import SystemClock
 from config.settings import JobsSettings
 from tests.support.sales import eventually
@@ -17,13 +17,15 @@ from workers.job_runner import JobRunner
 class FakeJobQueue:
     """A queue whose jobs are named by their systems.
 
-    Jobs of systems in `stuck` do not end until `finish` is set; those of systems in `unanswered` get no answer."""
+    Jobs of systems in `stuck` do not end until `finish` is set; those of systems in `unanswered` get no answer, and
+    those of `defective` ones fail for a defect of our own."""
 
     def __init__(self, *systems: str, name: str = "fake") -> None:
         self.name = name
         self.due = list(systems)
         self.stuck: set[str] = set()
         self.unanswered: set[str] = set()
+        self.defective: set[str] = set()
         self.started: list[str] = []
         self.finish = asyncio.Event()
         self.during_claim: Callable[[], Awaitable[None]] | None = None
@@ -45,6 +47,8 @@ class FakeJobQueue:
         self.started.append(system)
         if system in self.stuck:
             await self.finish.wait()
+        if system in self.defective:
+            return [failed(ERROR, "Defect: a defect")]
         return [failed(NO_ANSWER, "no answer") if system in self.unanswered else finished("done")]
 
 
@@ -144,6 +148,23 @@ async def test_system_without_answers_opens_breaker_and_gets_no_jobs() -> None:
     await run_until_started(runner, queue, 7)
     assert queue.started.count("quick") == 4, "other systems are not affected"
     await runner.drain()
+
+
+async def test_defect_neither_opens_nor_closes_breaker() -> None:
+    queue = FakeJobQueue(*["quick"] * 6, "slow")
+    queue.defective = {"quick"}
+    runner = make_runner(queue, breaker_open_s=30)
+    await run_until_started(runner, queue, 7)
+    await runner.drain()
+    assert not runner.unavailable_systems
+    for _ in range(2):
+        for kind in (queue.unanswered, queue.defective):
+            kind.add("slow")
+            queue.due.append("slow")
+            await runner.start_due_jobs()
+            await runner.drain()
+        queue.defective.discard("slow")
+    assert runner.unavailable_systems == {"slow"}, "two calls without an answer, and a defect between them"
 
 
 async def test_trial_job_does_not_delay_other_systems() -> None:
