@@ -17,6 +17,7 @@ from commerce.sales.model import StockChangeInput
 from commerce.waiting_rooms.errors import NotYourTurn
 from config.settings import Settings
 from gateway.load_shedding import PrebuiltRefusals
+from gateway.room_status import RoomStatus
 from ops.services import CliServices
 from tests.gateway.test_slow_clients import build_order_request, connect
 from tests.support.gateway import GatewayResponse, TestGateway, open_gateway
@@ -106,13 +107,13 @@ async def test_client_that_presses_again_rests_each_time(
 ) -> None:
     await make_sale(shop, sale_id, {"a": (1, 100, None), "b": (1, 100, None)})
     loop = asyncio.get_running_loop()
+    monkeypatch.setattr(RoomStatus, "refresh", AsyncMock())  # one in flight would undo the changes below
     async with open_gateway(make_settings(http={"proxy_networks": []})) as gateway:
         assert (await gateway.order(order_body(sale_id, ("a", 1)))).status == 202
         if reason == "sold_out":  # the first refusal teaches
             assert (await gateway.order(order_body(sale_id, ("a", 1)))).status == 409
         else:
             rooms = gateway.services.room_status
-            monkeypatch.setattr(rooms, "refresh", AsyncMock())
             monkeypatch.setattr(rooms, "check_turn", Mock(side_effect=NotYourTurn("wait", 1, served=0)))
             monkeypatch.setattr(rooms, "guarded", {sale_id: None})
         answered, resting = [], []
@@ -200,7 +201,7 @@ async def test_recheck_without_redis_is_answered_as_an_order(
     await make_sale(shop, sale_id, {"a": (1, 100, None)})
     body = order_body(sale_id, ("a", 1))
     async with open_redis_proxy(servers.redis_url, tmp_path) as (proxy, url):
-        limits = {"order_timeout_ms": 600, "redis_call_timeout_ms": 300}
+        limits = {"order_timeout_ms": 3_000, "redis_call_timeout_ms": 1_500}
         async with open_gateway(make_settings(redis_url=url, limits=limits)) as gateway:
             assert [(await gateway.order(body)).status for _ in range(3)] == [202, 409, 409]
             proxy.refuse = True
@@ -232,11 +233,11 @@ async def test_repeat_is_answered_when_the_turn_is_over(
     def refuse(sale_id: str, user_id: str, ticket: str | bytes | None) -> None:
         raise NotYourTurn("wait for your turn", 1, served=0)
 
+    monkeypatch.setattr(RoomStatus, "refresh", AsyncMock())  # one in flight would undo the changes below
     async with open_redis_proxy(servers.redis_url, tmp_path) as (proxy, url):
-        limits = {"order_timeout_ms": 600, "redis_call_timeout_ms": 300}
+        limits = {"order_timeout_ms": 3_000, "redis_call_timeout_ms": 1_500}
         async with open_gateway(make_settings(redis_url=url, limits=limits), fast_path=fast_path) as gateway:
             rooms = gateway.services.room_status
-            monkeypatch.setattr(rooms, "refresh", AsyncMock())  # it would undo the next changes
             bought = await gateway.order(body, key="first")
             monkeypatch.setattr(rooms, "check_turn", refuse)
             monkeypatch.setattr(rooms, "guarded", {sale_id: None})

@@ -20,7 +20,7 @@ from tests.support.proxy import Proxy, open_redis_proxy
 from tests.support.sales import eventually, make_sale, order_body, reservation, reserve
 from tests.support.servers import Servers
 
-LIMITS = {"order_timeout_ms": 1_000, "redis_call_timeout_ms": 300}
+LIMITS = {"order_timeout_ms": 3_000, "redis_call_timeout_ms": 1_000}  # a busy machine answers within them
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ async def test_replicated_order_waits_for_its_replica(  # type: ignore[no-untype
     async with client(replica_url) as behind:
         with pytest.raises(NotDurable, match="it is a replica"):
             await check_redis(behind, "memory", 1)
-    settings = make_settings(redis_url=url, durability="replicated", limits={"redis_call_timeout_ms": 600})
+    settings = make_settings(redis_url=url, durability="replicated", limits={"redis_call_timeout_ms": 2_000})
     async with open_cli_services(settings) as shop, open_gateway(settings) as gateway:
         keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
         await gateway.services.snapshots.refresh()
@@ -180,7 +180,7 @@ async def test_redis_restarted_with_weaker_settings_gets_no_orders(  # type: ign
 ) -> None:
     """Redis is killed and restarted with weaker options: orders are refused, not risked."""
     url, running = await start_redis()
-    settings = make_settings(redis_url=url, limits={"order_timeout_ms": 700, "redis_call_timeout_ms": 300})
+    settings = make_settings(redis_url=url, limits={"order_timeout_ms": 3_000, "redis_call_timeout_ms": 1_500})
     async with open_cli_services(settings) as shop, open_gateway(settings) as gateway:
         await make_sale(shop, sale_id, {"a": (5, 100, None)})
         await gateway.services.snapshots.refresh()

@@ -21,7 +21,7 @@ from tests.support.processes import run_processes, wait_for_exit
 from tests.support.redis_pair import RedisPair, open_redis_pair
 from tests.support.sales import eventually, make_sale, order_body, reservation, reserve
 
-LIMITS = {"order_timeout_ms": 1_000, "redis_call_timeout_ms": 400}
+LIMITS = {"order_timeout_ms": 3_000, "redis_call_timeout_ms": 1_500}  # a busy machine answers within them
 ITEMS = {"a": (100, 100, None)}
 
 

@@ -263,7 +263,7 @@ async def test_order_stored_during_a_retry_takes_units_once(lost: LostOrder) -> 
 @pytest.mark.parametrize("action", ["retry", "fail_retry discard"])
 async def test_server_that_lacks_reacquired_units_is_behind(make_settings: Any, sale_id: str, action: str) -> None:
     async with open_redis_pair() as pair:
-        settings = make_settings(redis_url=pair.url, limits={"order_timeout_ms": 1_000, "redis_call_timeout_ms": 400})
+        settings = make_settings(redis_url=pair.url, limits={"order_timeout_ms": 3_000, "redis_call_timeout_ms": 1_500})
         async with open_cli_services(settings) as shop, open_worker_services(settings, "one") as services:
             await make_sale(shop, sale_id, {"a": (UNITS, 100, LIMIT)})
             writer = SaleStreamWriter(services, sale_id, ReadSlots(settings.writer))

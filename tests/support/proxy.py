@@ -59,8 +59,9 @@ class Proxy:
         with suppress(ConnectionError):
             while data := await reader.read(1 << 20):
                 if to_target:
-                    state["evalsha"] = _RESERVE in data
-                    self.calls += state["evalsha"]
+                    is_reserve = _RESERVE in data
+                    self.calls += is_reserve
+                    state["evalsha"] |= is_reserve  # another command may follow before the reply
                 else:
                     await self.hold.wait()
                     if state["evalsha"] and self.lose_replies:
@@ -69,6 +70,7 @@ class Proxy:
                         if self.when_lost is not None:
                             await self.when_lost()
                         break
+                    state["evalsha"] = False
                 writer.write(data)
                 await writer.drain()
         writer.close()
