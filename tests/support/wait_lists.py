@@ -58,7 +58,7 @@ class TestWaitList:
         return await self.read()
 
     async def end_offers(self, in_ms: int = 0) -> None:
-        """Let the time of all offers end, now or soon."""
+        """Let the time of all offers end now, soon or long ago."""
         at = from_ms(self.clock.now_ms() + in_ms)
         async with self.shop.db.connection() as connection:
             await connection.execute("UPDATE wait_list_entries SET accept_by = $1 WHERE state = 'offered'", at)

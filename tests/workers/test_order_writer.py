@@ -165,16 +165,18 @@ async def test_writer_with_defect_dead_letters_no_order(
     sizes: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The orders stay in the stream, and are stored when the defect is gone."""
+    """The orders stay in the stream, and are stored by a program without the defect."""
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
     for size in sizes:
         await _order(shop, keys, sale_id, size)
     attempts_before = metrics.SUSPECT_BATCHES._value.get()
-    async with run_workers(make_settings(writer={"entries_per_read": 1, "backoff_max_s": 0.1}), "order_writer"):
-        with monkeypatch.context() as patch:
-            patch.setattr(*DEFECTS[defect], BrokenCodec())
+    settings = make_settings(writer={"entries_per_read": 1, "backoff_max_s": 0.1})
+    with monkeypatch.context() as patch:
+        patch.setattr(*DEFECTS[defect], BrokenCodec())
+        async with run_workers(settings, "order_writer"):
             await eventually(lambda: _has_suspects(attempts_before + 2 * len(sizes)))
-            assert await _count_dead_letters(shop) == 0
+        assert await _count_dead_letters(shop) == 0
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: _are_written(shop.redis, [keys]))
     assert (await _count_stored(shop), await _count_dead_letters(shop)) == (sum(sizes), 0)
 
