@@ -40,7 +40,7 @@ async def test_missing_result_leaves_no_caller_waiting() -> None:
         return (await double(items))[1:]
 
     batcher = Batcher(forget)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         results = await asyncio.gather(*map(batcher.add, range(2)), return_exceptions=True)
     assert [type(result) for result in results] == [ValueError, ValueError]
 

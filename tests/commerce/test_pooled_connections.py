@@ -47,7 +47,7 @@ async def test_lock_ends_with_its_block(database: Database, database_url: str, u
             await asyncio.sleep(60)
 
     holder = asyncio.create_task(hold())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await taken.wait()
         assert not await is_free(other)
         holder.cancel()

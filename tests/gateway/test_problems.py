@@ -51,7 +51,7 @@ async def test_problem_type_leads_to_anchor_on_docs_page(
     monkeypatch.setattr(gateway.services.catalog, "list_products", broken)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(REQUESTS[code])
-    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode()
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).decode()
     length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
     assert length
     problem = orjson.loads(await reader.readexactly(int(length[1])))

@@ -105,7 +105,7 @@ async def test_customer_reads_unplanned_units_then_shipments_with_events(shippin
     for path, length in (("", whole.headers["Content-Length"]), ("/events", None)):
         url = f"{shipping_gateway.gateway.base}/v1/orders/{order_id}/shipments{path}"
         async with (
-            asyncio.timeout(5),
+            asyncio.timeout(20),
             shipping_gateway.gateway.client.head(url, headers=bearer(shipping_gateway.gateway.settings)) as answer,
         ):
             assert (answer.status, answer.headers.get("Content-Length"), await answer.read()) == (200, length, b"")
@@ -233,7 +233,7 @@ async def test_shipment_stream_longer_than_one_read_is_complete(shipping_gateway
         "UPDATE fulfilments SET event_seq = event_seq + $2 WHERE order_id = $1", order_id, more
     )
     await shipping_gateway.ship.apply_events(shipment.shipment_id, tracking_event("delivered", 1))
-    async with AsyncExitStack() as stack, asyncio.timeout(5):
+    async with AsyncExitStack() as stack, asyncio.timeout(20):
         stream = await watch(shipping_gateway, stack, order_id)
         assert [(await stream.event())[0] for _ in range(more + 5)] == list(range(1, more + 6))
         assert await stream.ends()
@@ -249,6 +249,6 @@ async def test_shipment_stream_ends_after_time_limit_and_is_counted(
         stream = await watch(shipping_gateway, stack, order_id)
         full = await shipping_gateway.gateway.call("GET", f"/v1/orders/{order_id}/shipments/events")
         assert (full.status, full.code) == (503, "overloaded")
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             assert await stream.ends()
         assert await (await watch(shipping_gateway, stack, order_id)).ends()

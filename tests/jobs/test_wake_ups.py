@@ -56,7 +56,7 @@ async def test_commit_of_due_job_wakes_and_others_do_not(shop: CliServices, monk
             await put(shop, commit=False)
         assert woken == []
         await put(shop)
-        await asyncio.wait_for(due.wait(), 5)
+        await asyncio.wait_for(due.wait(), 20)
         assert woken == [{"test"}]
         assert not other.is_set()
 
@@ -105,10 +105,10 @@ async def test_listener_goes_on_after_its_connection_broke(shop: CliServices, mo
         await eventually(lambda: _is_set(due))
         due.clear()
         await shop.redis.client_kill_filter(_type="pubsub")
-        await asyncio.wait_for(due.wait(), 5)  # wake-ups may have been lost meanwhile
+        await asyncio.wait_for(due.wait(), 20)  # wake-ups may have been lost meanwhile
         due.clear()
         await put(shop)
-        await asyncio.wait_for(due.wait(), 5)
+        await asyncio.wait_for(due.wait(), 20)
 
 
 async def test_process_that_fails_wakes_workers_and_listens_no_more(shop: CliServices, settings: Settings) -> None:
@@ -119,7 +119,7 @@ async def test_process_that_fails_wakes_workers_and_listens_no_more(shop: CliSer
         tasks = asyncio.all_tasks()
         with pytest.raises(LookupError):
             await _put_and_fail(settings)
-        await asyncio.wait_for(due.wait(), 5)
+        await asyncio.wait_for(due.wait(), 20)
         assert asyncio.all_tasks() <= tasks
 
 

@@ -81,7 +81,7 @@ async def test_stop_ends_last_stage_first_and_kills_after_timeout(tmp_path: Path
 
     watching = asyncio.create_task(watch())
     await supervisor.stop()
-    await asyncio.wait_for(watching, 5)
+    await asyncio.wait_for(watching, 20)
     assert order == ["second", "first"]
 
 

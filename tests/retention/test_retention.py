@@ -105,7 +105,7 @@ async def test_processes_skip_each_others_rows_and_wait_for_no_lock(shop: CliSer
     owner = await asyncpg.connect(database_url)
     await add_answers(owner, 300, "9 days")
     retention = make_retention(shop, 50, timedelta(days=1))
-    async with owner.transaction(), asyncio.timeout(5):
+    async with owner.transaction(), asyncio.timeout(20):
         await owner.execute("SELECT FROM staff_requests LIMIT 1 FOR UPDATE")
         assert (await retention.delete_old("staff_requests")).rows == 50
     async with asyncio.timeout(20):

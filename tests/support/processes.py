@@ -94,6 +94,6 @@ async def run_processes(settings: Settings, home: Path) -> AsyncIterator[Process
         await asyncio.gather(*(running.stop() for running in processes.running))
 
 
-async def wait_for_exit(running: RunningProcess, timeout_s: float = 20) -> int:
+async def wait_for_exit(running: RunningProcess, timeout_s: float = 60) -> int:
     """Wait for a process that ends automatically. Returns its status; -9 if it was killed."""
     return await asyncio.wait_for(running.process.wait(), timeout_s)

@@ -112,7 +112,7 @@ async def reserve(
     return await lua.reserve(redis, keys, day if day is not None else seconds * 1000 // DAY_MS, orders)
 
 
-async def eventually(condition: Callable[[], Awaitable[Value]], timeout_s: float = 15) -> Value:
+async def eventually(condition: Callable[[], Awaitable[Value]], timeout_s: float = 40) -> Value:
     """Poll a condition until its result is true, and return this result.
 
     Raises `AssertionError` after `timeout_s`."""

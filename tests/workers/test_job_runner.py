@@ -115,7 +115,7 @@ async def test_slot_that_becomes_free_is_used_at_once() -> None:
     assert await runner.start_due_jobs() == 0
     assert not due.is_set()
     queue.finish.set()
-    await asyncio.wait_for(due.wait(), 5)
+    await asyncio.wait_for(due.wait(), 20)
     assert await runner.start_due_jobs() == 1
     await runner.drain()
 
