@@ -93,6 +93,8 @@ class WakeUpListener(Generic[Name]):
         self._listen = listen
         self._clock = clock
         self._events: dict[Name, set[asyncio.Event]] = defaultdict(set)
+        self.is_listening = False
+        """true while wake-ups come, as far as is known"""
 
     def event(self, *names: Name) -> asyncio.Event:
         """Return a new event of these names. Whoever waits clears it before each poll."""
@@ -119,11 +121,12 @@ class WakeUpListener(Generic[Name]):
                 is_new = True
                 async for names in self._listen():
                     self._set(tuple(self._events) if is_new else names)
-                    is_new = False
+                    is_new, self.is_listening = False, True
             except (RedisError, OSError) as error:
                 _logger.debug("no wake-ups come, polls take over: %s", error)
             except Exception as error:  # noqa: BLE001  # polls take over
                 log_failure(_logger, "no wake-ups come, polls take over", error)
+            self.is_listening = False
             await self._clock.sleep(_RETRY_S)
 
     def _set(self, names: Collection[Name]) -> None:

@@ -145,10 +145,23 @@ async def lock_order(connection: Connection, order_id: UUID) -> OrderHeader | No
     return _order_header(row) if row else None
 
 
+async def lock_free_orders(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, OrderHeader]:
+    """Read orders' headers and lock their rows, except those that are locked; they are left out."""
+    return _by_id(await connection.fetch(queries.lock_free_orders, order_ids))
+
+
 async def read_order_header(connection: Connection, order_id: UUID) -> OrderHeader | None:
     """Read an order's header without a lock, for display only."""
-    row = await connection.fetchrow(queries.read_order_header, order_id)
-    return _order_header(row) if row else None
+    return (await read_order_headers(connection, [order_id])).get(order_id)
+
+
+async def read_order_headers(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, OrderHeader]:
+    """Read orders' headers without a lock, for display only."""
+    return _by_id(await connection.fetch(queries.read_order_headers, order_ids))
+
+
+def _by_id(rows: Sequence[Any]) -> dict[UUID, OrderHeader]:
+    return {row["order_id"]: _order_header(row) for row in rows}
 
 
 def _order_header(row: Any) -> OrderHeader:

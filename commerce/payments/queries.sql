@@ -1,7 +1,7 @@
 -- name: list_payments
 SELECT {payments}, substr(kind, 9) AS task
 FROM payments LEFT JOIN jobs ON jobs.subject = payment_id AND queue = 'payments'
-WHERE order_id = $1 ORDER BY plan_revision, tender_no;
+WHERE order_id = ANY($1::uuid[]) ORDER BY order_id, plan_revision, tender_no;
 
 -- name: get_payments
 SELECT {payments}, substr(kind, 9) AS task
@@ -18,31 +18,36 @@ SELECT {refunds} FROM refunds WHERE refund_id = $1;
 WITH inserted AS (
     INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, payer, amount_minor,
                           currency, created_at, expires_at, subject, return_url, payer_ip)
-    SELECT payment_id, $2, $3, $4, tender_no - 1, method, flow, payer, amount, $5, $6, expires_at, $7, return_url, payer_ip
-    FROM unnest($1::uuid[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::timestamptz[], $13::text[],
-                $14::text[]) WITH ORDINALITY
-        AS tenders (payment_id, method, flow, payer, amount, expires_at, return_url, payer_ip, tender_no)
+    SELECT payment_id, order_id, user_id, plan_revision, tender_no, method, flow, payer, amount, currency, $1, expires_at,
+           subject, return_url, payer_ip
+    FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::integer[], $6::integer[], $7::text[], $8::text[], $9::text[],
+                $10::bigint[], $11::text[], $12::timestamptz[], $13::text[], $14::text[], $15::text[])
+        AS tenders (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, payer, amount, currency,
+                    expires_at, subject, return_url, payer_ip)
     RETURNING {payments}
 ), due AS (
     INSERT INTO jobs (subject, queue, kind, system, due_at, created_at)
     SELECT payment_id, 'payments', 'payment.create',
-           CASE WHEN method IN ('balance', 'cod') THEN 'internal' ELSE method END, $6, $6
+           CASE WHEN method IN ('balance', 'cod') THEN 'internal' ELSE method END, $1, $1
     FROM inserted
 )
 SELECT {inserted}, 'create' AS task FROM inserted ORDER BY tender_no;
 
--- name: get_first_product
-SELECT sku, coalesce(name, sku) AS name, sum(quantity)::bigint AS quantity, count(*) OVER () - 1 AS other_products
-FROM order_lines LEFT JOIN products USING (sku) WHERE order_id = $1
-GROUP BY sku, name ORDER BY min(line_no) LIMIT 1;
+-- name: get_first_products
+SELECT DISTINCT ON (order_id) order_id, sku, coalesce(name, sku) AS name, sum(quantity)::bigint AS quantity,
+       count(*) OVER (PARTITION BY order_id) - 1 AS other_products
+FROM order_lines LEFT JOIN products USING (sku) WHERE order_id = ANY($1::uuid[])
+GROUP BY order_id, sku, name ORDER BY order_id, min(line_no);
 
--- name: renew_action
+-- name: renew_actions
 -- A repeated request returns a new code or page, and is refused if the payment has ended.
-WITH renewed AS (
-    UPDATE payments SET action = NULL, return_url = coalesce($2, return_url)
-    WHERE payment_id = $1 AND status = 'pending'
-      AND EXISTS (SELECT FROM jobs WHERE jobs.subject = $1 AND queue = 'payments' AND kind = 'payment.query')
-    RETURNING payment_id
+WITH input AS (
+    SELECT payment_id, return_url FROM unnest($1::uuid[], $2::text[]) AS input (payment_id, return_url)
+), renewed AS (
+    UPDATE payments SET action = NULL, return_url = coalesce(input.return_url, payments.return_url)
+    FROM input JOIN jobs ON jobs.subject = input.payment_id
+    WHERE payments.payment_id = input.payment_id AND status = 'pending' AND queue = 'payments' AND kind = 'payment.query'
+    RETURNING payments.payment_id
 )
 UPDATE jobs SET kind = 'payment.create', due_at = $3, attempts = 0
 WHERE queue = 'payments' AND kind = 'payment.query' AND subject = ANY (ARRAY(SELECT payment_id FROM renewed));

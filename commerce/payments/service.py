@@ -6,7 +6,7 @@ Nothing here calls a provider: that is done by jobs of the payment worker.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Literal
 from uuid import UUID
 
@@ -20,31 +20,24 @@ from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection, Database
 from commerce.orders import store as orders
 from commerce.orders.errors import NoSuchOrder
-from commerce.orders.model import Method, OrderStatus
+from commerce.orders.model import Method
 from commerce.orders.store import OrderHeader
 from commerce.payments import order_status, reconciliation, store
-from commerce.payments.bill_text import build_bill_text
-from commerce.payments.errors import NoSuchParkedJob, NoSuchPayment, NotCollectable, NotPayable, RefundExceedsCaptured
+from commerce.payments.errors import NoSuchParkedJob, NoSuchPayment, NotCollectable, RefundExceedsCaptured
 from commerce.payments.model import (
     OrderPayments,
     ParkedJob,
     Payment,
-    PaymentView,
-    Refund,
-    RefundView,
     StoreCredit,
     TenderInput,
 )
 from commerce.payments.order_status import CaptureResult, ProviderMismatch, RefundResult
+from commerce.payments.payment_reads import PaymentReads, build_order_payments
+from commerce.payments.payment_starts import PaymentStarts, StartRequest
 from commerce.payments.provider_port import PaymentWebhook, Provider, ProviderPayment, StatementLine
 from commerce.payments.reconciliation import DAY, NEAR_MIDNIGHT, ReconciliationReport, RecordedDay
 from commerce.payments.tenders import (
     PaymentPolicy,
-    are_in_progress,
-    check_tenders,
-    is_action_usable,
-    needs_new_action,
-    plan_tender,
 )
 
 HasCashShipments = Callable[[Connection, UUID], Awaitable[bool]]
@@ -70,9 +63,9 @@ class Payments:
         self._db = db
         self._clock = clock
         self._ids = ids
-        self._providers = providers
-        self._policy = policy
         self._has_cash_shipments = has_cash_shipments
+        self._starts = PaymentStarts(db, clock, ids, providers, policy)
+        self._reads = PaymentReads(db, clock)
 
     async def start(
         self, order_id: UUID, user_id: str, tenders: Sequence[TenderInput], client_ip: str | None = None
@@ -82,64 +75,17 @@ class Payments:
         An action that has expired is renewed. Without tenders, those of the order itself are used. `client_ip` is the
         network address of the request. Raises `NoSuchOrder`, `NotPayable` if the order does not wait for payment or is
         about to expire, and `Invalid` if the tenders do not fit the order."""
-        async with self._db.transaction() as connection:
-            order = await orders.lock_order(connection, order_id)
-            if order is None or order.user_id != user_id:
-                raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
-            payments = await store.list_payments(connection, order_id)
-            current = order_status.current_payments(payments)
-            tenders = check_tenders(order, tenders, self._providers, self._policy)
-            now = self._now()
-            if current and order.status is not OrderStatus.CANCELLED and are_in_progress(current, tenders, client_ip):
-                for payment, tender in zip(current, tenders, strict=True):
-                    if needs_new_action(payment, tender, now):
-                        await store.renew_action(connection, payment.payment_id, tender.return_url, now)
-                return await self._with_refunds(connection, order, await store.list_payments(connection, order_id))
-            margin = timedelta(seconds=self._policy.expiry_margin_s)
-            expires_at = order.pay_by - min(margin, (order.pay_by - order.accepted_at) / 4)
-            if order.status is not OrderStatus.AWAITING_PAYMENT:
-                raise NotPayable(f"cannot pay the order: it is {order.status}")
-            if now >= expires_at:
-                raise NotPayable("cannot pay the order: it is about to expire")
-            planned = [
-                plan_tender(
-                    *(tender, tender_no, order_id, self._providers, self._policy),
-                    now=now,
-                    expires_at=expires_at,
-                    client_ip=client_ip,
-                )
-                for tender_no, tender in enumerate(tenders)
-            ]
-            new_payments = [(self._ids.new(), tender) for tender in planned]
-            first_product = await store.get_first_product(connection, order_id)
-            subject = build_bill_text(self._policy.shop_name, *first_product) if first_product else None
-            revision = payments[-1].plan_revision + 1 if payments else 1
-            inserted = await store.insert_payments(connection, order, revision, new_payments, now, subject)
-            if not payments:
-                return _order_payments(order, inserted, [], now, for_staff=False)
-            await order_status.update_order_and_payments(connection, self._ids, order, now)
-            return await self._with_refunds(connection, order, await store.list_payments(connection, order_id))
+        return await self._starts.start(StartRequest(order_id, user_id, tenders, client_ip))
 
     async def get(self, order_id: UUID, user_id: str | None) -> OrderPayments:
         """Return an order's payments; for staff (`user_id` None) those of any customer. Raises `NoSuchOrder`."""
-        # Gateways poll this until the worker has called the provider. It takes no lock, which would be written to the
-        # disk each time, and as few statements as give one state. Without a capture there are no refunds.
-        async with self._db.connection() as connection:
-            order = await orders.read_order_header(connection, order_id)
-            if order is None or user_id not in (None, order.user_id):
-                raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
-            payments = await store.list_payments(connection, order_id)
-            if not any(payment.status == "captured" for payment in payments):
-                return _order_payments(order, payments, [], self._now(), for_staff=user_id is None)
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                payments = await store.list_payments(connection, order_id)
-                return await self._with_refunds(connection, order, payments, for_staff=user_id is None)
+        return await self._reads.get(order_id, user_id)
 
     async def _with_refunds(
         self, connection: Connection, order: OrderHeader, payments: Sequence[Payment], *, for_staff: bool = False
     ) -> OrderPayments:
         refunds = await store.list_refunds(connection, order.order_id)
-        return _order_payments(order, payments, refunds, self._now(), for_staff=for_staff)
+        return build_order_payments(order, payments, refunds, self._now(), for_staff=for_staff)
 
     # Webhooks.
 
@@ -324,39 +270,3 @@ class Payments:
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
-
-
-def _order_payments(
-    order: OrderHeader, payments: Sequence[Payment], refunds: Sequence[Refund], now: datetime, *, for_staff: bool
-) -> OrderPayments:
-    revision = payments[-1].plan_revision if payments else 0
-    net_captured = sum(
-        payment.amount_minor - payment.refunded_minor for payment in payments if payment.status == "captured"
-    )
-    views = [
-        _payment_view(payment, refunds, now, current=payment.plan_revision == revision, for_staff=for_staff)
-        for payment in payments
-    ]
-    return OrderPayments(order.order_id, order.total, net_captured, views)
-
-
-def _payment_view(
-    payment: Payment, refunds: Sequence[Refund], now: datetime, *, current: bool, for_staff: bool
-) -> PaymentView:
-    return PaymentView(
-        payment_id=payment.payment_id,
-        method=payment.method,
-        amount=payment.amount,
-        status=payment.status,
-        current=current,
-        expires_at=payment.expires_at,
-        action=payment.action if payment.status == "pending" and current and is_action_usable(payment, now) else None,
-        reason=payment.reason,
-        provider_error=payment.provider_error if for_staff else None,
-        refunded=payment.refunded_minor,
-        refunds=[
-            RefundView(refund.refund_id, refund.amount_minor, refund.status, refund.reason, refund.created_at)
-            for refund in refunds
-            if refund.payment_id == payment.payment_id
-        ],
-    )

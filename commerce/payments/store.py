@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -43,7 +44,15 @@ class RecordedMovement(NamedTuple):
 
 async def list_payments(connection: Connection, order_id: UUID) -> list[Payment]:
     """List an order's payments, those of the current plan revision last."""
-    return [_payment(row) for row in await connection.fetch(queries.list_payments, order_id)]
+    return (await list_payments_of_orders(connection, [order_id]))[order_id]
+
+
+async def list_payments_of_orders(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, list[Payment]]:
+    """List the payments of each of these orders, as `list_payments` does."""
+    payments: dict[UUID, list[Payment]] = {order_id: [] for order_id in order_ids}
+    for row in await connection.fetch(queries.list_payments, order_ids):
+        payments[row["order_id"]].append(_payment(row))
+    return payments
 
 
 async def get_payment(connection: Connection, payment_id: UUID) -> Payment | None:
@@ -62,46 +71,69 @@ def _payment(row: Any) -> Payment:
     return Payment(**values)
 
 
+class NewPayment(NamedTuple):
+    """A payment of a new plan revision, for one tender of its order."""
+
+    payment_id: UUID
+    order: OrderHeader
+    plan_revision: int
+    tender_no: int
+    tender: PlannedTender
+    subject: str | None
+
+
 async def insert_payments(
-    connection: Connection,
-    order: OrderHeader,
-    plan_revision: int,
-    tenders: Sequence[tuple[UUID, PlannedTender]],
-    now: datetime,
-    subject: str | None,
-) -> list[Payment]:
-    """Insert the payments of a new plan revision, for each tender with its payment id, and their jobs."""
-    rows = await connection.fetch(
-        queries.insert_payments,
-        [payment_id for payment_id, _ in tenders],
-        order.order_id,
-        order.user_id,
-        plan_revision,
-        order.total.currency,
-        now,
-        subject,
-        [tender.method for _, tender in tenders],
-        [tender.flow for _, tender in tenders],
-        [tender.payer for _, tender in tenders],
-        [tender.amount_minor for _, tender in tenders],
-        [tender.expires_at for _, tender in tenders],
-        [tender.return_url for _, tender in tenders],
-        [tender.payer_ip for _, tender in tenders],
-    )
-    jobs.wake_after_commit(connection, PAYMENTS)
-    return [_payment(row) for row in rows]
+    connection: Connection, payments: Sequence[NewPayment], now: datetime
+) -> dict[UUID, list[Payment]]:
+    """Insert payments of any orders, with their jobs. Returns them by order, those of an order by tender."""
+    inserted: dict[UUID, list[Payment]] = defaultdict(list)
+    if payments:
+        rows = await connection.fetch(
+            queries.insert_payments,
+            now,
+            [payment.payment_id for payment in payments],
+            [payment.order.order_id for payment in payments],
+            [payment.order.user_id for payment in payments],
+            [payment.plan_revision for payment in payments],
+            [payment.tender_no for payment in payments],
+            [payment.tender.method for payment in payments],
+            [payment.tender.flow for payment in payments],
+            [payment.tender.payer for payment in payments],
+            [payment.tender.amount_minor for payment in payments],
+            [payment.order.total.currency for payment in payments],
+            [payment.tender.expires_at for payment in payments],
+            [payment.subject for payment in payments],
+            [payment.tender.return_url for payment in payments],
+            [payment.tender.payer_ip for payment in payments],
+        )
+        jobs.wake_after_commit(connection, PAYMENTS)
+        for row in rows:
+            inserted[row["order_id"]].append(_payment(row))
+    return inserted
 
 
-async def get_first_product(connection: Connection, order_id: UUID) -> tuple[str, str, int, int] | None:
-    """Return an order's first product as (name, SKU, quantity), and the number of its other products."""
-    row = await connection.fetchrow(queries.get_first_product, order_id)
-    return (row["name"], row["sku"], row["quantity"], row["other_products"]) if row else None
+async def get_first_products(
+    connection: Connection, order_ids: Sequence[UUID]
+) -> dict[UUID, tuple[str, str, int, int]]:
+    """Return each order's first product as (name, SKU, quantity), and the number of its other products."""
+    rows = await connection.fetch(queries.get_first_products, order_ids) if order_ids else []
+    return {row["order_id"]: (row["name"], row["sku"], row["quantity"], row["other_products"]) for row in rows}
 
 
-async def renew_action(connection: Connection, payment_id: UUID, return_url: str | None, now: datetime) -> None:
-    """Have the payment worker request a payment again for a new action; None keeps the return URL."""
-    await connection.execute(queries.renew_action, payment_id, return_url, now)
-    jobs.wake_after_commit(connection, PAYMENTS)
+class ActionRenewal(NamedTuple):
+    """A payment that is to be requested again for a new action; None keeps its return URL."""
+
+    payment_id: UUID
+    return_url: str | None
+
+
+async def renew_actions(connection: Connection, renewals: Sequence[ActionRenewal], now: datetime) -> None:
+    """Have the payment worker request payments again for new actions."""
+    if renewals:
+        renewals = sorted(renewals)
+        payment_ids, return_urls = zip(*renewals, strict=True)
+        await connection.execute(queries.renew_actions, payment_ids, return_urls, now)
+        jobs.wake_after_commit(connection, PAYMENTS)
 
 
 class RequestedPayment(NamedTuple):

@@ -29,6 +29,8 @@ from gateway.endpoints.parameters import ORDER
 from gateway.operations import Call, Operation, Parameter, json_response
 
 _POLL_INITIAL_S, _POLL_GROWTH = 0.05, 1.5
+_POLL_AWAKE_S = 0.5
+"""first poll while wake-ups come; a lost one costs as much"""
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*\Z")]
 _PAYMENT = Parameter(name="payment_id", location="path", type=UUID, description="the payment's id")
 _JOB = Parameter(name="id", location="path", type=UUID, description="the id of a parked payment or refund")
@@ -52,7 +54,8 @@ async def start_payments(call: Call) -> web.Response:
     services, order_id, user_id = call.services, call.parameters["order_id"], call.identity.subject
     client_ip = services.client_addresses.find(call.request).ip  # a proxy's address is not the payer's
     deadline = services.clock.monotonic() + STORE_WAIT_S
-    with services.watcher.changes.watch(order_id) as changed:
+    changes = services.watcher.changes
+    with changes.watch(order_id) as changed:
         while True:
             try:
                 order_payments = await services.payments.start(order_id, user_id, call.body.payments, client_ip)
@@ -64,10 +67,11 @@ async def start_payments(call: Call) -> web.Response:
                 if services.clock.monotonic() >= deadline:
                     raise NotStoredYet("the order is not stored yet; repeat the request in a moment") from None
             await asyncio.sleep(_POLL_INITIAL_S)
-        interval_s = _POLL_INITIAL_S
-        while _awaits_provider(order_payments) and services.clock.monotonic() < deadline:
+        interval_s = _POLL_AWAKE_S if changes.is_listening else _POLL_INITIAL_S
+        while _awaits_provider(order_payments) and (left_s := deadline - services.clock.monotonic()) > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), interval_s)
+                async with asyncio.timeout(min(interval_s, left_s)):
+                    await changed.wait()
             changed.clear()
             interval_s *= _POLL_GROWTH
             order_payments = await services.payments.get(order_id, user_id)

@@ -149,12 +149,16 @@ async def test_payment_begins_and_event_stream_moves_without_waiting_for_polls(
 ) -> None:
     """The worker's polls and the gateway's would each take longer than the test may."""
     monkeypatch.setattr(payments, "_POLL_INITIAL_S", LONG_S)
+    monkeypatch.setattr(payments, "_POLL_AWAKE_S", LONG_S)
     monkeypatch.setattr(change_watcher, "_POLL_INTERVAL_S", LONG_S)
     change = with_job_settings(poll_ms=LONG_S * 1000)
     async with open_payment_shop(shop, sale_id, change=change) as pay:
         order_id = await pay.add_order()
+        get, reads = pay.gateway.services.payments.get, []
+        monkeypatch.setattr(pay.gateway.services.payments, "get", lambda *args: reads.append(args) or get(*args))
         [payment] = await asyncio.wait_for(pay.start_payments(order_id, ("alipay", 100)), 10)
         assert payment["action"] is not None
+        assert reads == [(order_id, "user")], "more than the wake-up has led to a read"
         with pay.gateway.services.watcher.changes.watch(order_id) as changed:
             pay.pay_at_provider("alipay", payment["payment_id"])
             await asyncio.wait_for(changed.wait(), 10)
