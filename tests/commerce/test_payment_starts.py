@@ -114,10 +114,12 @@ async def _make_requests(pay: PaymentShop) -> list[Start]:
     ]
 
 
-async def test_each_of_mixed_starts_ends_as_it_would_alone(pay: PaymentShop) -> None:
+async def test_each_of_mixed_starts_ends_as_it_would_alone(pay: PaymentShop, monkeypatch: pytest.MonkeyPatch) -> None:
     together, alone = await _make_requests(pay), await _make_requests(pay)
     expected = [describe(await start(pay, request), request) for request in alone]
+    transactions = count_calls(monkeypatch, pay.gateway.services.db, "transaction")
     results = await start_all(pay, together)
+    assert len(transactions) == 4, "all but the repeat and the two replacements share one"
     assert [describe(result, request) for result, request in zip(results, together, strict=True)] == expected
     kinds = [result[0] if isinstance(result, tuple) else list for result in expected]
     assert kinds == [NoSuchOrder, *[list] * 3, NoSuchOrder, NotPayable, NotPayable, *[list] * 3, Invalid, Invalid]
