@@ -147,7 +147,8 @@ async def postpone(connection: Connection, queue: str, postponements: Sequence[P
 
 async def remove(connection: Connection, queue: str, subjects: Sequence[UUID]) -> None:
     """Delete the jobs of these subjects, claimed or not: nothing is left to do."""
-    await connection.execute(queries.remove, queue, sorted(subjects))
+    if subjects:
+        await connection.execute(queries.remove, queue, sorted(subjects))
 
 
 async def retry(connection: Connection, queue: str, subjects: Sequence[UUID], now: datetime) -> set[UUID]:

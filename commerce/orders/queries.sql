@@ -102,11 +102,13 @@ ON CONFLICT (subject, queue) DO UPDATE
 SET kind = excluded.kind, system = excluded.system, due_at = excluded.due_at, attempts = 0, parked = false,
     last_error = NULL;
 
--- name: advance_status
--- Changes the status and inserts the event. Changes nothing if the order has another status meanwhile.
+-- name: advance_statuses
+-- Changes statuses and inserts the events. Changes nothing in an order that has another status meanwhile.
 WITH advanced AS (
-    UPDATE orders SET status = $3, cancelled_at = NULL, cancel_reason = NULL
-    WHERE order_id = $1 AND status = $2 RETURNING order_id, status_seq
+    UPDATE orders SET status = input.to_status, cancelled_at = NULL, cancel_reason = NULL
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) AS input (order_id, from_status, to_status, reason)
+    WHERE orders.order_id = input.order_id AND status = input.from_status
+    RETURNING orders.order_id, status_seq, input.from_status, input.to_status, input.reason
 )
 INSERT INTO order_events (order_id, seq, at, from_status, to_status, actor, reason)
-SELECT order_id, status_seq, $4, $2, $3, $5, $6 FROM advanced RETURNING seq;
+SELECT order_id, status_seq, $5, from_status, to_status, $6, reason FROM advanced RETURNING order_id, to_status;

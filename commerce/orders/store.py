@@ -49,6 +49,15 @@ class OrderHeader(NamedTuple):
     cancel_reason: str | None
 
 
+class StatusStep(NamedTuple):
+    """A change of an order's status that the allowed steps have, with its reason."""
+
+    order_id: UUID
+    from_status: OrderStatus
+    to_status: OrderStatus
+    reason: str
+
+
 async def copy_orders(
     connection: Connection, orders: Sequence[StreamedOrder], now: datetime, *, with_keys: bool = True
 ) -> None:
@@ -228,12 +237,31 @@ async def advance_status(
     actor: str,
     reason: str,
 ) -> bool:
-    """Change the status of an order and insert the event.
+    """Change the status of an order as `advance_statuses`. False if its status is not `from_status`."""
+    step = StatusStep(order_id, from_status, to_status, reason)
+    return bool(await advance_statuses(connection, [step], now, actor))
 
-    Returns False if its status is not `from_status`. An order that is paid or confirmed becomes due for fulfilment.
+
+async def advance_statuses(connection: Connection, steps: Sequence[StatusStep], now: datetime, actor: str) -> set[UUID]:
+    """Change the statuses of orders and insert the events.
+
+    Returns the orders that had the status from which their step begins. Those that are paid or confirmed become due
+    for fulfilment.
     """
-    jobs.wake_waiters_after_commit(connection, order_id)
-    seq = await connection.fetchval(queries.advance_status, order_id, from_status, to_status, now, actor, reason)
-    if seq is not None and to_status in (OrderStatus.PAID, OrderStatus.CONFIRMED):
+    if not steps:
+        return set()
+    steps = sorted(steps)
+    for step in steps:
+        jobs.wake_waiters_after_commit(connection, step.order_id)
+    rows = await connection.fetch(
+        queries.advance_statuses,
+        [step.order_id for step in steps],
+        [step.from_status for step in steps],
+        [step.to_status for step in steps],
+        [step.reason for step in steps],
+        now,
+        actor,
+    )
+    if any(row["to_status"] in (OrderStatus.PAID, OrderStatus.CONFIRMED) for row in rows):
         jobs.wake_after_commit(connection, FULFILMENTS)
-    return seq is not None
+    return {row["order_id"] for row in rows}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 from uuid import UUID
 
 import msgspec
 
+from commerce.jobs.model import Job
 from commerce.kernel.money import Currency, Minor, Money, minor_digits
 from commerce.kernel.types import Reason
-from commerce.orders.model import Method
-from commerce.payments.provider_port import PaymentAction, PaymentFlow
+from commerce.orders.model import Method, OrderStatus
+from commerce.payments.provider_port import PaymentAction, PaymentFlow, PaymentWebhook
 
 Status = Literal["pending", "authorised", "captured", "failed", "closed"]
 Task = Literal["create", "query", "close", "recover_order", "update_order"]
@@ -173,3 +174,36 @@ class ParkedJob(msgspec.Struct, frozen=True):
     task: str
     attempts: int
     reason: str
+
+
+class OrderOfPayment(NamedTuple):
+    """The fields of a locked order on which its payments depend."""
+
+    order_id: UUID
+    status: OrderStatus
+    cancel_reason: str | None
+
+
+WebhookKey = tuple[str, str]
+"""method and webhook id"""
+
+
+class ReceivedWebhook(NamedTuple):
+    """A verified webhook of a provider, with its body."""
+
+    method: Method
+    webhook: PaymentWebhook
+    body: bytes
+
+    @property
+    def key(self) -> WebhookKey:
+        return self.method, self.webhook.webhook_id
+
+
+class RequestedPayment(NamedTuple):
+    """A payment that its provider has accepted, with the customer's action and the time of the first poll."""
+
+    job: Job
+    order_id: UUID
+    action: PaymentAction
+    poll_at: datetime

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Literal
 from uuid import UUID
 
 from asyncpg import UniqueViolationError
@@ -24,19 +23,17 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RateLimiter, RetryPolicy
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Database
-from commerce.orders import store as orders
-from commerce.payments import order_status, store
-from commerce.payments.model import INTERNAL_METHODS, TASKS, Payment, RefundToRequest
-from commerce.payments.order_status import ProviderMismatch
-from commerce.payments.provider_port import PaymentRequest, Provider, ProviderPayment, RefundRequest
-from commerce.payments.store import RequestedPayment
+from commerce.payments import locked_orders, order_status, store
+from commerce.payments.captures import FindingRecorder, OrderUpdate
+from commerce.payments.model import INTERNAL_METHODS, TASKS, Payment, RefundToRequest, RequestedPayment
+from commerce.payments.order_status import Ending, ProviderMismatch
+from commerce.payments.provider_port import PaymentRequest, Provider, ProviderPayment, ProviderRefund, RefundRequest
 from commerce.reservations.reacquisition import StockReacquisition
 
 _MIN_POLL_INTERVAL_MS, _MAX_POLL_INTERVAL_MS = 1_000, 30_000
 _EXPIRY_GRACE = timedelta(seconds=1)
 _CREATION_ALLOWANCE = timedelta(seconds=30)
 """time that may pass between the start of a payment and its request to the provider"""
-FinalStatus = Literal["failed", "closed"]
 _GONE = finished("unchanged")
 
 
@@ -65,6 +62,7 @@ class PaymentJobs:
         self._payments: Batcher[UUID, Payment | None] = Batcher(self._read_payments)
         self._refunds: Batcher[UUID, RefundToRequest | None] = Batcher(self._read_refunds)
         self._requested: Batcher[RequestedPayment, bool] = Batcher(self._mark_requested)
+        self._findings = FindingRecorder(db, clock, ids)
         payment = JobHandler(self._work_on_payment, max_attempts=max_attempts)
         refund = JobHandler(self._work_on_refund, max_attempts=max_attempts)
         handlers = {f"payment.{task}": payment for task in TASKS}
@@ -108,7 +106,7 @@ class PaymentJobs:
 
     async def _process_payment(self, job: Job, task: str, payment: Payment) -> JobResult:
         if task == "update_order":
-            return await self._update_order(payment)
+            return written(await self._findings.record(OrderUpdate(payment.payment_id)))
         if task == "recover_order":
             return await self._recover_expired_order(payment)
         if payment.status != "pending":
@@ -137,10 +135,10 @@ class PaymentJobs:
             with suppress(ExternalRefusal):
                 provider_payment = await provider.close(payment.payment_id)
                 if provider_payment.state == "captured":
-                    return await self._record_capture(payment.payment_id, provider_payment)
+                    return await self._record_capture(provider_payment)
             # The provider's own text is for staff: customers can do nothing with it, and it may name our account.
             reason = f"{payment.method} did not accept the payment: start the payments again, or choose another method"
-            return await self._end_payment(payment, "failed", reason, str(error))
+            return written(await self._findings.record(Ending(payment.payment_id, "failed", reason, str(error))))
         failpoint("payment.after_create")
         was_waiting = await self._requested.add(
             RequestedPayment(job, payment.order_id, action, self._next_poll_at(payment))
@@ -156,14 +154,13 @@ class PaymentJobs:
             provider_payment = await provider.query(payment.payment_id)
         failpoint("payment.after_poll")
         if provider_payment.state == "captured":
-            return await self._record_capture(payment.payment_id, provider_payment)
+            return await self._record_capture(provider_payment)
         # Until it expires, a payment that is absent may still reach the provider from a page the customer has open.
         expired = self._now() >= payment.expires_at + _EXPIRY_GRACE
         if provider_payment.state == "closed" or (closing and expired and provider_payment.state == "absent"):
             reason = "it was not paid in time" if expired else "it is no longer needed"
-            return await self._end_payment(
-                payment, "closed", reason if closing else f"it was closed at {payment.method}"
-            )
+            reason = reason if closing else f"it was closed at {payment.method}"
+            return written(await self._findings.record(Ending(payment.payment_id, "closed", reason)))
         return postponed("waiting", self._next_poll_at(payment), "payment.close" if closing else "payment.query")
 
     def _next_poll_at(self, payment: Payment) -> datetime:
@@ -181,56 +178,32 @@ class PaymentJobs:
     async def _process_internal(self, unlocked: Payment) -> JobResult:
         """Process store credit or cash on delivery in one transaction, because no provider is called."""
         async with self._db.transaction() as connection:
-            order = await orders.lock_order(connection, unlocked.order_id)
-            now, payment = self._now(), await store.get_payment(connection, unlocked.payment_id)
+            order = (await locked_orders.lock_orders(connection, [unlocked.payment_id])).get(unlocked.payment_id)
+            payment = order.payments[unlocked.payment_id] if order else None
             if order is None or payment is None or payment.status != "pending":
                 return _GONE
-            word = "closed"
+            now, word = self._now(), "closed"
             jobs.wake_waiters_after_commit(connection, order.order_id)
             if payment.task == "close":
-                await store.end_payment(connection, payment.payment_id, "closed", now, "it is no longer needed")
+                order_status.record_ending(order, Ending(payment.payment_id, "closed", "it is no longer needed"))
             elif payment.method == "cod":
-                await store.mark_authorised(connection, payment.payment_id)
+                order_status.record_authorisation(order, payment)
                 word = "authorised"
             elif await store.adjust_store_credit(connection, payment.user_id, payment.currency, -payment.amount_minor):
                 captured = ProviderPayment(payment.payment_id, "captured", payment.amount, None, now)
-                await order_status.record_capture(connection, order, payment, captured, now)
-                word = "captured"
+                word = order_status.record_capture(order, payment, captured, now)
             else:
                 reason = "there is not enough store credit"
-                await store.end_payment(connection, payment.payment_id, "failed", now, reason)
+                order_status.record_ending(order, Ending(payment.payment_id, "failed", reason))
                 word = "failed"
-            await order_status.update_order_and_payments(connection, self._ids, order, now)
+            await locked_orders.update_and_write(connection, self._ids, [order], now)
         return written(word)
 
-    async def _record_capture(self, payment_id: UUID, provider_payment: ProviderPayment) -> JobResult:
+    async def _record_capture(self, provider_payment: ProviderPayment) -> JobResult:
         """Record a capture at a provider. Raises `ProviderMismatch` if it contradicts our records."""
-        async with self._db.transaction() as connection:
-            word = await order_status.record_capture_by_id(
-                connection, self._ids, payment_id, provider_payment, self._now()
-            )
+        word = await self._findings.record(provider_payment)
         failpoint("payment.after_capture")
         return written(word) if word == "captured" else _GONE
-
-    async def _end_payment(
-        self, payment: Payment, status: FinalStatus, reason: str, provider_error: str | None = None
-    ) -> JobResult:
-        async with self._db.transaction() as connection:
-            order = await orders.lock_order(connection, payment.order_id)
-            jobs.wake_waiters_after_commit(connection, payment.order_id)
-            if order is not None and await store.end_payment(
-                connection, payment.payment_id, status, self._now(), reason, provider_error
-            ):
-                await order_status.update_order_and_payments(connection, self._ids, order, self._now())
-        return written(status)
-
-    async def _update_order(self, payment: Payment) -> JobResult:
-        async with self._db.transaction() as connection:
-            order = await orders.lock_order(connection, payment.order_id)
-            await jobs.remove(connection, store.PAYMENTS, [payment.payment_id])
-            if order is not None:
-                await order_status.update_order_and_payments(connection, self._ids, order, self._now())
-        return written("done")
 
     async def _recover_expired_order(self, payment: Payment) -> JobResult:
         """Reacquire the stock of an order that was paid too late, or refund it if that is refused."""
@@ -238,14 +211,15 @@ class PaymentJobs:
         if decision == "retry":
             return failed("waiting", "the stock is still being released")
         async with self._db.transaction() as connection:
-            order, now = await orders.lock_order(connection, payment.order_id), self._now()
+            order = (await locked_orders.lock_orders(connection, [payment.payment_id])).get(payment.payment_id)
             await jobs.remove(connection, store.PAYMENTS, [payment.payment_id])
             if order is None or order.status != "cancelled":
                 return written("unchanged")
             if decision == "reacquired":
-                await order_status.reinstate_order(connection, order, now)
+                order_status.reinstate(order)
             else:
-                await order_status.refund_late_payments(connection, self._ids, order, now)
+                order_status.refund_late_payments(order)
+            await locked_orders.write_changes(connection, self._ids, [order], self._now())
         return written(decision)
 
     # Refunds.
@@ -255,7 +229,8 @@ class PaymentJobs:
         if refund.status != "pending":
             return _GONE
         if job.method in INTERNAL_METHODS:
-            return await self._record_refund(refund.refund_id)
+            done = ProviderRefund(refund.payment_id, refund.refund_id, "done")
+            return await self._record_refund(done)
         provider = self._provider(job.method)
         request = RefundRequest(
             payment_id=refund.payment_id,
@@ -273,19 +248,15 @@ class PaymentJobs:
             if provider_refund.state == "absent":
                 raise ExternalOutcomeUnknown(f"{job.method} received the refund request and does not know the refund")
         if provider_refund.state == "done":
-            if provider_refund.amount is not None and provider_refund.amount != request.amount:
-                raise ProviderMismatch(
-                    f"{job.method} refunded {provider_refund.amount}, but the refund is {request.amount}"
-                )
-            return await self._record_refund(refund.refund_id)
+            return await self._record_refund(provider_refund)
         if provider_refund.state == "failed":
             raise ProviderMismatch(f"{job.method} could not refund: {provider_refund.reason or 'it names no reason'}")
         # The provider may take days, and each of these answers is no failure.
         return postponed("waiting", self._poll_at(refund.created_at))
 
-    async def _record_refund(self, refund_id: UUID) -> JobResult:
-        async with self._db.transaction() as connection:
-            word = await order_status.record_refund_by_id(connection, self._ids, refund_id, self._now())
+    async def _record_refund(self, provider_refund: ProviderRefund) -> JobResult:
+        """Record a completed refund. Raises `ProviderMismatch` if its amount is another."""
+        word = await self._findings.record(provider_refund)
         return written(word) if word == "refunded" else _GONE
 
     def _now(self) -> datetime:

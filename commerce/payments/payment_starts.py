@@ -16,14 +16,15 @@ from commerce.orders import store as orders
 from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import OrderStatus
 from commerce.orders.store import OrderHeader
-from commerce.payments import order_status, store
+from commerce.payments import locked_orders, order_status, store
 from commerce.payments.bill_text import build_bill_text
 from commerce.payments.errors import NotPayable
 from commerce.payments.model import OrderPayments, Payment, TenderInput
 from commerce.payments.payment_reads import build_order_payments
 from commerce.payments.provider_port import Provider
-from commerce.payments.store import ActionRenewal, NewPayment
 from commerce.payments.tenders import (
+    ActionRenewal,
+    NewPayment,
     PaymentPolicy,
     PlannedTender,
     are_in_progress,
@@ -183,7 +184,7 @@ class PaymentStarts:
         await store.renew_actions(connection, renewals, now)
         for decision in decisions:
             if decision.is_replacement:
-                await order_status.update_order_and_payments(connection, self._ids, decision.order, now)
+                await locked_orders.update_order(connection, self._ids, decision.order, now)
         repeated = [decision.order.order_id for decision in decisions if decision.payments]
         payments = inserted | (await store.list_payments_of_orders(connection, repeated) if repeated else {})
         results = {}

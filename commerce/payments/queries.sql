@@ -1,3 +1,13 @@
+-- name: lock_orders
+SELECT order_id, status, cancel_reason FROM orders
+WHERE order_id = ANY(ARRAY(SELECT order_id FROM payments WHERE payment_id = ANY($1::uuid[])))
+ORDER BY order_id FOR UPDATE;
+
+-- name: lock_free_orders
+SELECT order_id, status, cancel_reason FROM orders
+WHERE order_id = ANY(ARRAY(SELECT order_id FROM payments WHERE payment_id = ANY($1::uuid[])))
+ORDER BY order_id FOR UPDATE SKIP LOCKED;
+
 -- name: list_payments
 SELECT {payments}, substr(kind, 9) AS task
 FROM payments LEFT JOIN jobs ON jobs.subject = payment_id AND queue = 'payments'
@@ -8,7 +18,7 @@ SELECT {payments}, substr(kind, 9) AS task
 FROM payments LEFT JOIN jobs ON jobs.subject = payment_id AND queue = 'payments' WHERE payment_id = ANY($1::uuid[]);
 
 -- name: list_refunds
-SELECT {refunds} FROM refunds WHERE order_id = $1 ORDER BY created_at, refund_id;
+SELECT {refunds} FROM refunds WHERE order_id = ANY($1::uuid[]) ORDER BY created_at, refund_id;
 
 -- name: get_refund
 SELECT {refunds} FROM refunds WHERE refund_id = $1;
@@ -69,30 +79,36 @@ WHERE queue = 'payments' AND subject = input.payment_id AND jobs.attempts = inpu
 RETURNING subject;
 
 -- name: mark_captured
+-- With their postings. A payment that was captured before stays as it is.
 WITH captured AS (
-    UPDATE payments SET status = 'captured', captured_at = $2, transaction_id = $3, ended_at = NULL, reason = NULL
-    WHERE payment_id = $1 AND status IN ('pending', 'authorised', 'failed', 'closed') RETURNING payment_id
+    UPDATE payments SET status = 'captured', captured_at = input.captured_at, transaction_id = input.transaction_id,
+                        ended_at = NULL, reason = NULL
+    FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::text[])
+        AS input (payment_id, captured_at, transaction_id, source)
+    WHERE payments.payment_id = input.payment_id AND status IN ('pending', 'authorised', 'failed', 'closed')
+    RETURNING payments.payment_id, order_id, amount_minor, currency, source
 ), finished AS (
     DELETE FROM jobs USING captured WHERE queue = 'payments' AND subject = payment_id
 )
-SELECT count(*) FROM captured;
+INSERT INTO ledger (posting, account, order_id, amount_minor, currency, at)
+SELECT 'capture ' || payment_id, account, order_id, amount, currency, $5
+FROM captured CROSS JOIN LATERAL (VALUES (source, amount_minor), ('orders', -amount_minor)) AS entries (account, amount);
 
 -- name: mark_authorised
 WITH authorised AS (
-    UPDATE payments SET status = 'authorised' WHERE payment_id = $1 AND status = 'pending' RETURNING payment_id
-), finished AS (
-    DELETE FROM jobs USING authorised WHERE queue = 'payments' AND subject = payment_id
+    UPDATE payments SET status = 'authorised' WHERE payment_id = ANY($1::uuid[]) AND status = 'pending'
+    RETURNING payment_id
 )
-SELECT count(*) FROM authorised;
+DELETE FROM jobs USING authorised WHERE queue = 'payments' AND subject = payment_id;
 
--- name: end_payment
+-- name: end_payments
 WITH ended AS (
-    UPDATE payments SET status = $2, ended_at = $3, reason = $4, provider_error = $5
-    WHERE payment_id = $1 AND status IN ('pending', 'authorised') RETURNING payment_id
-), finished AS (
-    DELETE FROM jobs USING ended WHERE queue = 'payments' AND subject = payment_id
+    UPDATE payments SET status = input.status, ended_at = $5, reason = input.reason, provider_error = input.provider_error
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) AS input (payment_id, status, reason, provider_error)
+    WHERE payments.payment_id = input.payment_id AND payments.status IN ('pending', 'authorised')
+    RETURNING payments.payment_id
 )
-SELECT count(*) FROM ended;
+DELETE FROM jobs USING ended WHERE queue = 'payments' AND subject = payment_id;
 
 -- name: schedule_close
 -- A parked payment is resumed: closing is a task that was not tried yet.
@@ -143,15 +159,16 @@ AND plan_revision = (SELECT max(plan_revision) FROM payments WHERE order_id = $1
 SELECT {refunds}, method, payments.amount_minor AS captured_minor, payments.user_id
 FROM refunds JOIN payments USING (payment_id) WHERE refund_id = ANY($1::uuid[]);
 
--- name: insert_webhook
+-- name: insert_webhooks
 INSERT INTO payment_webhooks (method, webhook_id, payment_id, refund_id, received_at, result, body)
-VALUES ($1, $2, $3, $4, $5, 'received', $6) ON CONFLICT (method, webhook_id) DO NOTHING RETURNING 1;
+SELECT method, webhook_id, payment_id, refund_id, $7, result, body
+FROM unnest($1::text[], $2::text[], $3::uuid[], $4::uuid[], $5::text[], $6::bytea[])
+    AS input (method, webhook_id, payment_id, refund_id, result, body)
+ON CONFLICT (method, webhook_id) DO NOTHING RETURNING method, webhook_id;
 
--- name: set_webhook_result
-UPDATE payment_webhooks SET result = $3 WHERE method = $1 AND webhook_id = $2;
-
--- name: get_webhook_result
-SELECT result FROM payment_webhooks WHERE method = $1 AND webhook_id = $2;
+-- name: get_webhook_results
+SELECT method, webhook_id, result FROM payment_webhooks
+JOIN unnest($1::text[], $2::text[]) AS input (method, webhook_id) USING (method, webhook_id);
 
 -- name: insert_posting
 INSERT INTO ledger (posting, account, order_id, amount_minor, currency, at)

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime
-from typing import Literal
 from uuid import UUID
 
 from asyncpg import UniqueViolationError
 
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import KeyReused
-from commerce.kernel.failpoints import failpoint
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection, Database
@@ -22,7 +20,7 @@ from commerce.orders import store as orders
 from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import Method
 from commerce.orders.store import OrderHeader
-from commerce.payments import order_status, reconciliation, store
+from commerce.payments import locked_orders, order_status, reconciliation, store
 from commerce.payments.errors import NoSuchParkedJob, NoSuchPayment, NotCollectable, RefundExceedsCaptured
 from commerce.payments.model import (
     OrderPayments,
@@ -31,7 +29,6 @@ from commerce.payments.model import (
     StoreCredit,
     TenderInput,
 )
-from commerce.payments.order_status import CaptureResult, ProviderMismatch, RefundResult
 from commerce.payments.payment_reads import PaymentReads, build_order_payments
 from commerce.payments.payment_starts import PaymentStarts, StartRequest
 from commerce.payments.provider_port import PaymentWebhook, Provider, ProviderPayment, StatementLine
@@ -39,10 +36,10 @@ from commerce.payments.reconciliation import DAY, NEAR_MIDNIGHT, ReconciliationR
 from commerce.payments.tenders import (
     PaymentPolicy,
 )
+from commerce.payments.webhooks import PaymentWebhooks, WebhookResult
 
 HasCashShipments = Callable[[Connection, UUID], Awaitable[bool]]
 """tells if an order has shipments that collect cash and have not reached their final status"""
-WebhookResult = CaptureResult | RefundResult | Literal["recorded", "duplicate", "refused"]
 
 
 class Payments:
@@ -66,6 +63,7 @@ class Payments:
         self._has_cash_shipments = has_cash_shipments
         self._starts = PaymentStarts(db, clock, ids, providers, policy)
         self._reads = PaymentReads(db, clock)
+        self._webhooks = PaymentWebhooks(db, clock, ids)
 
     async def start(
         self, order_id: UUID, user_id: str, tenders: Sequence[TenderInput], client_ip: str | None = None
@@ -87,53 +85,9 @@ class Payments:
         refunds = await store.list_refunds(connection, order.order_id)
         return build_order_payments(order, payments, refunds, self._now(), for_staff=for_staff)
 
-    # Webhooks.
-
     async def handle_webhook(self, method: Method, webhook: PaymentWebhook, body: bytes) -> WebhookResult:
-        """Store a verified webhook and what it changes, in one transaction.
-
-        A webhook that contradicts our records is stored with the reason, changes nothing and is `refused`. One that was
-        stored before is a `duplicate`, or `refused` again."""
-        now = self._now()
-        result: WebhookResult
-        async with self._db.transaction() as connection:
-            if not await store.insert_webhook(connection, method, webhook, now, body):
-                stored_result = await store.get_webhook_result(connection, method, webhook.webhook_id)
-                return "refused" if stored_result and stored_result.startswith("refused") else "duplicate"
-            reason = ""
-            try:
-                async with connection.transaction():
-                    result = await self._record_webhook(connection, method, webhook, now)
-            except ProviderMismatch as error:
-                result, reason = "refused", f": {error}"
-            except UniqueViolationError as error:
-                if error.constraint_name != store.TRANSACTION_CONSTRAINT:  # a defect, not the provider's fault
-                    raise
-                result, reason = "refused", ": its transaction belongs to another payment"
-            await store.set_webhook_result(connection, method, webhook.webhook_id, f"{result}{reason}")
-        failpoint("payment.after_webhook")
-        return result
-
-    async def _record_webhook(
-        self, connection: Connection, method: Method, webhook: PaymentWebhook, now: datetime
-    ) -> WebhookResult:
-        subject = webhook.subject
-        payment = await store.get_payment(connection, subject.payment_id)
-        if payment is None or payment.method != method:
-            raise ProviderMismatch(f"there is no payment {subject.payment_id} by {method}")
-        if isinstance(subject, ProviderPayment):
-            if subject.state != "captured":
-                return "recorded"  # the payment worker queries the provider itself
-            return await order_status.record_capture_by_id(connection, self._ids, payment.payment_id, subject, now)
-        refund = await store.get_refund(connection, subject.refund_id)
-        if refund is None or refund.payment_id != payment.payment_id:
-            raise ProviderMismatch(f"there is no refund {subject.refund_id} of this payment")
-        amount = Money(refund.amount_minor, refund.currency)
-        if subject.amount is not None and subject.amount != amount:
-            raise ProviderMismatch(f"{method} refunded {subject.amount}, but the refund is {amount}")
-        if subject.state != "done":
-            return "recorded"
-        return await order_status.record_refund_by_id(connection, self._ids, refund.refund_id, now)
+        """Store a verified webhook and what it changes, as `PaymentWebhooks.handle`."""
+        return await self._webhooks.handle(method, webhook, body)
 
     # Staff.
 
@@ -149,8 +103,8 @@ class Payments:
             order = await orders.lock_order(connection, order_id)
             if order is None:
                 raise NoSuchOrder(f"there is no stored order {order_id}")
-            payments = await store.list_payments(connection, order_id)
-            refunds = await store.list_refunds(connection, order_id)
+            [locked] = await locked_orders.read_orders(connection, [order])
+            payments, refunds = list(locked.payments.values()), locked.refunds
             if any(payment.task == "recover_order" for payment in payments):
                 raise RefundExceedsCaptured(
                     "cannot refund the order now: it was paid late and its stock is being reacquired; "
@@ -168,9 +122,10 @@ class Payments:
                 if not 0 < remaining_minor <= available_minor:
                     raise RefundExceedsCaptured(f"{available_minor} minor units are captured and not refunded")
                 for payment in captured:
-                    remaining_minor -= await order_status.refund_remaining(
-                        connection, self._ids, payment, refund_key, reason, actor, self._now(), remaining_minor
+                    remaining_minor -= order_status.refund_remaining(
+                        locked, payment, refund_key, reason, actor, remaining_minor
                     )
+                await locked_orders.write_changes(connection, self._ids, [locked], self._now())
             payments = await store.list_payments(connection, order_id)
             return await self._with_refunds(connection, order, payments, for_staff=True)
 
@@ -179,11 +134,10 @@ class Payments:
 
         Raises `NoSuchPayment`, and `NotCollectable` if no cash is due or shipments still collect it."""
         async with self._db.transaction() as connection:
-            unlocked = await store.get_payment(connection, payment_id)
-            order = await orders.lock_order(connection, unlocked.order_id) if unlocked else None
-            payment = await store.get_payment(connection, payment_id)
-            if order is None or payment is None:
+            order = (await locked_orders.lock_orders(connection, [payment_id])).get(payment_id)
+            if order is None:
                 raise NoSuchPayment(f"there is no payment {payment_id}")
+            payment = order.payments[payment_id]
             if payment.method != "cod" or payment.status not in ("authorised", "captured"):
                 raise NotCollectable(
                     f"cannot record cash: this is a payment by {payment.method} that is {payment.status}"
@@ -195,8 +149,8 @@ class Payments:
                 )
             now = self._now()
             collected = ProviderPayment(payment_id, "captured", payment.amount, None, now)
-            if await order_status.record_capture(connection, order, payment, collected, now):
-                await order_status.update_order_and_payments(connection, self._ids, order, now)
+            order_status.record_capture(order, payment, collected, now)
+            await locked_orders.update_and_write(connection, self._ids, [order], now)
 
     async def grant_store_credit(self, user_id: str, amount: Money, idempotency_key: str) -> StoreCredit:
         """Grant store credit to a customer, once per key.

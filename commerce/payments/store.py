@@ -11,15 +11,25 @@ from uuid import UUID
 import msgspec
 
 from commerce.jobs import store as jobs
-from commerce.jobs.model import INTERNAL_SYSTEM, Job, NewJob
+from commerce.jobs.model import INTERNAL_SYSTEM
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.orders.model import FULFILMENTS, Method
-from commerce.orders.store import OrderHeader
-from commerce.payments.model import INTERNAL_METHODS, ParkedJob, Payment, Refund, RefundToRequest, Task
-from commerce.payments.provider_port import PaymentAction, PaymentWebhook, ProviderRefund
-from commerce.payments.tenders import PlannedTender
+from commerce.orders.model import FULFILMENTS, OrderStatus
+from commerce.payments.model import (
+    INTERNAL_METHODS,
+    OrderOfPayment,
+    ParkedJob,
+    Payment,
+    ReceivedWebhook,
+    Refund,
+    RefundToRequest,
+    RequestedPayment,
+    WebhookKey,
+)
+from commerce.payments.order_status import Capture, Ending
+from commerce.payments.provider_port import PaymentAction, ProviderRefund
+from commerce.payments.tenders import ActionRenewal, NewPayment
 
 _PAYMENT_FIELDS, _REFUND_COLUMNS = Payment.__struct_fields__, Refund.__struct_fields__
 _PAYMENT_COLUMNS = [field for field in _PAYMENT_FIELDS if field != "task"]
@@ -40,6 +50,15 @@ class RecordedMovement(NamedTuple):
 
 
 # Payments.
+
+
+async def lock_orders(connection: Connection, payment_ids: Sequence[UUID], *, may_wait: bool) -> list[OrderOfPayment]:
+    """Lock the orders of payments, in the sequence of their ids.
+
+    Without `may_wait`, those that another transaction has locked are left out."""
+    statement = queries.lock_orders if may_wait else queries.lock_free_orders
+    rows = await connection.fetch(statement, payment_ids)
+    return [OrderOfPayment(row["order_id"], OrderStatus(row["status"]), row["cancel_reason"]) for row in rows]
 
 
 async def list_payments(connection: Connection, order_id: UUID) -> list[Payment]:
@@ -69,17 +88,6 @@ def _payment(row: Any) -> Payment:
     if values["action"] is not None:
         values["action"] = msgspec.json.decode(values["action"], type=PaymentAction)
     return Payment(**values)
-
-
-class NewPayment(NamedTuple):
-    """A payment of a new plan revision, for one tender of its order."""
-
-    payment_id: UUID
-    order: OrderHeader
-    plan_revision: int
-    tender_no: int
-    tender: PlannedTender
-    subject: str | None
 
 
 async def insert_payments(
@@ -120,13 +128,6 @@ async def get_first_products(
     return {row["order_id"]: (row["name"], row["sku"], row["quantity"], row["other_products"]) for row in rows}
 
 
-class ActionRenewal(NamedTuple):
-    """A payment that is to be requested again for a new action; None keeps its return URL."""
-
-    payment_id: UUID
-    return_url: str | None
-
-
 async def renew_actions(connection: Connection, renewals: Sequence[ActionRenewal], now: datetime) -> None:
     """Have the payment worker request payments again for new actions."""
     if renewals:
@@ -134,15 +135,6 @@ async def renew_actions(connection: Connection, renewals: Sequence[ActionRenewal
         payment_ids, return_urls = zip(*renewals, strict=True)
         await connection.execute(queries.renew_actions, payment_ids, return_urls, now)
         jobs.wake_after_commit(connection, PAYMENTS)
-
-
-class RequestedPayment(NamedTuple):
-    """A payment that its provider has accepted, with the customer's action and the time of the first poll."""
-
-    job: Job
-    order_id: UUID
-    action: PaymentAction
-    poll_at: datetime
 
 
 async def mark_requested(connection: Connection, requested: Sequence[RequestedPayment]) -> set[UUID]:
@@ -161,38 +153,46 @@ async def mark_requested(connection: Connection, requested: Sequence[RequestedPa
     return {row["subject"] for row in rows}
 
 
-async def mark_captured(
-    connection: Connection, payment_id: UUID, captured_at: datetime, transaction_id: str | None
-) -> bool:
-    """Mark a payment as captured. False if it was captured before."""
-    return bool(await connection.fetchval(queries.mark_captured, payment_id, captured_at, transaction_id) == 1)
+async def mark_captured(connection: Connection, captures: Sequence[Capture], now: datetime) -> None:
+    """Mark payments as captured, and post each to the ledger unless it was captured before."""
+    if not captures:
+        return
+    captures = sorted(captures, key=lambda capture: capture.payment.payment_id)
+    await connection.execute(
+        queries.mark_captured,
+        [capture.payment.payment_id for capture in captures],
+        [capture.captured_at for capture in captures],
+        [capture.transaction_id for capture in captures],
+        [capture.source for capture in captures],
+        now,
+    )
 
 
-async def mark_authorised(connection: Connection, payment_id: UUID) -> bool:
-    return bool(await connection.fetchval(queries.mark_authorised, payment_id) == 1)
+async def mark_authorised(connection: Connection, payment_ids: Sequence[UUID]) -> None:
+    if payment_ids:
+        await connection.execute(queries.mark_authorised, sorted(payment_ids))
 
 
-async def end_payment(
-    connection: Connection, payment_id: UUID, status: str, now: datetime, reason: str, provider_error: str | None = None
-) -> bool:
-    """Mark a payment as failed or closed: no money was taken and none will be.
-
-    The customer sees `reason`, and only staff `provider_error`. False if it has ended before or is captured."""
-    reason = reason[:_MAX_REASON_CHARACTERS]
-    provider_error = provider_error and provider_error[:_MAX_REASON_CHARACTERS]
-    return bool(await connection.fetchval(queries.end_payment, payment_id, status, now, reason, provider_error) == 1)
+async def end_payments(connection: Connection, endings: Sequence[Ending], now: datetime) -> None:
+    """Mark payments as failed or closed, unless they have ended before or are captured."""
+    if not endings:
+        return
+    endings = sorted(endings, key=lambda ending: ending.payment_id)
+    await connection.execute(
+        queries.end_payments,
+        [ending.payment_id for ending in endings],
+        [ending.status for ending in endings],
+        [ending.reason[:_MAX_REASON_CHARACTERS] for ending in endings],
+        [ending.provider_error and ending.provider_error[:_MAX_REASON_CHARACTERS] for ending in endings],
+        now,
+    )
 
 
 async def schedule_close(connection: Connection, payment_ids: Sequence[UUID], now: datetime) -> None:
     """Have the payment worker close pending payments now, parked ones too."""
     if payment_ids:
-        await connection.execute(queries.schedule_close, payment_ids, now)
+        await connection.execute(queries.schedule_close, sorted(payment_ids), now)
         jobs.wake_after_commit(connection, PAYMENTS)
-
-
-async def put_internal_task(connection: Connection, payment_id: UUID, task: Task, now: datetime) -> None:
-    """Have the payment worker do a task that calls no provider, in place of the payment's present one."""
-    await jobs.put(connection, PAYMENTS, [NewJob(payment_id, f"payment.{task}", INTERNAL_SYSTEM, now)], now)
 
 
 async def is_fully_refunded(connection: Connection, order_id: UUID) -> bool:
@@ -214,7 +214,12 @@ async def list_cash_due(connection: Connection, order_id: UUID) -> list[tuple[UU
 
 async def list_refunds(connection: Connection, order_id: UUID) -> list[Refund]:
     """List an order's refunds, oldest first."""
-    return [_refund(row) for row in await connection.fetch(queries.list_refunds, order_id)]
+    return await list_refunds_of_orders(connection, [order_id])
+
+
+async def list_refunds_of_orders(connection: Connection, order_ids: Sequence[UUID]) -> list[Refund]:
+    """List the refunds of orders, oldest first."""
+    return [_refund(row) for row in await connection.fetch(queries.list_refunds, order_ids)]
 
 
 async def get_refund(connection: Connection, refund_id: UUID) -> Refund | None:
@@ -273,23 +278,30 @@ async def get_refunds_to_request(connection: Connection, refund_ids: Sequence[UU
 # Webhooks.
 
 
-async def insert_webhook(
-    connection: Connection, method: Method, webhook: PaymentWebhook, now: datetime, body: bytes
-) -> bool:
-    """Store a webhook with the result `received`. False if it was stored before."""
-    subject = webhook.subject
-    refund_id = subject.refund_id if isinstance(subject, ProviderRefund) else None
-    values = (method, webhook.webhook_id, subject.payment_id, refund_id, now, body)
-    return await connection.fetchval(queries.insert_webhook, *values) is not None
+async def insert_webhooks(
+    connection: Connection, webhooks: Sequence[tuple[ReceivedWebhook, str]], now: datetime
+) -> set[WebhookKey]:
+    """Store webhooks with their results, those that were not stored before. Returns their keys."""
+    webhooks = sorted(webhooks, key=lambda item: item[0].key)  # transactions with the same ones do not block each other
+    subjects = [received.webhook.subject for received, _ in webhooks]
+    rows = await connection.fetch(
+        queries.insert_webhooks,
+        [received.method for received, _ in webhooks],
+        [received.webhook.webhook_id for received, _ in webhooks],
+        [subject.payment_id for subject in subjects],
+        [subject.refund_id if isinstance(subject, ProviderRefund) else None for subject in subjects],
+        [result[:_MAX_REASON_CHARACTERS] for _, result in webhooks],
+        [received.body for received, _ in webhooks],
+        now,
+    )
+    return {(row["method"], row["webhook_id"]) for row in rows}
 
 
-async def set_webhook_result(connection: Connection, method: Method, webhook_id: str, result: str) -> None:
-    await connection.execute(queries.set_webhook_result, method, webhook_id, result[:_MAX_REASON_CHARACTERS])
-
-
-async def get_webhook_result(connection: Connection, method: Method, webhook_id: str) -> str | None:
-    result: str | None = await connection.fetchval(queries.get_webhook_result, method, webhook_id)
-    return result
+async def get_webhook_results(connection: Connection, keys: Sequence[WebhookKey]) -> dict[WebhookKey, str]:
+    """Return the results of those of the webhooks that are stored."""
+    methods, webhook_ids = [method for method, _ in keys], [webhook_id for _, webhook_id in keys]
+    rows = await connection.fetch(queries.get_webhook_results, methods, webhook_ids)
+    return {(row["method"], row["webhook_id"]): row["result"] for row in rows}
 
 
 # The ledger and store credit.

@@ -43,6 +43,24 @@ class PlannedTender(NamedTuple):
     payer_ip: str | None = None
 
 
+class NewPayment(NamedTuple):
+    """A payment of a new plan revision, for one tender of its order."""
+
+    payment_id: UUID
+    order: OrderHeader
+    plan_revision: int
+    tender_no: int
+    tender: PlannedTender
+    subject: str | None
+
+
+class ActionRenewal(NamedTuple):
+    """A payment that is to be requested again for a new action; None keeps its return URL."""
+
+    payment_id: UUID
+    return_url: str | None
+
+
 def check_tenders(
     order: OrderHeader, tenders: Sequence[TenderInput], providers: Mapping[str, Provider], policy: PaymentPolicy
 ) -> list[TenderInput]:

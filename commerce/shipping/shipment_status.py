@@ -19,9 +19,8 @@ from commerce.kernel.postgres import Connection
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.orders.store import OrderHeader
-from commerce.payments import order_status
+from commerce.payments import locked_orders
 from commerce.payments import store as payments
-from commerce.payments.provider_port import ProviderPayment
 from commerce.shipping import store
 from commerce.shipping.carrier_port import BookingConfirmation, TrackingEvent
 from commerce.shipping.errors import NoSuchShipment
@@ -226,11 +225,7 @@ async def _capture_cash_if_complete(connection: Connection, order: OrderHeader, 
     total_minor = sum(amount_minor for _, amount_minor in cash_due)
     if not cash_due or await store.sum_cash_collected(connection, order.order_id) < total_minor:
         return
-    for payment_id, _ in cash_due:
-        payment = await payments.get_payment(connection, payment_id)
-        assert payment is not None
-        collected = ProviderPayment(payment_id, "captured", payment.amount, None, now)
-        await order_status.record_capture(connection, order, payment, collected, now)
+    await locked_orders.capture_cash(connection, order, [payment_id for payment_id, _ in cash_due], now)
 
 
 async def _advance_order(

@@ -12,9 +12,9 @@ import pytest
 
 from commerce.kernel.clock import from_ms, to_ms
 from commerce.orders.model import OrderStatus
+from commerce.payments.captures import record_findings
 from commerce.payments.model import PaymentView, TenderInput
-from commerce.payments.order_status import record_capture_by_id, record_refund_by_id
-from commerce.payments.provider_port import ProviderPayment
+from commerce.payments.provider_port import ProviderPayment, ProviderRefund
 from commerce.payments.reconciliation import DAY, day_bounds
 from commerce.payments.service import Payments
 from commerce.shipping.service import Shipping
@@ -62,16 +62,14 @@ class PaymentActions:
     async def capture(self, paid: PaymentView, number: str | None, at: datetime) -> None:
         provider_payment = ProviderPayment(paid.payment_id, "captured", paid.amount, number, at)
         async with self.shop.db.transaction() as connection:
-            assert (
-                await record_capture_by_id(connection, self.shop.ids, paid.payment_id, provider_payment, at)
-                == "captured"
-            )
+            assert await record_findings(connection, self.shop.ids, [provider_payment], at) == ["captured"]
 
     async def refund(self, order_id: UUID, key: str, amount: int, at: datetime) -> UUID:
         result = await self.payments.refund(order_id, key, amount, "a dent", "test")
         refund_id = result.payments[0].refunds[0].refund_id
+        provider_refund = ProviderRefund(result.payments[0].payment_id, refund_id, "done")
         async with self.shop.db.transaction() as connection:
-            assert await record_refund_by_id(connection, self.shop.ids, refund_id, at) == "refunded"
+            assert await record_findings(connection, self.shop.ids, [provider_refund], at) == ["refunded"]
         return refund_id
 
     async def park(self, payment_id: UUID, reason: str) -> None:
