@@ -1,4 +1,4 @@
-"""P1, P5, P6: two hundred pairs each of actions on a payment at the same moment.
+"""P1, P5, P6: two hundred pairs each of actions on a payment at about the same moment.
 
 All workers run. The first action decides. Afterwards no money and no stock is lost or doubled, and every order has
 a final status.
@@ -33,6 +33,8 @@ from tests.support.sales import eventually, reservation, reserve
 pytestmark = pytest.mark.drill  # takes half a minute
 
 PAIRS, AT_ONCE = 200, 50
+_START_WITHIN_S = 0.5
+"""Those that begin in the same instant share transactions, and one side would always come first."""
 
 
 class RacingOrder(NamedTuple):
@@ -83,12 +85,17 @@ async def add_orders(pay: PaymentShop, *tenders: TenderInput) -> list[RacingOrde
 
 
 async def race(groups: Sequence[Sequence[Coroutine[Any, Any, Any]]]) -> list[Any]:
-    """Run the coroutines of each group at once, many groups together, in random order.
+    """Run the coroutines of each group, many groups together, each from a random moment of half a second.
 
     Returns all results."""
+
+    async def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        await asyncio.sleep(random.uniform(0, _START_WITHIN_S))
+        return await coroutine
+
     results: list[Any] = []
     for first in range(0, len(groups), AT_ONCE):
-        coroutines = [coroutine for group in groups[first : first + AT_ONCE] for coroutine in group]
+        coroutines = [run(coroutine) for group in groups[first : first + AT_ONCE] for coroutine in group]
         random.shuffle(coroutines)
         results += await asyncio.gather(*coroutines)
     return results
