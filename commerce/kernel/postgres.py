@@ -15,6 +15,7 @@ from asyncpg.exceptions import UnknownPostgresError
 
 from commerce.kernel.connection_shares import ConnectionShares
 from commerce.kernel.errors import NotDurable, NotReady, Overloaded
+from commerce.kernel.session_connection import SessionConnection
 
 MIN_VERSION = 15
 if TYPE_CHECKING:
@@ -303,21 +304,6 @@ def _explain_failed_connect() -> Iterator[None]:
         ) from None
 
 
-class _SessionConnection(Connection):
-    """A connection that needs no reset between two uses.
-
-    A reset would be half of the statements of a short use. Settings and locks are those of a transaction, except in
-    `session_lock`.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.commit_notes: set[str | UUID] = set()
-
-    def get_reset_query(self) -> str:
-        return ""
-
-
 @asynccontextmanager
 async def session_lock(connection: Connection, lock: str, unlock: str, *args: Any) -> AsyncIterator[bool]:
     """Hold an advisory lock of the session, by statements that take it and release it.
@@ -347,7 +333,7 @@ def _connection_options(timeout_s: float) -> dict[str, Any]:
     return {
         "timeout": timeout_s,
         "command_timeout": timeout_s + 1,  # the server's timeout comes first and keeps the connection usable
-        "connection_class": _SessionConnection,
+        "connection_class": SessionConnection,
     }
 
 

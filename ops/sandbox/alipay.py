@@ -118,11 +118,7 @@ class AlipaySandbox:
         refunded = self._payment_store.sum_refunds(self.name, trade.out_no)
         status = self._status(trade)
         fields = CUSTOMER | {"app_id": self._app_id, "auth_app_id": self._app_id, "seller_id": self._seller_id}
-        fields |= {
-            "notify_id": due_webhook.webhook_id,
-            "notify_type": "trade_status_sync",
-            "notify_time": _format_time(now),
-        }
+        fields |= {"notify_id": due_webhook.webhook_id, "notify_type": "trade_status_sync"}
         fields |= {"notify_time": _format_time(now), "charset": "utf-8", "version": "1.0", "sign_type": "RSA2"}
         fields |= {"out_trade_no": trade.out_no, "trade_no": trade.trade_no, "trade_status": status}
         fields |= {"subject": trade.subject, "gmt_create": _format_time(trade.created_ms)}

@@ -179,7 +179,7 @@ class FaultRegistry(Generic[F]):
 
     def is_selected(self, share: float, fault: str, subject: str) -> bool:
         """Return True if the subject is among the share that the fault hits."""
-        return self.draw_fraction(fault, subject) < share
+        return share > 0 and self.draw_fraction(fault, subject) < share
 
 
 class ProviderFaultRegistry(FaultRegistry[ProviderFaults]):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
 
+import asyncpg
 import pytest
 
+from commerce.kernel import session_connection
 from commerce.kernel.connection_shares import undivided
 from commerce.kernel.postgres import Connection, Database, connect, open_database, session_lock
 
@@ -32,6 +37,29 @@ async def test_connection_goes_back_without_a_statement(database: Database, data
     )
     await other.close()
     await database.close()
+
+
+async def test_second_connection_asks_nothing_about_builtin_types(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    introspect, questions = asyncpg.Connection._introspect_types, []
+
+    async def count(self: Any, *args: Any) -> Any:
+        questions.append(args)
+        return await introspect(self, *args)
+
+    monkeypatch.setattr(asyncpg.Connection, "_introspect_types", count)
+    monkeypatch.setattr(session_connection, "_known_types", {})
+    values = ([uuid4(), uuid4()], ["a", "b"], [datetime.now(UTC)])
+    for asked in (2, 3):  # about both arrays, and each time about the type of this database
+        connection = await connect(database_url, name="test", timeout_s=3)
+        await connection.execute("DROP TYPE IF EXISTS mood; CREATE TYPE mood AS ENUM ('calm')")
+        row = await connection.fetchrow("SELECT $1::uuid[], $2::text[], $3::timestamptz[]", *values)
+        assert row is not None
+        assert tuple(row) == values
+        assert await connection.fetchval("SELECT $1::mood[]", ["calm"]) == ["calm"]
+        assert len(questions) == asked
+        await connection.close()
 
 
 @pytest.mark.parametrize("unlock", [UNLOCK, "SELECT $1 / 0"], ids=["released", "not released"])
