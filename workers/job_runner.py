@@ -52,6 +52,10 @@ class JobRunner:
         """The systems whose circuit breaker is open."""
         return frozenset(system for system, breaker in self._breakers.items() if breaker.is_open)
 
+    def may_have_more(self) -> bool:
+        """Tell if the last claims left jobs that are due, for lack of room."""
+        return self._was_full
+
     async def start_due_jobs(self) -> int:
         """Claim as many due jobs as the limits allow, start them, and return their number.
 

@@ -20,11 +20,13 @@ async def run_steps(
     stop: asyncio.Event,
     poll_interval_s: float,
     due: asyncio.Event | None = None,
+    may_have_more: Callable[[], bool] = lambda: True,
 ) -> None:
     """Call `step` until `stop` is set.
 
-    `step` returns the number of its jobs; after 0 the loop waits `poll_interval_s` seconds, or until `due` is set. A
-    running step is finished. A failed step is logged, counted and repeated: its jobs are rows, so none is lost."""
+    `step` returns the number of its jobs. After 0, and unless it `may_have_more`, the loop waits `poll_interval_s`
+    seconds, or until `due` is set. A running step is finished. A failed step is logged, counted and repeated: its jobs
+    are rows, so none is lost."""
     while not stop.is_set():
         if due is not None:
             due.clear()
@@ -37,7 +39,7 @@ async def run_steps(
             continue
         if jobs:
             metrics.WORKER_JOBS.labels(worker_name).inc(jobs)
-        else:
+        if not jobs or not may_have_more():
             await _wait(stop, due, poll_interval_s)
 
 

@@ -38,5 +38,6 @@ async def payment_worker(services: WorkerServices) -> None:
         )
         due = services.due_jobs.event(*(queue.name for queue in jobs.queues))
         runner = JobRunner("payment_worker", jobs.queues, providers, settings, services.clock, due)
-        await run_steps("payment_worker", runner.start_due_jobs, services.stop, settings.poll_ms / 1000, due)
+        poll_s = settings.poll_ms / 1000
+        await run_steps("payment_worker", runner.start_due_jobs, services.stop, poll_s, due, runner.may_have_more)
         await runner.drain()

@@ -151,7 +151,7 @@ class PaymentStore:
             "WHERE provider = ? AND out_no = ? AND state <> 'captured'",
             (now_ms, provider, out_no),
         )
-        return self._get_trade(provider, out_no)
+        return replace(trade, state="captured", paid_ms=now_ms, times_paid=trade.times_paid + 1)
 
     def close_trade(self, provider: str, out_no: str) -> SimulatedTrade:
         """Close a trade; a closed trade stays closed. Raises `PaymentStoreRefusal` (no_trade or paid)."""

@@ -12,6 +12,7 @@ from commerce.kernel.clock import SystemClock
 from config.settings import JobsSettings
 from tests.support.sales import eventually
 from workers.job_runner import JobRunner
+from workers.loop import run_steps
 
 
 class FakeJobQueue:
@@ -68,6 +69,29 @@ def make_runner(*queues: FakeJobQueue, due: asyncio.Event | None = None, **setti
         SystemClock(),
         due or asyncio.Event(),
     )
+
+
+async def test_all_due_jobs_are_claimed_once_until_more_are_due() -> None:
+    queue, due, stop, claims = FakeJobQueue("quick", "quick"), asyncio.Event(), asyncio.Event(), []
+
+    async def count() -> None:
+        claims.append(len(queue.due))
+
+    queue.during_claim = count
+    runner = make_runner(queue, due=due)
+    loop = asyncio.create_task(run_steps("test", runner.start_due_jobs, stop, 30, due, runner.may_have_more))
+    for started, system in ((2, "slow"), (3, "quick")):
+        await eventually(lambda started=started: _has_started(queue, started))
+        queue.due.append(system)
+        due.set()
+    await eventually(lambda: _has_started(queue, 4))
+    stop.set()
+    await loop
+    assert claims == [2, 1, 1]
+
+
+async def _has_started(queue: FakeJobQueue, count: int) -> bool:
+    return len(queue.started) >= count
 
 
 async def run_until_started(runner: JobRunner, queue: FakeJobQueue, wanted: int) -> None:
