@@ -22,7 +22,7 @@ class _NoStatement(NamedTuple):
 
 
 _known_types: dict[frozenset[int], Any] = {}
-"""what servers have answered about types of their own, arrays above all"""
+"""answers of servers about builtin types, arrays above all"""
 
 
 class SessionConnection(_Connection):

@@ -51,14 +51,14 @@ async def test_second_connection_asks_nothing_about_builtin_types(
     monkeypatch.setattr(asyncpg.Connection, "_introspect_types", count)
     monkeypatch.setattr(session_connection, "_known_types", {})
     values = ([uuid4(), uuid4()], ["a", "b"], [datetime.now(UTC)])
-    for asked in (2, 3):  # about both arrays, and each time about the type of this database
+    for question_count in (2, 3):  # about both arrays, and each time about the type of this database
         connection = await connect(database_url, name="test", timeout_s=3)
         await connection.execute("DROP TYPE IF EXISTS mood; CREATE TYPE mood AS ENUM ('calm')")
         row = await connection.fetchrow("SELECT $1::uuid[], $2::text[], $3::timestamptz[]", *values)
         assert row is not None
         assert tuple(row) == values
         assert await connection.fetchval("SELECT $1::mood[]", ["calm"]) == ["calm"]
-        assert len(questions) == asked
+        assert len(questions) == question_count
         await connection.close()
 
 
