@@ -44,7 +44,9 @@ from commerce.sales.stock_changes import StockChanges
 from commerce.screening.service import Screening
 from commerce.shipping.carrier_port import CarrierRegistry, TrackingEvent
 from commerce.shipping.carriers import open_carriers
+from commerce.shipping.job_history import ShipmentJobHistory
 from commerce.shipping.service import Shipping
+from commerce.shipping.shipment_tasks import SHIPMENTS
 from commerce.staff_requests.service import StaffRequests
 from commerce.wait_lists.service import WaitLists
 from commerce.waiting_rooms.service import WaitingRooms
@@ -256,7 +258,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         fleet=_build_fleet(settings, db, clock, ids),
         route_execution=RouteExecution(db, clock, partial(_apply_vehicle_events, shipping)),
         dead_letters=DeadLetters(db, redis, clock, persist),
-        jobs=StaffJobs(db, clock, settings.jobs.lease_s),
+        jobs=StaffJobs(db, clock, settings.jobs.lease_s, {SHIPMENTS: ShipmentJobHistory()}),
         watcher=_build_watcher(orders, shipping, changes, clock, limits),
         client_addresses=ClientAddresses(settings.http, admission.rate_limits.addresses),
         redis_check=build_redis_check(redis, link, settings, clock),

@@ -30,7 +30,9 @@ from commerce.sales.service import Sales
 from commerce.sales.stock_changes import StockChanges
 from commerce.screening.service import Screening
 from commerce.shipping.carriers import open_carriers
+from commerce.shipping.job_history import ShipmentJobHistory
 from commerce.shipping.service import Shipping
+from commerce.shipping.shipment_tasks import SHIPMENTS
 from commerce.wait_lists.service import WaitLists
 from commerce.waiting_rooms.service import WaitingRooms
 from config.settings import Settings, load
@@ -89,7 +91,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
             orders=Orders(db, redis, clock),
             dead_letters=DeadLetters(db, redis, clock, persist),
             audit=Audit(db, redis, clock),
-            jobs=StaffJobs(db, clock, settings.jobs.lease_s),
+            jobs=StaffJobs(db, clock, settings.jobs.lease_s, {SHIPMENTS: ShipmentJobHistory()}),
             # No providers: commands start no payments. Calls to a provider are rows for the payment worker.
             payments=Payments(db, clock, ids, {}, settings.payments, Shipping.has_cash_shipments),
             shipping=Shipping(db, clock, settings.shipping),

@@ -58,7 +58,6 @@ STREAM_OLDEST_SECONDS = Gauge(
     "floodgate_stream_oldest_seconds", "Age of the oldest order in the stream", ["sale"], multiprocess_mode=_LATEST
 )
 DEAD_LETTERS = Gauge("floodgate_dead_letters", "Dead letters that wait for staff", multiprocess_mode=_LATEST)
-PARKED_JOBS = Gauge("floodgate_parked_jobs", "Parked jobs, by kind", ["kind"], multiprocess_mode=_LATEST)
 SALE_UNITS = Gauge(
     "floodgate_sale_units",
     "Units of a sale at its last audit: initial, available, held, sold, in_stream",
@@ -108,12 +107,6 @@ BREAKER_OPEN = Gauge(
     "floodgate_breaker_open",
     "1: an external system did not answer and its circuit breaker is open",
     ["worker", "system"],
-    multiprocess_mode=_LATEST,
-)
-OLDEST_DUE_JOB_SECONDS = Gauge(
-    "floodgate_oldest_due_job_seconds",
-    "How long the oldest job has been due, by kind",
-    ["kind"],
     multiprocess_mode=_LATEST,
 )
 LEDGER_DIFFERENCE_MINOR = Gauge(

@@ -45,7 +45,7 @@ async def observer(services: WorkerServices) -> None:
                 await measure_streams()
         for gauges, measure in (
             ("jobs", partial(_measure_jobs, jobs, shown_groups, from_ms(services.clock.now_ms()))),
-            ("waiting", partial(_measure_waiting, services.audit)),
+            ("dead_letters", partial(_measure_dead_letters, services.audit)),
             ("ledger", partial(_measure_ledger, ledger)),
         ):
             with failures.catch(gauges=gauges):
@@ -77,12 +77,8 @@ async def observer(services: WorkerServices) -> None:
     await asyncio.gather(*(run_steps("observer", step, services.stop, interval_s) for step, interval_s in steps))
 
 
-async def _measure_waiting(audit: Audit) -> None:
-    counts = await audit.count_waiting()
-    metrics.DEAD_LETTERS.set(counts["dead_letters"])
-    for kind in ("payment", "refund"):
-        metrics.PARKED_JOBS.labels(kind).set(counts[f"parked_{kind}s"])
-        metrics.OLDEST_DUE_JOB_SECONDS.labels(kind).set(counts[f"oldest_{kind}s_s"])
+async def _measure_dead_letters(audit: Audit) -> None:
+    metrics.DEAD_LETTERS.set(await audit.count_dead_letters())
 
 
 async def _measure_jobs(jobs: StaffJobs, shown: set[GroupName], now: datetime) -> None:
@@ -109,10 +105,7 @@ async def _measure_shipments(worklists: Worklists, shown: set[tuple[str, str]]) 
 
     `shown` holds the (carrier, status) pairs so far: those without shipments are set to 0."""
     counts = await worklists.count_worklists()
-    for kind in ("shipment", "order"):
-        metrics.OLDEST_DUE_JOB_SECONDS.labels(kind).set(counts.pop(f"oldest_{kind}_s"))
-    metrics.PARKED_JOBS.labels("shipment").set(counts["parked"])
-    metrics.PARKED_JOBS.labels("order").set(counts.pop("unplanned"))
+    counts.pop("unplanned")
     for worklist, count in counts.items():
         metrics.WORKLIST_SHIPMENTS.labels(worklist).set(count)
     open_shipments = await worklists.count_open_shipments()

@@ -32,6 +32,8 @@ ORDER_CHECKS = (
     ("P7", "booked_twice", "shipments have several current bookings"),
     ("P7", "shipped_without_booking", "shipments are with a carrier without a booking"),
     ("P7", "paid_without_fulfilment", "paid orders have no fulfilment"),
+    ("P7", "orders_without_job", "nothing is done about orders to plan or to complete"),
+    ("P7", "shipments_without_job", "nothing is done about shipments to book, cancel or track"),
     ("P8", "broken_histories", "histories of orders do not lead to their status"),
     ("P8", "broken_shipment_histories", "histories of shipments do not lead to their status"),
 )

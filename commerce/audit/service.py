@@ -92,10 +92,10 @@ class Audit:
         async with self._db.connection() as connection:
             return await store.list_seals(connection)
 
-    async def count_waiting(self) -> dict[str, float]:
-        """Count waiting dead letters and jobs by name, with the ages of the oldest jobs in seconds."""
+    async def count_dead_letters(self) -> int:
+        """Count the dead letters that wait for staff."""
         async with self._db.connection() as connection:
-            return await store.count_waiting(connection, from_ms(self._clock.now_ms()))
+            return await store.count_dead_letters(connection)
 
     async def _audit_history(self, sale_id: str, report_progress: Progress, *, writes_seal: bool) -> SaleAudit:
         findings = OrderFindings()
@@ -172,6 +172,9 @@ class Audit:
         )
         findings = [
             *_check_stock(rows),
+            *make_finding(
+                "P1", "nothing is done about pending stock changes", await snapshot.list_changes_without_job()
+            ),
             *_check_lost_orders(redis_state, persisted),
             *make_finding("P2", "stream entries are neither pending nor new", map(str, redis_state.orphans)),
             *_check_stream_keys(streamed),

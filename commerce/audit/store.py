@@ -15,7 +15,6 @@ import asyncpg
 import orjson
 
 from commerce.audit.model import Seal, SealedSale, Sums, UnitSums
-from commerce.jobs import store as jobs
 from commerce.kernel.clock import from_ms, to_ms
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.sql import load_queries
@@ -23,7 +22,6 @@ from commerce.sales import store as sales
 from lua import Cut
 
 queries = load_queries(__package__)
-_QUEUES = ("payments", "refunds")
 _AUDIT_TIMEOUT_S = 600
 _BEGINNING = (from_ms(0), -1, -1, -1)
 """a position before all entries and changes"""
@@ -86,6 +84,10 @@ class AuditSnapshot:
             StockMovement(row["change_id"], to_ms(row["created_at"]), {row["sku"]: row["units"]})
             for row in await self._fetch(queries.list_open_changes)
         ]
+
+    async def list_changes_without_job(self) -> list[str]:
+        """List pending stock changes that no job is about to apply."""
+        return [row[0] for row in await self._fetch(queries.list_changes_without_job)]
 
     async def list_open_releases(self) -> list[StockMovement]:
         """List releases that are not marked as applied."""
@@ -235,15 +237,5 @@ async def list_seals(connection: Connection) -> list[SealedSale]:
     return [SealedSale(**row) for row in await connection.fetch(queries.list_seals)]
 
 
-async def count_waiting(connection: Connection, now: datetime) -> dict[str, float]:
-    """Count waiting dead letters and jobs by name.
-
-    `oldest_…_s` is the time since the oldest job became due.
-    """
-    parked, groups = await jobs.count_parked(connection), await jobs.measure_due(connection)
-    counts: dict[str, float] = {"dead_letters": await connection.fetchval(queries.count_dead_letters)}
-    for queue in _QUEUES:
-        counts[f"parked_{queue}"] = sum(number for (name, _, _), number in parked.items() if name == queue)
-        oldest = min((due_at for name, _, _, due_at in groups if name == queue), default=now)
-        counts[f"oldest_{queue}_s"] = max(0.0, (now - oldest).total_seconds())
-    return counts
+async def count_dead_letters(connection: Connection) -> int:
+    return int(await connection.fetchval(queries.count_dead_letters))

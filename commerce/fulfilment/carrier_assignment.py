@@ -75,7 +75,7 @@ class CarrierAssignment:
         self, connection: Connection, shipment: Shipment, choice: CarrierChoice | None, now: datetime, reason: str
     ) -> None:
         await store.assign_carrier(connection, shipment.shipment_id, choice)
-        job = NewJob(shipment.shipment_id, "shipment.assign", INTERNAL_SYSTEM, now)
+        job = NewJob(shipment.shipment_id, "shipment.assign_again", INTERNAL_SYSTEM, now)
         await jobs.put_parked(connection, SHIPMENTS, job, reason, now)
 
     def _not_configured(self, carriers: list[str]) -> dict[str, str]:

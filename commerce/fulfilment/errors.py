@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from commerce.kernel.errors import NotFound
+from commerce.kernel.errors import Conflict, NotFound
 
 
 class NoSuchWave(NotFound):
     title = "There is no such wave"
 
 
-class NoSuchUnplannedOrder(NotFound):
-    title = "The order is not among those that could not be planned"
+class NotToBePlanned(Conflict):
+    code = "not_to_be_planned"
+    title = "The order does not wait to be planned again"
 
 
 class NoCarrierChoice(NotFound):

@@ -9,7 +9,7 @@ from asyncpg import UniqueViolationError
 
 from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment, missing_address_fields
-from commerce.fulfilment.errors import NoSuchUnplannedOrder, NoSuchWave
+from commerce.fulfilment.errors import NoSuchWave, NotToBePlanned
 from commerce.fulfilment.repacking import Repacking
 from commerce.fulfilment.worklists import Worklists
 from commerce.jobs import store as jobs
@@ -18,6 +18,8 @@ from commerce.kernel.clock import Clock
 from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database
+from commerce.orders import store as orders
+from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import FULFILMENTS
 from commerce.shipping import shipment_status, shipment_tasks
 from commerce.shipping import store as shipments
@@ -152,7 +154,7 @@ class Fulfilment(Worklists):
             raise NoSuchWave(f"there is no wave {wave_id}")
         return wave
 
-    # Hold, retry, cancel, redirect.
+    # Hold, cancel, redirect.
 
     async def hold(self, shipment_id: UUID, reason: str, actor: str) -> ShipmentDetails:
         """Hold a shipment: nothing is done with it until it is resumed."""
@@ -174,37 +176,29 @@ class Fulfilment(Worklists):
                 await shipment_status.record_note(connection, shipment, self._now(), "staff", actor, "resumed")
         return await self.get(shipment_id)
 
-    async def retry(self, shipment_id: UUID, actor: str) -> ShipmentDetails:
-        """Retry a parked shipment, after the cause was fixed. Carriers that refused it may be asked again."""
-        async with self._db.transaction() as connection:
-            _, shipment = await shipment_status.lock_shipment(connection, shipment_id)
-            job, now = await shipment_tasks.get_job(connection, shipment_id), self._now()
-            if job is None or not job.parked:
-                raise InvalidShipmentState("cannot retry the shipment: it is not parked")
-            if shipment.status is ShipmentStatus.PLANNED and shipment.booking_id is None:
-                await self._assign_again(connection, shipment_id, now)
-            else:
-                await jobs.retry(connection, SHIPMENTS, [shipment_id], now)
-            await shipment_status.record_note(connection, shipment, now, "staff", actor, "retried")
-        return await self.get(shipment_id)
-
     async def _make_due(self, connection: Connection, shipment_id: UUID) -> None:
         """Make a shipment's job due unless it is parked."""
         job = await shipment_tasks.get_job(connection, shipment_id)
         if job is not None and not job.parked:
             await jobs.retry(connection, SHIPMENTS, [shipment_id], self._now())
 
-    async def retry_planning(self, order_id: UUID) -> None:
-        """Make an order due that could not be planned, or was stopped for a refund that may have failed.
+    async def replan(self, order_id: UUID) -> None:
+        """Put the job that plans an order which has none: it was stopped for a refund that has failed since.
 
-        Raises `NoSuchUnplannedOrder` if it is not among those.
+        Raises `NoSuchOrder`, and `NotToBePlanned` if it is planned or was never paid, or has a job, which staff retry
+        if it is parked.
         """
         async with self._db.transaction() as connection:
-            planning = await jobs.find(connection, FULFILMENTS, [order_id])
+            if await orders.lock_order(connection, order_id) is None:
+                raise NoSuchOrder(f"there is no stored order {order_id}")
             current = await store.get_fulfilment(connection, order_id)
-            is_stopped = current is not None and current.status == "pending" and not planning
-            if not is_stopped and not (planning and planning[0].parked):
-                raise NoSuchUnplannedOrder(f"the order {order_id} is not among those that could not be planned")
+            if current is None or current.status != "pending":
+                raise NotToBePlanned(f"the order {order_id} is planned already, or was never paid")
+            if await jobs.find(connection, FULFILMENTS, [order_id]):
+                raise NotToBePlanned(
+                    f"the order {order_id} is about to be planned; "
+                    f"if its job is parked: `floodgate jobs retry {FULFILMENTS} {order_id}`"
+                )
             now = self._now()
             await shipment_tasks.put_order_task(connection, order_id, "order.plan", now, now)
 

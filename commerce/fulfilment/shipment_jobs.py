@@ -59,6 +59,7 @@ class ShipmentJobs(CarrierJobs):
         """Return the handlers of the kinds that assign, book and cancel."""
         works: dict[Task, Work] = {
             "shipment.assign": self._assign,
+            "shipment.assign_again": self._assign,
             "shipment.book": self._book,
             "shipment.cancel": self._cancel,
         }
@@ -116,6 +117,9 @@ class ShipmentJobs(CarrierJobs):
                 return self._postpone_held() if shipment.held_reason is not None else UNCHANGED
             if await self._cancel_if_must_not_ship(connection, order, shipment):
                 return written("stopped")
+            if job.kind == "shipment.assign_again":
+                await shipments.clear_refusals(connection, job.subject)
+                shipment = await reload_shipment(connection, job.subject)
             return await self._assign_locked(connection, shipment)
 
     async def _assign_locked(self, connection: Connection, shipment: Shipment) -> JobResult:

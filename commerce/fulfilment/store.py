@@ -5,6 +5,7 @@ Shipments: `shipping.store`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
 from uuid import UUID
@@ -121,25 +122,14 @@ async def list_worklist(
 
 async def count_worklists(
     connection: Connection, now: datetime, today: date, stalled_after_s: float, no_first_scan_after_s: float
-) -> dict[str, float]:
-    """Count the shipments of each worklist, and the seconds for which the oldest jobs have been due."""
+) -> dict[str, int]:
+    """Count the shipments of each worklist, and the orders that cannot be planned (`unplanned`)."""
     row = await connection.fetchrow(queries.count_worklists, now, today, stalled_after_s, no_first_scan_after_s)
     assert row is not None
-    parked, due = await jobs.count_parked(connection), await jobs.measure_due(connection)
-
-    def count(wanted: str) -> int:
-        return sum(number for (queue, _, _), number in parked.items() if queue == wanted)
-
-    def age_s(wanted: str) -> float:
-        return max(0.0, *((now - due_at).total_seconds() for queue, _, _, due_at in due if queue == wanted), 0.0)
-
-    return {
-        **row,
-        "parked": count(SHIPMENTS),
-        "unplanned": count(FULFILMENTS),
-        "oldest_shipment_s": age_s(SHIPMENTS),
-        "oldest_order_s": age_s(FULFILMENTS),
-    }
+    parked: Counter[str] = Counter()
+    for (queue, _, _), count in (await jobs.count_parked(connection)).items():
+        parked[queue] += count
+    return {**row, "parked": parked[SHIPMENTS], "unplanned": parked[FULFILMENTS]}
 
 
 async def count_open_shipments(connection: Connection) -> dict[tuple[str, str], int]:

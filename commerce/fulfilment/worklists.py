@@ -50,8 +50,8 @@ class Worklists:
         ]
         return to_page(items, size, lambda item: str(item.shipment.shipment_id))
 
-    async def count_worklists(self) -> dict[str, float]:
-        """Count each worklist, and measure for how many seconds the oldest jobs have been due."""
+    async def count_worklists(self) -> dict[str, int]:
+        """Count each worklist, and the orders that cannot be planned (`unplanned`)."""
         policy = self._policy
         async with self._db.connection() as connection:
             return await store.count_worklists(

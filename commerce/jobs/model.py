@@ -111,7 +111,8 @@ class JobDetails(msgspec.Struct, frozen=True):
     """A job as staff see it, whose state is never `failed`: it has failed if it has a `last_error`.
 
     `due_at` is when it is to be done next; of a leased job the end of the lease, of a parked one about when it was
-    given up. With `can_be_cancelled` staff may drop it."""
+    given up. `order_id` is the order of its subject, if it is of a stored one. With `can_be_cancelled` staff may drop
+    it."""
 
     queue: str
     subject: UUID
@@ -123,6 +124,7 @@ class JobDetails(msgspec.Struct, frozen=True):
     last_error: str | None
     created_at: datetime
     can_be_cancelled: bool
+    order_id: UUID | None = None
 
     @property
     def key(self) -> JobKey:
@@ -146,7 +148,7 @@ class JobFilter:
     """Which jobs staff want to see; None is any.
 
     `min_age_s` is for how long they have been due, or given up. All of `words`, in any case, occur in the error: then
-    only parked and failed jobs are examined."""
+    only parked and failed jobs are examined. With `order_id` only the jobs of that order are."""
 
     queue: str | None = None
     kind: str | None = None
@@ -154,6 +156,7 @@ class JobFilter:
     state: JobState | None = None
     min_age_s: int = 0
     words: tuple[str, ...] = ()
+    order_id: UUID | None = None
 
 
 class RefusedJob(msgspec.Struct, frozen=True):

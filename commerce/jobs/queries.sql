@@ -108,6 +108,31 @@ CROSS JOIN LATERAL (
 SELECT queue, subject, kind, system, due_at, leased_until, attempts, parked, last_error, created_at
 FROM jobs JOIN unnest($1::text[], $2::uuid[]) AS input (queue, subject) USING (queue, subject);
 
+-- name: list_orders
+-- The orders of subjects. A release of an order has its id, a reacquisition has another.
+SELECT input.queue, input.subject, found.order_id
+FROM unnest($1::text[], $2::uuid[]) AS input (queue, subject)
+CROSS JOIN LATERAL (
+    SELECT order_id FROM payments WHERE input.queue = 'payments' AND payment_id = input.subject
+    UNION ALL
+    SELECT order_id FROM refunds WHERE input.queue = 'refunds' AND refund_id = input.subject
+    UNION ALL
+    SELECT order_id FROM shipments WHERE input.queue = 'shipments' AND shipment_id = input.subject
+    UNION ALL
+    SELECT order_id FROM orders WHERE input.queue IN ('fulfilments', 'releases') AND order_id = input.subject) AS found;
+
+-- name: list_of_order
+SELECT queue, subject, kind, system, due_at, leased_until, attempts, parked, last_error, created_at
+FROM jobs JOIN (
+    SELECT 'payments' AS queue, payment_id AS subject FROM payments WHERE order_id = $1
+    UNION ALL
+    SELECT 'refunds', refund_id FROM refunds WHERE order_id = $1
+    UNION ALL
+    SELECT 'shipments', shipment_id FROM shipments WHERE order_id = $1
+    UNION ALL
+    VALUES ('fulfilments', $1), ('releases', $1)) AS subjects USING (queue, subject)
+ORDER BY queue, subject;
+
 -- name: list_scheduled
 -- Jobs that are not parked, by group and time: in each group those after $4 and $5, due until $6, leased or not ($7).
 SELECT page.queue, page.subject, page.kind, page.system, page.due_at, page.leased_until, page.attempts, page.parked,

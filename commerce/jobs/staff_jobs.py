@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
+
+from msgspec import structs
 
 from commerce.jobs import store
 from commerce.jobs.cancellation import CANCELLABLE_KINDS, explain_refusal
@@ -15,7 +18,7 @@ from commerce.jobs.model import GroupLoad, GroupName, JobChanges, JobDetails, Jo
 from commerce.jobs.store import GroupStart, JobRow
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import Invalid, ProblemError
-from commerce.kernel.paging import Page
+from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Connection, Database
 
 _logger = logging.getLogger(__name__)
@@ -57,20 +60,42 @@ class _Position(NamedTuple):
         return _EPOCH + timedelta(microseconds=self.due_us)
 
 
-class StaffJobs:
-    """The jobs of all queues. `lease_s` is the longest lease of a claim."""
+Action = Literal["retried", "cancelled"]
 
-    def __init__(self, db: Database, clock: Clock, lease_s: int) -> None:
+
+class SubjectHistory(Protocol):
+    """Records in the history of a queue's subjects what staff do with their jobs."""
+
+    async def lock(self, connection: Connection, subjects: Sequence[UUID]) -> None:
+        """Take the locks that `record` needs. Whoever works on the jobs takes them before it locks the jobs."""
+
+    async def record(
+        self, connection: Connection, subjects: Sequence[UUID], action: Action, actor: str, now: datetime
+    ) -> None: ...
+
+
+class StaffJobs:
+    """The jobs of all queues. `lease_s` is the longest lease of a claim.
+
+    `histories` maps queues to the histories of their subjects. The log has each change of the others."""
+
+    def __init__(
+        self, db: Database, clock: Clock, lease_s: int, histories: Mapping[str, SubjectHistory] | None = None
+    ) -> None:
         self._db = db
         self._clock = clock
+        self._histories = histories or {}
         self._lease = timedelta(seconds=lease_s)
 
     async def list_jobs(self, wanted: JobFilter, cursor: str | None, size: int) -> Page[JobDetails]:
         """List parked jobs first, then due, leased and waiting ones; with words parked, then failed ones.
 
         Of parked and failed ones a page examines a limited number: it may be short, or empty, and not the last.
-        Raises `Invalid` if the filters exclude each other or the cursor is not one."""
+        Those of an order are listed by queue and subject. Raises `Invalid` if the filters exclude each other or the
+        cursor is not one."""
         states = _select_states(wanted)
+        if wanted.order_id is not None:
+            return await self._list_of_order(wanted, wanted.order_id, states, cursor, size)
         position = _Position.parse(cursor) if cursor else _Position(states[0], "")
         if position.state not in states:
             raise Invalid("cursor: it belongs to a list with other filters")
@@ -87,7 +112,29 @@ class StaffJobs:
         if len(rows) > size:
             rows = rows[:size]
             rest = _position_of(*rows[-1])
-        return Page([self._describe(row) for _, row in rows], str(rest) if rest is not None else None)
+        jobs = await self._add_orders([self._describe(row) for _, row in rows])
+        return Page(jobs, str(rest) if rest is not None else None)
+
+    async def _list_of_order(
+        self, wanted: JobFilter, order_id: UUID, states: Sequence[JobState], cursor: str | None, size: int
+    ) -> Page[JobDetails]:
+        """List a page of an order's jobs, which are few, by queue and subject."""
+        position = _Position.parse(cursor) if cursor else _Position("parked", "")
+        async with self._db.connection() as connection:
+            rows = await store.list_of_order(connection, order_id)
+        due_until = self._now() - timedelta(seconds=wanted.min_age_s)
+        jobs = [
+            structs.replace(job, order_id=order_id)
+            for job in map(self._describe, rows)
+            if job.key > JobKey(position.queue, position.subject)
+            and wanted.queue in (None, job.queue)
+            and wanted.kind in (None, job.kind)
+            and wanted.system in (None, job.system)
+            and (job.state in states or ("failed" in states and job.state != "parked" and job.last_error is not None))
+            and (wanted.min_age_s == 0 or job.due_at <= due_until)
+            and all(word.lower() in (job.last_error or "").lower() for word in wanted.words)
+        ]
+        return to_page(jobs, size, lambda job: str(_Position("parked", job.queue, subject=job.subject)))
 
     async def get(self, key: JobKey) -> JobDetails:
         """Return a job. Raises `NoSuchJob`."""
@@ -95,13 +142,16 @@ class StaffJobs:
             rows = await store.get_jobs(connection, [key])
         if not rows:
             raise _explain_absence(key)
-        return self._describe(rows[0])
+        [job] = await self._add_orders([self._describe(rows[0])])
+        return job
 
     async def retry(self, keys: Sequence[JobKey], actor: str) -> JobChanges:
         """Make parked and failed jobs due now; their attempts start over."""
         now = self._now()
         async with self._db.transaction() as connection:
+            await self._lock(connection, keys)
             changed = await store.retry_failed(connection, keys, now)
+            await self._record(connection, changed, "retried", actor)
             changes = await self._list_changes(connection, keys, changed, _explain_no_retry)
         self._log("staff retry jobs", changed, actor)
         return changes
@@ -111,16 +161,21 @@ class StaffJobs:
 
         Raises `NoSuchJob`, `JobLeased` if a worker does it now, and `JobNotFailed` if it only waits for its time."""
         async with self._db.transaction() as connection:
+            await self._lock(connection, [key])
             if not await store.retry_failed(connection, [key], self._now()):
                 raise await self._explain_one(connection, key, _explain_no_retry)
+            await self._record(connection, [key], "retried", actor)
             [row] = await store.get_jobs(connection, [key])
         self._log("staff retry jobs", [key], actor)
-        return self._describe(row)
+        [job] = await self._add_orders([self._describe(row)])
+        return job
 
     async def cancel(self, keys: Sequence[JobKey], actor: str) -> JobChanges:
         """Delete parked jobs of kinds that may be cancelled: their work stays undone."""
         async with self._db.transaction() as connection:
+            await self._lock(connection, keys)
             changed = await store.cancel(connection, keys, CANCELLABLE_KINDS)
+            await self._record(connection, changed, "cancelled", actor)
             changes = await self._list_changes(connection, keys, changed, _explain_no_cancel)
         self._log("staff cancel jobs", changed, actor)
         return changes
@@ -130,11 +185,14 @@ class StaffJobs:
 
         Raises `NoSuchJob`, `JobNotCancellable` for what its kind does not allow, and `JobNotParked`."""
         async with self._db.transaction() as connection:
+            await self._lock(connection, [key])
             rows = await store.get_jobs(connection, [key])
             if not await store.cancel(connection, [key], CANCELLABLE_KINDS):
                 raise await self._explain_one(connection, key, _explain_no_cancel)
+            await self._record(connection, [key], "cancelled", actor)
         self._log("staff cancel jobs", [key], actor)
-        return self._describe(rows[0])
+        [job] = await self._add_orders([self._describe(rows[0])])
+        return job
 
     async def measure_groups(self) -> dict[GroupName, GroupLoad]:
         """Count parked and due jobs by group, of the due ones up to 100,000."""
@@ -211,6 +269,21 @@ class StaffJobs:
         rows = await store.get_jobs(connection, [key])
         return explain(self._describe(rows[0])) if rows else _explain_absence(key)
 
+    async def _add_orders(self, jobs: Sequence[JobDetails]) -> list[JobDetails]:
+        async with self._db.connection() as connection:
+            orders = await store.list_orders(connection, [job.key for job in jobs]) if jobs else {}
+        return [structs.replace(job, order_id=orders.get(job.key)) for job in jobs]
+
+    async def _lock(self, connection: Connection, keys: Sequence[JobKey]) -> None:
+        for queue, subjects in _subjects_by_queue(keys).items():
+            if queue in self._histories:
+                await self._histories[queue].lock(connection, subjects)
+
+    async def _record(self, connection: Connection, keys: Sequence[JobKey], action: Action, actor: str) -> None:
+        for queue, subjects in _subjects_by_queue(keys).items():
+            if queue in self._histories:
+                await self._histories[queue].record(connection, subjects, action, actor, self._now())
+
     def _describe(self, row: JobRow) -> JobDetails:
         state: JobState = "waiting"
         if row.parked:
@@ -230,6 +303,13 @@ class StaffJobs:
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
+
+
+def _subjects_by_queue(keys: Sequence[JobKey]) -> dict[str, list[UUID]]:
+    subjects: dict[str, list[UUID]] = defaultdict(list)
+    for key in sorted(set(keys)):
+        subjects[key.queue].append(key.subject)
+    return subjects
 
 
 def _select_states(wanted: JobFilter) -> tuple[JobState, ...]:

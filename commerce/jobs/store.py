@@ -195,6 +195,17 @@ async def get_jobs(connection: Connection, keys: Sequence[JobKey]) -> list[JobRo
     return [JobRow(*row) for row in await connection.fetch(queries.get_jobs, *_keys(keys))]
 
 
+async def list_orders(connection: Connection, keys: Sequence[JobKey]) -> dict[JobKey, UUID]:
+    """Return the orders of those of the jobs whose subjects belong to one."""
+    rows = await connection.fetch(queries.list_orders, *_keys(keys))
+    return {JobKey(row["queue"], row["subject"]): row["order_id"] for row in rows}
+
+
+async def list_of_order(connection: Connection, order_id: UUID) -> list[JobRow]:
+    """List the jobs of an order and of its payments, refunds and shipments, by queue and subject."""
+    return [JobRow(*row) for row in await connection.fetch(queries.list_of_order, order_id)]
+
+
 async def list_scheduled(
     connection: Connection, starts: Sequence[GroupStart], until: datetime, is_leased: bool | None, count: int
 ) -> list[JobRow]:

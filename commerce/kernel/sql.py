@@ -1,5 +1,6 @@
 """SQL files: each `store.py` has a `queries.sql` beside it, in blocks that start with `-- name: word`.
 
+What would make that file too long is in others beside it.
 `{table}` in a block stands for the columns of a table that its rows are read from. `*` is not used: a migration that
 adds a column would break the statement in running processes.
 """
@@ -15,7 +16,7 @@ _TABLE = re.compile(r"\{(\w+)\}")
 
 
 class Queries:
-    """The blocks of one file as attributes, such as `queries.insert_order`.
+    """The blocks of a package as attributes, such as `queries.insert_order`.
 
     An unknown name raises `AttributeError`.
     """
@@ -27,7 +28,7 @@ class Queries:
         try:
             return self._blocks[name]
         except KeyError:
-            raise AttributeError(f"no block '-- name: {name}' in queries.sql") from None
+            raise AttributeError(f"no block '-- name: {name}' in the SQL files") from None
 
     def all(self) -> dict[str, str]:
         """Return every block by its name."""
@@ -35,15 +36,17 @@ class Queries:
 
 
 def load_queries(package: str, **columns: Iterable[str]) -> Queries:
-    """Read `queries.sql` of a package, such as `commerce.orders`. `columns` has those of each `{table}`.
+    """Read the SQL files of a package, such as `commerce.orders`. `columns` has those of each `{table}`.
 
     Raises `ValueError` if a name occurs twice, `KeyError` if a `{table}` has no columns.
     """
     lists = {table: ", ".join(f"{table}.{name}" for name in names) for table, names in columns.items()}
-    text = resources.files(package).joinpath("queries.sql").read_text(encoding="utf-8")
+    folder = resources.files(package)
+    files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
+    text = "\n".join(folder.joinpath(file).read_text(encoding="utf-8") for file in files)
     text = _TABLE.sub(lambda match: lists[match[1]], text)
     parts = _NAME.split(text)[1:]
     names = parts[::2]
     if len(set(names)) != len(names):
-        raise ValueError(f"{package}/queries.sql has two blocks of one name")
+        raise ValueError(f"{package} has two blocks of one name")
     return Queries(dict(zip(names, (body.strip() for body in parts[1::2]), strict=True)))

@@ -9,10 +9,6 @@ class NoSuchPayment(NotFound):
     title = "The payment does not exist"
 
 
-class NoSuchParkedJob(NotFound):
-    title = "No such payment or refund is parked"
-
-
 class NotPayable(Conflict):
     code = "not_payable"
     title = "The order can no longer be paid"

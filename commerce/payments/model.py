@@ -163,19 +163,6 @@ class RefundToRequest(msgspec.Struct, frozen=True):
     captured_minor: int
 
 
-class ParkedJob(msgspec.Struct, frozen=True):
-    """A payment or refund that is no longer retried automatically: staff resolve it."""
-
-    kind: Literal["payment", "refund"]
-    id: UUID
-    order_id: UUID
-    method: Method
-    amount: Money
-    task: str
-    attempts: int
-    reason: str
-
-
 class OrderOfPayment(NamedTuple):
     """The fields of a locked order on which its payments depend."""
 

@@ -188,16 +188,6 @@ SELECT currency, balance_minor FROM credit_accounts WHERE user_id = $1 ORDER BY 
 -- name: get_posting
 SELECT account, amount_minor, currency FROM ledger WHERE posting = $1;
 
--- name: list_parked_jobs
-SELECT 'payment' AS kind, payment_id AS id, order_id, method, amount_minor, currency, substr(jobs.kind, 9) AS task, attempts,
-       last_error
-FROM jobs JOIN payments ON payment_id = jobs.subject WHERE queue = 'payments' AND jobs.parked
-UNION ALL
-SELECT 'refund', refund_id, refunds.order_id, method, refunds.amount_minor, refunds.currency, 'refund', attempts,
-       last_error
-FROM jobs JOIN refunds ON refund_id = jobs.subject JOIN payments USING (payment_id) WHERE queue = 'refunds' AND jobs.parked
-ORDER BY 3, 1, 2;
-
 -- name: list_captures
 -- Captures of a provider in a period, to compare with its statement.
 SELECT payment_id, NULL::uuid AS refund_id, amount_minor, currency, transaction_id FROM payments

@@ -145,7 +145,8 @@ def explain(line: StatementLine, method: str, payment: Payment | None, refund: R
     elif line.refund_id is None:
         reason = (
             f"{amount} was paid, and our payment is {payment.status}: check that a payment worker runs and that it is "
-            f"not parked (`floodgate parked-jobs list`), then see `floodgate payment show {payment.order_id}`"
+            f"not parked (`floodgate jobs list --order {payment.order_id}`), then see "
+            f"`floodgate payment show {payment.order_id}`"
         )
     elif refund is None or refund.payment_id != payment.payment_id:
         reason = f"{amount} was refunded, and we requested no such refund: did staff refund it at {method}?"
@@ -154,7 +155,7 @@ def explain(line: StatementLine, method: str, payment: Payment | None, refund: R
     else:
         reason = (
             f"{amount} was refunded, and our refund is {refund.status}: check that it is not parked "
-            f"(`floodgate parked-jobs list`), then see `floodgate payment show {payment.order_id}`"
+            f"(`floodgate jobs list --order {payment.order_id}`), then see `floodgate payment show {payment.order_id}`"
         )
     return Difference(kind, key, reason)
 

@@ -21,10 +21,9 @@ from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import Method
 from commerce.orders.store import OrderHeader
 from commerce.payments import locked_orders, order_status, reconciliation, store
-from commerce.payments.errors import NoSuchParkedJob, NoSuchPayment, NotCollectable, RefundExceedsCaptured
+from commerce.payments.errors import NoSuchPayment, NotCollectable, RefundExceedsCaptured
 from commerce.payments.model import (
     OrderPayments,
-    ParkedJob,
     Payment,
     StoreCredit,
     TenderInput,
@@ -173,16 +172,6 @@ class Payments:
     async def get_store_credit(self, user_id: str) -> StoreCredit:
         async with self._db.connection() as connection:
             return StoreCredit(user_id, await store.list_credit_balances(connection, user_id))
-
-    async def list_parked_jobs(self) -> list[ParkedJob]:
-        async with self._db.connection() as connection:
-            return await store.list_parked_jobs(connection)
-
-    async def retry_parked_job(self, job_id: UUID) -> None:
-        """Make a parked payment or refund due now. Raises `NoSuchParkedJob`."""
-        async with self._db.connection() as connection:
-            if not await store.retry_parked_job(connection, job_id, self._now()):
-                raise NoSuchParkedJob(f"no payment or refund with the id {job_id} is parked")
 
     async def reconcile(
         self,

@@ -19,7 +19,6 @@ from commerce.orders.model import FULFILMENTS, OrderStatus
 from commerce.payments.model import (
     INTERNAL_METHODS,
     OrderOfPayment,
-    ParkedJob,
     Payment,
     ReceivedWebhook,
     Refund,
@@ -355,31 +354,7 @@ async def sum_entries(connection: Connection, after: int, up_to: int) -> dict[st
     return {row["currency"]: row["amount"] for row in await connection.fetch(queries.sum_entries, after, up_to)}
 
 
-# Parked jobs and reconciliation.
-
-
-async def list_parked_jobs(connection: Connection) -> list[ParkedJob]:
-    """List parked payments and refunds by order."""
-    return [
-        ParkedJob(
-            kind=row["kind"],
-            id=row["id"],
-            order_id=row["order_id"],
-            method=row["method"],
-            amount=Money(row["amount_minor"], row["currency"]),
-            task=row["task"] or "",
-            attempts=row["attempts"],
-            reason=row["last_error"] or "",
-        )
-        for row in await connection.fetch(queries.list_parked_jobs)
-    ]
-
-
-async def retry_parked_job(connection: Connection, job_id: UUID, now: datetime) -> bool:
-    """Make a parked payment or refund due now. False if none with this id is parked."""
-    if not any(job.id == job_id for job in await list_parked_jobs(connection)):
-        return False
-    return any([await jobs.retry(connection, queue, [job_id], now) for queue in (PAYMENTS, REFUNDS)])
+# Reconciliation.
 
 
 async def list_movements(connection: Connection, method: str, start: datetime, end: datetime) -> list[RecordedMovement]:

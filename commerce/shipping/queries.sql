@@ -72,6 +72,14 @@ WHERE shipment_id = $1 AND (polled_at IS NULL OR polled_at <= $2::timestamptz - 
 -- name: get_polled_at
 SELECT polled_at FROM shipments WHERE shipment_id = $1;
 
+-- name: lock_orders_of_shipments
+SELECT order_id FROM orders
+WHERE order_id = ANY (ARRAY(SELECT shipments.order_id FROM shipments WHERE shipment_id = ANY($1::uuid[])))
+ORDER BY order_id FOR UPDATE;
+
+-- name: list_orders_of_shipments
+SELECT shipment_id, order_id FROM shipments WHERE shipment_id = ANY($1::uuid[]) ORDER BY shipment_id;
+
 -- name: record_refusal
 UPDATE shipments SET refused_by = array_append(refused_by, $2), booking_id = NULL WHERE shipment_id = $1;
 

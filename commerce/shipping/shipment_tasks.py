@@ -15,7 +15,14 @@ from commerce.shipping.carrier_port import Carrier
 from commerce.shipping.model import ShipmentJob
 
 SHIPMENTS = "shipments"
-Task = Literal["shipment.assign", "shipment.book", "shipment.cancel", "shipment.subscribe", "shipment.track"]
+Task = Literal[
+    "shipment.assign",
+    "shipment.assign_again",  # carriers that have refused it may be asked again
+    "shipment.book",
+    "shipment.cancel",
+    "shipment.subscribe",
+    "shipment.track",
+]
 OrderTask = Literal["order.plan", "order.stop", "order.complete"]
 
 

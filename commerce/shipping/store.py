@@ -218,6 +218,17 @@ async def clear_booking(connection: Connection, shipment_id: UUID) -> None:
     await connection.execute(queries.clear_booking, shipment_id)
 
 
+async def lock_orders_of_shipments(connection: Connection, shipment_ids: Sequence[UUID]) -> None:
+    """Lock the orders of shipments until the transaction ends."""
+    await connection.execute(queries.lock_orders_of_shipments, shipment_ids)
+
+
+async def list_orders_of_shipments(connection: Connection, shipment_ids: Sequence[UUID]) -> dict[UUID, UUID]:
+    """Return the order ids by shipment id; unknown shipments are left out."""
+    rows = await connection.fetch(queries.list_orders_of_shipments, shipment_ids)
+    return {row["shipment_id"]: row["order_id"] for row in rows}
+
+
 async def record_refusal(connection: Connection, shipment_id: UUID, carrier: str) -> None:
     """Add a carrier to those that refused a shipment, and remove its booking."""
     await connection.execute(queries.record_refusal, shipment_id, carrier)

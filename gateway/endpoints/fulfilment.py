@@ -77,7 +77,7 @@ async def list_worklist(call: Call) -> web.Response:
 async def count_worklists(call: Call) -> web.Response:
     """Count the shipments on each worklist, and the unplanned orders."""
     counts = await call.services.fulfilment.count_worklists()
-    return json_response(WorklistCounts(**{name: int(counts[name]) for name in WorklistCounts.__struct_fields__}))
+    return json_response(WorklistCounts(**counts))
 
 
 async def show_shipment(call: Call) -> web.Response:
@@ -115,11 +115,6 @@ async def hold_shipment(call: Call) -> web.Response:
 async def resume_shipment(call: Call) -> web.Response:
     """Resume a shipment that was held."""
     return json_response(await call.services.fulfilment.resume(call.parameters["shipment_id"], call.staff_actor))
-
-
-async def retry_shipment(call: Call) -> web.Response:
-    """Retry a parked shipment, after the cause was fixed."""
-    return json_response(await call.services.fulfilment.retry(call.parameters["shipment_id"], call.staff_actor))
 
 
 async def cancel_shipment(call: Call) -> web.Response:
@@ -192,9 +187,12 @@ async def list_unplanned_orders(call: Call) -> web.Response:
     return json_response(UnplannedOrders(await call.services.fulfilment.list_unplanned_orders()))
 
 
-async def retry_planning(call: Call) -> web.Response:
-    """Plan an unplanned order again."""
-    await call.services.fulfilment.retry_planning(call.parameters["order_id"])
+async def replan_order(call: Call) -> web.Response:
+    """Plan an order that was stopped for a refund which has failed since.
+
+    An order that cannot be planned has a parked job: retry that.
+    """
+    await call.services.fulfilment.replan(call.parameters["order_id"])
     return web.Response(status=204)
 
 
@@ -237,7 +235,6 @@ def _pdf_response(content: bytes) -> web.Response:
 
 _SHIPMENTS_PATH = "/v1/admin/shipments"
 _SHIPMENT_PATH = f"{_SHIPMENTS_PATH}/{{shipment_id}}"
-_UNPLANNED_PATH = "/v1/admin/unplanned-orders"
 _WAVES_PATH = "/v1/admin/waves"
 _WAVE_PATH = f"{_WAVES_PATH}/{{wave_id}}"
 _SHIPMENT_ANSWER = {200: ("the shipment", ShipmentDetails)}
@@ -290,10 +287,6 @@ ADMIN = [
         answers=_SHIPMENT_ANSWER,
     ),
     _change(
-        path=f"{_SHIPMENT_PATH}/retry", handler=retry_shipment, summary="Retry a shipment",
-        answers=_SHIPMENT_ANSWER,
-    ),
-    _change(
         path=f"{_SHIPMENT_PATH}/cancel", handler=cancel_shipment, summary="Cancel a shipment",
         answers=_SHIPMENT_ANSWER, body=ReasonInput,
     ),
@@ -331,12 +324,12 @@ ADMIN = [
         problems=_READ_PROBLEMS, parameters=(ORDER,),
     ),
     _get(
-        path=_UNPLANNED_PATH, handler=list_unplanned_orders, summary="List unplanned orders",
+        path="/v1/admin/unplanned-orders", handler=list_unplanned_orders, summary="List unplanned orders",
         answers={200: ("all unplanned orders", UnplannedOrders)}, problems=_LIST_PROBLEMS,
     ),
     _post(
-        path=f"{_UNPLANNED_PATH}/{{order_id}}/retry", handler=retry_planning,
-        summary="Plan an order again", answers={204: ("retried", None)}, parameters=(ORDER,),
+        path="/v1/admin/orders/{order_id}/replan", handler=replan_order,
+        summary="Plan an order again", answers={204: ("it is about to be planned", None)}, parameters=(ORDER,),
     ),
     _post(
         path=_WAVES_PATH, handler=create_wave, summary="Create a wave",

@@ -38,6 +38,12 @@ _FILTERS = (
         type=Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00]*\Z")],
         description="only parked and failed jobs in whose error all these words occur",
     ),
+    Parameter(
+        name="order_id",
+        location="query",
+        type=UUID,
+        description="only those of this order and of its payments, refunds and shipments, by queue",
+    ),
 )
 
 
@@ -57,6 +63,7 @@ async def list_jobs(call: Call) -> web.Response:
         *(parameters["queue"], parameters["kind"], parameters["system"], parameters["state"]),
         min_age_s=parameters["min_age_s"] or 0,
         words=tuple((parameters["error"] or "").split()),
+        order_id=parameters["order_id"],
     )
     return json_response(await call.services.jobs.list_jobs(wanted, parameters["cursor"], page_size(call)))
 
@@ -121,6 +128,7 @@ ADMIN = [
     _change(
         path=f"{_JOB_PATH}/retry",
         handler=retry_job,
+        also_for=("warehouse",),
         summary="Retry a job",
         answers=_JOB,
         problems=(404, 409, 503),
@@ -137,6 +145,7 @@ ADMIN = [
     _change(
         path=f"{_PATH}/retry",
         handler=retry_jobs,
+        also_for=("warehouse",),
         summary="Retry many jobs",
         answers=_CHANGES,
         problems=(503,),

@@ -18,7 +18,6 @@ from commerce.payments.errors import NotPayable
 from commerce.payments.model import (
     INTERNAL_METHODS,
     OrderPayments,
-    ParkedJob,
     RefundInput,
     StartPayments,
     StoreCredit,
@@ -33,14 +32,7 @@ _POLL_AWAKE_S = 0.5
 """first poll while wake-ups come; a lost one costs as much"""
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*\Z")]
 _PAYMENT = Parameter(name="payment_id", location="path", type=UUID, description="the payment's id")
-_JOB = Parameter(name="id", location="path", type=UUID, description="the id of a parked payment or refund")
 _USER = Parameter(name="user_id", location="path", type=UserId, description="the customer who has the store credit")
-
-
-class ParkedJobs(msgspec.Struct, frozen=True):
-    """Payments and refunds that are no longer retried automatically, by order."""
-
-    items: list[ParkedJob]
 
 
 async def start_payments(call: Call) -> web.Response:
@@ -115,17 +107,6 @@ async def refund_order(call: Call) -> web.Response:
 async def record_cash_collected(call: Call) -> web.Response:
     """Record that the cash of a payment on delivery was collected."""
     await call.services.payments.record_cash_collected(call.parameters["payment_id"])
-    return web.Response(status=204)
-
-
-async def list_parked_jobs(call: Call) -> web.Response:
-    """List payments and refunds that are no longer retried automatically, with the reason."""
-    return json_response(ParkedJobs(await call.services.payments.list_parked_jobs()))
-
-
-async def retry_parked_job(call: Call) -> web.Response:
-    """Retry a parked payment or refund."""
-    await call.services.payments.retry_parked_job(call.parameters["id"])
     return web.Response(status=204)
 
 
@@ -208,24 +189,6 @@ ADMIN = [
         answers={204: ("recorded", None)},
         problems=(404, 409, 503),
         parameters=(_PAYMENT,),
-    ),
-    _staff(
-        method="GET",
-        path="/v1/admin/parked-jobs",
-        handler=list_parked_jobs,
-        summary="List parked jobs",
-        answers={200: ("all parked payments and refunds", ParkedJobs)},
-        problems=(503,),
-    ),
-    _staff(
-        method="POST",
-        is_one_transaction=True,
-        path="/v1/admin/parked-jobs/{id}/retry",
-        handler=retry_parked_job,
-        summary="Retry a parked job",
-        answers={204: ("retried", None)},
-        problems=(404, 503),
-        parameters=(_JOB,),
     ),
     _staff(
         method="POST",

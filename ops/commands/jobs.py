@@ -44,6 +44,7 @@ SystemOption = Annotated[str | None, typer.Option("--system", help="only of this
 StateOption = Annotated[str | None, typer.Option("--state", help=f"only {_STATES}")]
 AgeOption = Annotated[int, typer.Option("--min-age", min=0, metavar="SECONDS", help="due or parked for so long")]
 ErrorOption = Annotated[str | None, typer.Option("--error", help="all these words occur in the error")]
+OrderOption = Annotated[UUID | None, typer.Option("--order", metavar="ORDER", help="only of this order")]
 TopOption = Annotated[int, typer.Option(min=1, max=100_000, help="so many at the highest")]
 YesOption = Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")]
 Change = Callable[[StaffJobs, Sequence[JobKey], str], Awaitable[JobChanges]]
@@ -57,11 +58,12 @@ def list_jobs(
     state: StateOption = None,
     min_age: AgeOption = 0,
     error: ErrorOption = None,
+    order: OrderOption = None,
     top: TopOption = 100,
     json: JsonOption = False,
 ) -> None:
     """List jobs: parked ones first, then those that are due, in work, and waiting for their time."""
-    jobs, is_complete = _select(queue, kind, system, state, min_age, error, top)
+    jobs, is_complete = _select(queue, kind, system, state, min_age, error, order, top)
     if json:
         print_json(jobs)
     else:
@@ -95,6 +97,7 @@ def retry(
     state: StateOption = "parked",
     min_age: AgeOption = 0,
     error: ErrorOption = None,
+    order: OrderOption = None,
     top: TopOption = 10_000,
     yes: YesOption = False,
     json: JsonOption = False,
@@ -106,7 +109,7 @@ def retry(
     if queue_argument is not None:
         _change_one(queue_argument, subject, StaffJobs.retry_one, "is due again", json)
         return
-    jobs, is_complete = _select(queue, kind, system, state, min_age, error, top)
+    jobs, is_complete = _select(queue, kind, system, state, min_age, error, order, top)
     _change_all(jobs, is_complete, StaffJobs.retry, "Retry", yes, json)
 
 
@@ -119,6 +122,7 @@ def cancel(
     system: SystemOption = None,
     min_age: AgeOption = 0,
     error: ErrorOption = None,
+    order: OrderOption = None,
     top: TopOption = 10_000,
     yes: YesOption = False,
     json: JsonOption = False,
@@ -129,7 +133,7 @@ def cancel(
             typer.confirm(f"Cancel the job of {subject}, and leave its work undone?", abort=True)
         _change_one(queue_argument, subject, StaffJobs.cancel_one, "is cancelled", json)
         return
-    jobs, is_complete = _select(queue, kind, system, "parked", min_age, error, top)
+    jobs, is_complete = _select(queue, kind, system, "parked", min_age, error, order, top)
     _change_all(jobs, is_complete, StaffJobs.cancel, "Cancel", yes, json)
 
 
@@ -140,6 +144,7 @@ def _select(
     state: str | None,
     min_age: int,
     error: str | None,
+    order_id: UUID | None,
     top: int,
 ) -> tuple[list[JobDetails], bool]:
     """Return up to `top` jobs that fit, and whether these are all."""
@@ -147,7 +152,7 @@ def _select(
     async def work() -> tuple[list[JobDetails], bool]:
         message = f"--state: choose one of {_STATES}"
         wanted_state = None if state is None else parse_argument(state, JobState, message)  # type: ignore[arg-type]
-        wanted = JobFilter(queue, kind, system, wanted_state, min_age, tuple((error or "").split()))
+        wanted = JobFilter(queue, kind, system, wanted_state, min_age, tuple((error or "").split()), order_id)
         jobs: list[JobDetails] = []
         cursor: str | None = None
         async with open_cli_services() as shop:
@@ -218,11 +223,13 @@ def _change_all(
 
 
 def _print_jobs(jobs: Sequence[JobDetails]) -> None:
-    table = Table("queue", "id", "kind", "system", "state", "due (UTC)", "attempts", "error")
+    # One column for both ids: side by side they leave no room for the error.
+    table = Table("queue", "id, its order", "kind", "system", "state", "due (UTC)", "attempts", "error")
     table.columns[1].no_wrap = True  # to be copied whole
     for job in jobs:
+        ids = f"{job.subject}\n{job.order_id or ''}"
         table.add_row(
-            *(job.queue, str(job.subject), job.kind, job.system, job.state, format_time(job.due_at)),
+            *(job.queue, ids, job.kind, job.system, job.state, format_time(job.due_at)),
             *(str(job.attempts), job.last_error or ""),
         )
     print_table(table, "no job fits")
@@ -232,6 +239,7 @@ def _describe(job: JobDetails) -> list[tuple[str, object]]:
     return [
         ("queue", job.queue),
         ("id", job.subject),
+        ("order", job.order_id or "none"),
         ("kind", job.kind),
         ("system", job.system),
         ("state", job.state),

@@ -78,7 +78,7 @@ def cancel(
 def unplanned(json: JsonOption = False) -> None:
     """List paid orders for which no shipments can be planned, with the reasons.
 
-    Fix the cause, then `floodgate order retry-planning ORDER`.
+    Fix the cause, then `floodgate jobs retry fulfilments ORDER`.
     """
 
     async def work() -> list[UnplannedOrder]:
@@ -141,16 +141,19 @@ def _print_missing(orders: list[MissingOrder], json: bool) -> None:
     print_table(table, "Postgres has every order that Redis knows")
 
 
-@app.command("retry-planning")
-def retry_planning(order_id: OrderId) -> None:
-    """Plan the shipments of an unplanned order again, after the cause was fixed."""
+@app.command()
+def replan(order_id: OrderId) -> None:
+    """Plan an order that was stopped for a refund which has failed since.
+
+    Others that are not planned have a parked job: `floodgate order unplanned`.
+    """
 
     async def work() -> None:
         async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
-            await fulfilment.retry_planning(order_id)
+            await fulfilment.replan(order_id)
 
     run_change(work())
-    print_line(f"{order_id} is due again")
+    print_line(f"{order_id} is about to be planned")
 
 
 async def _opened_sales(shop: CliServices) -> list[str]:

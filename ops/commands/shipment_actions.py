@@ -79,12 +79,6 @@ def cancel(shipment_id: ShipmentId, reason: ReasonOption) -> None:
     _change(lambda fulfilment: fulfilment.cancel(shipment_id, _parse_reason(reason), get_actor()))
 
 
-@app.command()
-def retry(shipment_id: ShipmentId) -> None:
-    """Retry the work on a parked shipment, after the cause was fixed. A fulfilment worker does it."""
-    _change(lambda fulfilment: fulfilment.retry(shipment_id, get_actor()))
-
-
 @app.command("set-outcome")
 def set_outcome(
     shipment_id: ShipmentId,

@@ -29,7 +29,7 @@ from ops.services import open_cli_services, open_fulfilment
 app = typer.Typer(help="List, show and change shipments, and print their documents.", no_args_is_help=True)
 _WORKLISTS: dict[WorklistName, str] = {
     "to_pack": "to be packed now",
-    "parked": "no longer retried, until somebody fixes the cause",
+    "parked": "no longer retried: fix the cause, then `floodgate jobs retry shipments ID`",
     "on_hold": "stopped until `floodgate shipment resume`",
     "overdue": "not delivered on the promised day",
     "stalled": "with the carrier, without tracking events for a long time",
@@ -129,12 +129,12 @@ def _list_order(order_id: UUID, json: bool) -> None:
 
 @app.command()
 def worklists(json: JsonOption = False) -> None:
-    """Show the length and the meaning of each worklist, and how long the oldest jobs have been due.
+    """Show the length and the meaning of each worklist.
 
-    Jobs that are due for much more than a minute mean that too few fulfilment workers run, or none.
+    What workers have yet to do: `floodgate jobs list`.
     """
 
-    async def work() -> dict[str, float]:
+    async def work() -> dict[str, int]:
         async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
             return await fulfilment.count_worklists()
 
@@ -144,11 +144,9 @@ def worklists(json: JsonOption = False) -> None:
         return
     table = Table("worklist", "shipments", "meaning")
     for name, meaning in _WORKLISTS.items():
-        table.add_row(name, str(int(counts[name])), meaning)
+        table.add_row(name, str(counts[name]), meaning)
     print_table(table)
-    print_line(f"orders that cannot be planned: {int(counts['unplanned'])} (floodgate order unplanned)")
-    for kind in ("shipment", "order"):
-        print_line(f"the oldest job of {kind}s has been due for {counts[f'oldest_{kind}_s']:.0f} s")
+    print_line(f"orders that cannot be planned: {counts['unplanned']} (floodgate order unplanned)")
 
 
 @app.command()

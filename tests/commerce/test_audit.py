@@ -140,6 +140,12 @@ VIOLATIONS: dict[str, tuple[str, Violate]] = {
             shop, "UPDATE releases SET status = 'pending', ended_at = NULL, epoch = NULL, seq = NULL"
         ),
     ),
+    "the job of a stock change was deleted": (
+        "P1",
+        lambda shop, keys: _execute(
+            shop, "UPDATE stock_changes SET status = 'pending', ended_at = NULL, epoch = NULL, seq = NULL"
+        ),
+    ),
     "a status without an event": (
         "P8",
         lambda shop, keys: _execute(
@@ -207,7 +213,7 @@ async def test_audit_with_unreadable_orders_adds_notes(
 
 
 async def has_dead_letters(shop: CliServices, count: int) -> bool:
-    return (await shop.audit.count_waiting())["dead_letters"] == count
+    return await shop.audit.count_dead_letters() == count
 
 
 async def test_audit_of_empty_sale_is_clean_and_of_draft_is_refused(shop: CliServices, sale_prefix: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from uuid import UUID
 
 import pytest
@@ -10,7 +10,8 @@ import pytest
 from commerce.audit import store
 from config.settings import Settings
 from ops.services import CliServices
-from tests.support.shipping_shop import ShippingShop, open_shipping_shop, tracking_event
+from tests.support.fake_carrier import refusal
+from tests.support.shipping_shop import SHANGHAI, ShippingShop, open_shipping_shop, tracking_event
 
 VIOLATIONS = {
     "fulfilment_counts_out_of_order": "UPDATE fulfilment_lines SET delivered = shipped + 1 WHERE order_id = $1",
@@ -31,9 +32,11 @@ async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShippingS
         yield opened
 
 
-async def find_violations(ship: ShippingShop, orders: Sequence[UUID]) -> dict[str, list[str]]:
+async def find_violations(
+    ship: ShippingShop, orders: Sequence[UUID], checks: Iterable[str] = VIOLATIONS
+) -> dict[str, list[str]]:
     async with store.open_order_snapshot(ship.shop.db) as connection:
-        return {name: await store.list_violations(connection, name, orders) for name in VIOLATIONS}
+        return {name: await store.list_violations(connection, name, orders) for name in checks}
 
 
 async def test_audit_with_shipment_violations_reports_each(ship: ShippingShop) -> None:
@@ -62,3 +65,55 @@ async def test_audit_with_shipment_violations_reports_each(ship: ShippingShop) -
             name in ("fulfilment_counts_out_of_order", "fulfilment_and_shipments", "shipped_without_counts")
             or not others
         ), (name, others)
+
+
+async def test_order_without_job_is_found_until_its_last_step(ship: ShippingShop) -> None:
+    async def list_violating() -> list[str]:
+        return (await find_violations(ship, [order_id], ["orders_without_job"]))["orders_without_job"]
+
+    order_id = await ship.add_order()
+    assert await list_violating() == []
+    await ship.fetch_rows("DELETE FROM jobs WHERE subject = $1 RETURNING 1", order_id)
+    assert await list_violating() == [str(order_id)], "it would never be planned"
+    await ship.fulfilment.replan(order_id)
+    await ship.work_until_idle()
+    assert await list_violating() == [], "planned; its shipments have the jobs"
+    [shipment] = await ship.list_shipments(order_id)
+    await ship.apply_events(shipment.shipment_id, tracking_event("delivered", -5))
+    assert await list_violating() == []
+    await ship.fetch_rows("DELETE FROM jobs WHERE subject = $1 RETURNING 1", order_id)
+    assert await list_violating() == [str(order_id)], "it would never be completed"
+
+
+async def test_refunded_order_needs_no_job(ship: ShippingShop) -> None:
+    order_id = await ship.add_order()
+    await ship.refund_all(order_id)
+    assert await ship.work_until_idle() == ["stopped"]
+    assert (await find_violations(ship, [order_id], ["orders_without_job"]))["orders_without_job"] == []
+
+
+async def test_shipment_without_job_is_found_while_work_is_left(ship: ShippingShop) -> None:
+    async def list_violating() -> set[UUID]:
+        violations = await find_violations(ship, orders, ["shipments_without_job"])
+        return {UUID(text) for text in violations["shipments_without_job"]}
+
+    booked_order, [booked] = await ship.add_booked_order()
+    delivered_order, [delivered] = await ship.add_booked_order()
+    await ship.apply_events(delivered.shipment_id, tracking_event("delivered", -5))
+    by_staff_order, [by_staff] = await ship.add_booked_order(ship_to=[SHANGHAI])
+    parked_order = await ship.add_order()
+    for carrier in ("cheap", "quick"):
+        ship.carriers[carrier].next_outcomes = [refusal()]
+    await ship.work_until_idle()
+    [parked] = await ship.list_shipments(parked_order)
+    cancelled_order, [cancelled] = await ship.add_booked_order()
+    await ship.fulfilment.cancel(cancelled.shipment_id, "no longer wanted", "dan")
+    orders = [booked_order, delivered_order, by_staff_order, parked_order, cancelled_order]
+    assert await list_violating() == set()
+    await ship.fetch_rows("DELETE FROM jobs WHERE queue = 'shipments' RETURNING 1")
+    expected = {booked.shipment_id, parked.shipment_id, cancelled.shipment_id}
+    assert await list_violating() == expected, "staff book the one without a job"
+    await ship.fetch_rows(
+        "UPDATE shipments SET carrier = 'sf_express' WHERE shipment_id = $1 RETURNING 1", by_staff.shipment_id
+    )
+    assert await list_violating() == expected | {by_staff.shipment_id}

@@ -220,9 +220,9 @@ async def test_reacquisition_without_applied_release_is_parked_after_max_attempt
         path = f"/v1/admin/orders/{order_id}/refunds"
         refused = await pay.gateway.call("POST", path, user="sam", roles=["support"], json=refund)
         assert (refused.status, refused.code) == (409, "refund_exceeds_captured")
-        [parked] = (await pay.call_as_staff("GET", "/parked-jobs"))["items"]
+        [parked] = (await pay.call_as_staff("GET", "/jobs?state=parked"))["items"]
         async with run_workers(pay.settings, "release_worker"):
-            await pay.call_as_staff("POST", f"/parked-jobs/{parked['id']}/retry")
+            await pay.call_as_staff("POST", f"/jobs/payments/{parked['subject']}/retry")
             await pay.wait_for_order(order_id, "paid")
             await pay.wait_until_idle()
         await pay.check_records()

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from commerce.jobs.model import JobDetails, JobFilter
 from commerce.kernel.errors import KeyReused
 from commerce.kernel.external import ExternalOutcomeUnknown
 from commerce.kernel.money import Money
@@ -115,10 +116,10 @@ async def test_refund_unknown_to_provider_is_parked_and_retried(
                 return bool(await pay.fetch_value("SELECT parked FROM jobs WHERE queue = 'refunds'"))
 
             await eventually(is_parked)
-        [parked] = (await pay.call_as_staff("GET", "/parked-jobs"))["items"]
-        assert (parked["kind"], parked["attempts"]) == ("refund", 3)
-        assert "does not know the refund" in parked["reason"]
-        await pay.call_as_staff("POST", f"/parked-jobs/{parked['id']}/retry")
+        [parked] = (await pay.call_as_staff("GET", "/jobs?state=parked"))["items"]
+        assert (parked["kind"], parked["attempts"]) == ("refund.request", 3)
+        assert "does not know the refund" in parked["last_error"]
+        await pay.call_as_staff("POST", f"/jobs/refunds/{parked['subject']}/retry")
         await pay.wait_until_idle()
         assert await refunded(pay, order_id) == [100]
         await pay.check_records()
@@ -167,11 +168,14 @@ async def test_jobs_of_removed_provider_are_parked(shop: CliServices, sale_id: s
         other = await later.add_order()
         await service(later).start(other, "user", [TenderInput("alipay", 100)])
 
+        async def list_parked() -> list[JobDetails]:
+            return (await shop.jobs.list_jobs(JobFilter(state="parked"), None, 10)).items
+
         async def parked() -> bool:
-            return len(await service(later).list_parked_jobs()) == 2
+            return len(await list_parked()) == 2
 
         await eventually(parked)
-        reasons = {job.reason for job in await service(later).list_parked_jobs()}
+        reasons = {job.last_error for job in await list_parked()}
         assert reasons == {"alipay refuses: not_offered: the settings do not name it"}
         assert await later.get_credit() == 1_000
         assert await later.fetch_value("SELECT refunded_minor FROM payments WHERE order_id = $1", order_id) == 0

@@ -60,7 +60,6 @@ async def test_pack_shipment_is_recorded_once_with_its_tracking_no(ship: Shippin
         fulfilment.resume(UNKNOWN_ID, "dan"),
         fulfilment.cancel(UNKNOWN_ID, "r", "dan"),
         fulfilment.get(UNKNOWN_ID),
-        fulfilment.retry(UNKNOWN_ID, "dan"),
     ):
         with pytest.raises(NoSuchShipment):
             await call
@@ -94,7 +93,6 @@ async def test_pack_refuses_held_or_cancelled_shipment(ship: ShippingShop) -> No
         fulfilment.hold(gone.shipment_id, "r", "dan"),
         fulfilment.cancel(gone.shipment_id, "r", "dan"),
         fulfilment.redirect(gone.shipment_id, NEW_ADDRESS, "r", "dan"),
-        fulfilment.retry(gone.shipment_id, "dan"),
     ):
         with pytest.raises(InvalidShipmentState):
             await call

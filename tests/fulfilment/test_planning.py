@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commerce.fulfilment.errors import NoSuchUnplannedOrder
+from commerce.fulfilment.errors import NotToBePlanned
 from commerce.fulfilment.planning import split_amount
+from commerce.jobs.model import JobKey
 from commerce.kernel.address import Address
 from commerce.shipping.model import Shipment
 from config.settings import Settings
@@ -89,13 +90,14 @@ async def test_missing_rate_table_or_unconfigured_carrier_parks_shipment_until_r
         assert (job.parked, job.last_error) == (True, "there is no rate table; import one")
         ghost = "ghost,CN,0,30000,1.00,CNY,1,yes\n"
         await ship.rates.import_table([RATES.splitlines(keepends=True)[0], ghost], "test", "test")
-        await ship.fulfilment.retry(shipment.shipment_id, "dan")
+        await ship.retry(shipment.shipment_id)
+        assert await ship.work_until_idle() == ["no_carrier"]
         job = await ship.get_job(shipment.shipment_id)
         assert job.parked
         assert job.last_error == "no carrier takes it: ghost: the settings do not name it"
         await ship.rates.import_table([*RATES.splitlines(keepends=True), ghost], "test", "test")
-        await ship.fulfilment.retry(shipment.shipment_id, "dan")
-        assert await ship.work_until_idle() == ["booked"]
+        await ship.retry(shipment.shipment_id)
+        assert await ship.work_until_idle() == ["assigned", "booked"]
         shipment = await ship.get_shipment(shipment.shipment_id)
         job = await ship.get_job(shipment.shipment_id)
         assert (shipment.carrier, job.parked, job.last_error) == ("cheap", False, None)
@@ -137,10 +139,12 @@ async def test_order_without_product_logistics_or_with_too_many_boxes_is_unplann
     await ship.make_all_due()
     assert "cannot_ship" not in await ship.work_until_idle()
     await ship.fetch_rows("INSERT INTO product_logistics VALUES ('a', 'hz', 'A-01', 500, 100, 100, 100) RETURNING 1")
-    await ship.fulfilment.retry_planning(lacking)
+    with pytest.raises(NotToBePlanned, match=f"floodgate jobs retry fulfilments {lacking}"):
+        await ship.fulfilment.replan(lacking)
+    await ship.shop.jobs.retry_one(JobKey("fulfilments", lacking), "dan")
     assert await ship.work_until_idle() == ["planned", "booked"]
-    with pytest.raises(NoSuchUnplannedOrder, match="not among those"):
-        await ship.fulfilment.retry_planning(lacking)
+    with pytest.raises(NotToBePlanned, match="is planned already"):
+        await ship.fulfilment.replan(lacking)
 
 
 @given(st.integers(0, 10**12), st.lists(st.integers(0, 10**9), min_size=1, max_size=50))

@@ -115,7 +115,7 @@ async def test_dead_letter_is_shown_retried_and_discarded_once(
 
 
 async def _dead(shop: CliServices) -> bool:
-    return (await shop.audit.count_waiting())["dead_letters"] == 1
+    return await shop.audit.count_dead_letters() == 1
 
 
 STAFF_ONLY = [operation for operation in ADMIN if operation.access in ROLES]

@@ -136,7 +136,6 @@ async def test_shipment_hold_resume_redirect_and_cancel(shipping_gateway: Shippi
     for _ in range(2):
         assert (await shipping_gateway.post_action(id_, "resume")).body["shipment"]["held_reason"] is None
     assert await pdf(shipping_gateway, f"/shipments/{id_}/label") != held_label, "the label of a held shipment says so"
-    assert is_problem(await shipping_gateway.post_action(id_, "retry"), 409, "invalid_shipment_state")
     moved = await shipping_gateway.post_action(id_, "redirect", address=SHANGHAI, reason="she moved")
     assert (moved.status, moved.body["job"]["kind"]) == (200, "shipment.cancel")
     await shipping_gateway.ship.work_until_idle()
@@ -166,7 +165,8 @@ async def test_retry_of_parked_shipment_and_unplanned_order_succeeds(shipping_ga
         await shipping_gateway.call_as_staff("GET", f"/shipments/{shipment.shipment_id}/label"), 409, "no_label"
     )
     shipping_gateway.ship.carriers["sf_express"].next_outcomes = []
-    assert (await shipping_gateway.post_action(shipment.shipment_id, "retry")).body["job"]["parked"] is False
+    retried = await shipping_gateway.call_as_staff("POST", f"/jobs/shipments/{shipment.shipment_id}/retry")
+    assert (retried.body["state"], retried.body["order_id"]) == ("due", str(shipment.order_id))
     await shipping_gateway.ship.work_until_idle()
     assert (await shipping_gateway.ship.get_shipment(shipment.shipment_id)).status == "booked"
     [kept] = await shipping_gateway.ship.fetch_rows("DELETE FROM product_logistics WHERE sku = 'c' RETURNING *")
@@ -177,10 +177,9 @@ async def test_retry_of_parked_shipment_and_unplanned_order_succeeds(shipping_ga
     assert "import the product logistics" in order["reason"]
     assert (await shipping_gateway.call_as_staff("GET", "/worklists")).body["unplanned"] == 1
     await shipping_gateway.ship.fetch_rows("INSERT INTO product_logistics VALUES ($1, $2, $3, $4, $5, $6, $7)", *kept)
-    assert (await shipping_gateway.call_as_staff("POST", f"/unplanned-orders/{order_id}/retry")).status == 204
-    assert is_problem(
-        await shipping_gateway.call_as_staff("POST", f"/unplanned-orders/{order_id}/retry"), 404, "not_found"
-    )
+    replanned = await shipping_gateway.call_as_staff("POST", f"/orders/{order_id}/replan")
+    assert is_problem(replanned, 409, "not_to_be_planned")
+    assert (await shipping_gateway.call_as_staff("POST", f"/jobs/fulfilments/{order_id}/retry")).status == 200
     await shipping_gateway.ship.work_until_idle()
     assert (await shipping_gateway.call_as_staff("GET", f"/orders/{order_id}/shipments")).body["unplanned_units"] == 0
     await shipping_gateway.ship.check_records()

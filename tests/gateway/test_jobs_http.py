@@ -97,6 +97,8 @@ async def test_many_jobs_are_changed_at_once(shop: CliServices, gateway: TestGat
         ("GET", "?error=%00", None, 422),
         ("GET", "?kind=a&kind=b", None, 400),
         ("GET", "?cursor=parked", None, 422),
+        ("GET", "?order_id=7", None, 422),
+        ("GET", f"?order_id={NIL}", None, 200),
         ("GET", f"?state=due&cursor=parked,payments,,,0,{NIL}", None, 422),
         ("GET", f"?cursor=due,payments,alipay,a.b,{'9' * 17},{NIL}", None, 200),
         ("GET", "/payments/no-uuid", None, 422),
@@ -117,6 +119,7 @@ async def test_bad_input_is_refused(
 
 async def test_changes_need_the_role(shop: CliServices, gateway: TestGateway) -> None:
     key = await add_job(shop, error="refused", is_parked=True)
-    for action in ("retry", "cancel"):
-        assert (await call(gateway, "POST", f"/payments/{key.subject}/{action}", role="warehouse")).status == 403
+    assert (await call(gateway, "POST", f"/payments/{key.subject}/cancel", role="warehouse")).status == 403
+    assert (await call(gateway, "POST", f"/payments/{key.subject}/retry", role="sales")).status == 403
+    assert (await call(gateway, "POST", f"/payments/{key.subject}/retry", role="warehouse")).status == 200
     assert (await call(gateway, "GET", "", role="catalog")).status == 403

@@ -1,4 +1,4 @@
-"""Payments over HTTP: refusals, staff operations and parked jobs."""
+"""Payments over HTTP: refusals, staff operations and retries."""
 
 from __future__ import annotations
 
@@ -177,26 +177,30 @@ async def test_parked_payment_and_refund_are_listed_and_retried(shop: CliService
         begun = await pay.gateway.services.payments.start(order_id, "user", [TenderInput("wechatpay", 100)])
         await pay.call_as_staff("POST", f"/orders/{paid}/refunds", json={"idempotency_key": "k", "reason": "broken"})
 
+        async def list_parked() -> dict[str, dict[str, Any]]:
+            page = await pay.call_as_staff("GET", "/jobs?state=parked")
+            return {job["queue"]: job for job in page["items"]}
+
         async def parked(count: int) -> bool:
-            return len((await pay.call_as_staff("GET", "/parked-jobs"))["items"]) == count
+            return len(await list_parked()) == count
 
         await eventually(lambda: parked(2))
-        listed = {job["kind"]: job for job in (await pay.call_as_staff("GET", "/parked-jobs"))["items"]}
-        assert listed["payment"]["id"] == str(begun.payments[0].payment_id)
-        assert (listed["payment"]["task"], listed["payment"]["attempts"]) == ("create", 3)
-        assert (listed["refund"]["order_id"], listed["refund"]["amount"]["amount"]) == (str(paid), 100)
-        assert all(job["reason"] for job in listed.values())
+        listed = await list_parked()
+        assert listed["payments"]["subject"] == str(begun.payments[0].payment_id)
+        assert (listed["payments"]["kind"], listed["payments"]["attempts"]) == ("payment.create", 3)
+        assert (listed["payments"]["order_id"], listed["refunds"]["order_id"]) == (str(order_id), str(paid))
+        assert all(job["last_error"] for job in listed.values())
         pay.set_faults()
         # The first retry succeeds; a second one finds no parked job.
         for job in listed.values():
-            await pay.call_as_staff("POST", f"/parked-jobs/{job['id']}/retry")
+            await pay.call_as_staff("POST", f"/jobs/{job['queue']}/{job['subject']}/retry")
         await eventually(lambda: parked(0))
         await pay.wait_until_idle()
         again = await pay.gateway.call(
-            "POST", f"/v1/admin/parked-jobs/{listed['refund']['id']}/retry", user="sam", roles=["support"]
+            "POST", f"/v1/admin/jobs/refunds/{listed['refunds']['subject']}/retry", user="sam", roles=["support"]
         )
         assert (again.status, again.code) == (404, "not_found")
-        pay.pay_at_provider("wechatpay", listed["payment"]["id"])
+        pay.pay_at_provider("wechatpay", listed["payments"]["subject"])
         await pay.wait_for_order(order_id, "paid")
         assert pay.payment_store.sum_refunds("alipay", UUID(payment["payment_id"]).hex) == 100
         await pay.check_records()

@@ -186,7 +186,7 @@ async def test_every_endpoint_and_worker_in_outage_waits_and_recovers(
                 assert answer.code in ("not_ready", "overloaded", "outcome_unknown"), (operation.id, answer.text)
         assert refused >= (5 if name in ("read_only", "admin_shutdown") else 30)
         await _wait_until_stored(gateway, placed.body["order_id"])
-        await eventually(lambda: _has_status(gateway, "/v1/admin/parked-jobs", 200))
+        await eventually(lambda: _has_status(gateway, "/v1/admin/jobs", 200))
     assert any(record.levelno >= logging.WARNING for record in caplog.records)
     assert not [record.getMessage() for record in caplog.records if record.exc_info and record.name != "asyncio"]
 

@@ -100,7 +100,7 @@ async def test_every_query_prints_json(shop: CliServices, settings: Settings, sh
         ("order", "unplanned"),
         ("payment", "show", order_id),
         ("store-credit", "show", "user"),
-        ("parked-jobs", "list"),
+        ("jobs", "list"),
         ("dead-letters", "list"),
         ("rates", "tables"),
         ("rates", "show"),

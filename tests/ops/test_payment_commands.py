@@ -1,4 +1,4 @@
-"""`floodgate payment`, `store-credit`, `parked-jobs` and `reconcile` as staff use them."""
+"""`floodgate payment`, `store-credit`, `jobs` and `reconcile` as staff use them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from commerce.jobs.model import JobKey
 from commerce.kernel.clock import from_ms, to_ms
 from commerce.orders.model import OrderStatus
 from commerce.payments.captures import record_findings
@@ -168,21 +169,21 @@ async def test_store_credit_is_granted_once_per_key(floodgate: Command, actions:
         assert words in output or "error: Expected" in output
 
 
-async def test_parked_job_is_listed_shown_and_retried(
+async def test_parked_job_is_found_by_its_order_and_retried(
     floodgate: Command, actions: PaymentActions, shop: CliServices
 ) -> None:
-    assert await floodgate("parked-jobs", "list") == (0, "no payment or refund is parked\n")
     [paid] = await actions.start(("alipay", 500))
     await actions.park(paid.payment_id, "alipay captured 4.99 CNY, but the payment is 5.00 CNY")
-    status, output = await floodgate("parked-jobs", "list")
-    assert (status, str(paid.payment_id) in output, "captured 4.99 CNY" in output) == (0, True, True)
-    status, output = await floodgate("parked-jobs", "show", paid.payment_id)
-    assert (status, "is 5.00 CNY" in output, "total 5.00 CNY" in output) == (0, True, True)
-    assert await floodgate("parked-jobs", "retry", paid.payment_id) == (0, f"{paid.payment_id} is due again\n")
-    assert await shop.payments.list_parked_jobs() == []
-    for command in ("retry", "show"):
-        status, output = await floodgate("parked-jobs", command, paid.payment_id)
-        assert (status, "is parked" in output) == (1, True)
+    order_id = (await shop.jobs.get(JobKey("payments", paid.payment_id))).order_id
+    assert order_id is not None
+    status, output = await floodgate("jobs", "list", "--order", order_id)
+    assert (status, str(paid.payment_id) in output, "captured" in output) == (0, True, True)
+    status, output = await floodgate("jobs", "show", "payments", paid.payment_id)
+    assert (status, str(order_id) in output, "the payment is 5.00 CNY" in output) == (0, True, True)
+    assert "total 5.00 CNY" in (await floodgate("payment", "show", order_id))[1]
+    output = f"payment.create of {paid.payment_id} is due again\n"
+    assert await floodgate("jobs", "retry", "payments", paid.payment_id) == (0, output)
+    assert (await shop.jobs.get(JobKey("payments", paid.payment_id))).state == "due"
 
 
 async def test_reconcile_reports_each_difference(

@@ -165,7 +165,7 @@ async def test_texts_of_every_kind_are_printed_literally(
         ("sale", "show", sale_id, "--items"),
         ("order", "show", paid_order),
         ("payment", "show", paid_order),
-        ("parked-jobs", "list"),
+        ("jobs", "list"),
         ("sale", "show", text),
     ]
     runs = [(command, await floodgate(*command)) for command in commands]

@@ -94,7 +94,6 @@ async def test_list_shows_shipments_of_a_worklist(floodgate: Command, ship: Ship
     status, output = await floodgate("shipment", "worklists")
     assert (status, "to_pack 2 to be packed now" in output, "parked 0" in output) == (0, True, True), output
     assert "orders that cannot be planned: 0" in output
-    assert "the oldest job of shipments has been due for 0 s the oldest job of orders has been due for 0 s" in output
     await check_refused(floodgate, "give a warehouse's id", "list", "--warehouse", "no such place")
     assert (await floodgate("shipment", "list", "--worklist", "everything"))[0] == 2
 
@@ -134,10 +133,11 @@ async def test_order_that_cannot_be_planned_is_listed_and_retried(floodgate: Com
     assert "orders that cannot be planned: 1" in (await floodgate("shipment", "worklists"))[1]
     async with ship.shop.db.connection() as connection:
         await connection.execute("INSERT INTO product_logistics VALUES ('new', 'hz', 'A-02', 500, 100, 100, 100)")
-    assert await floodgate("order", "retry-planning", order_id) == (0, f"{order_id} is due again")
+    await check_refused(floodgate, f"floodgate jobs retry fulfilments {order_id}", "replan", order_id, group="order")
+    assert (await floodgate("jobs", "retry", "fulfilments", order_id))[0] == 0
     await ship.work_until_idle()
     assert len(await ship.list_shipments(order_id)) == 1
-    await check_refused(floodgate, "not among those", "retry-planning", order_id, group="order")
+    await check_refused(floodgate, "is planned already", "replan", order_id, group="order")
 
 
 async def test_pack_checks_and_records_tracking_number(floodgate: Command, ship: ShippingShop) -> None:
@@ -175,8 +175,8 @@ async def test_hold_resume_cancel_and_reship_follow_each_other(floodgate: Comman
     for command in ("hold", "cancel"):
         await check_refused(floodgate, "it is picked_up", command, left.shipment_id, "--reason", "too late")
     await check_refused(floodgate, "--reason: give 1 to 200", "hold", left.shipment_id, "--reason", "")
-    for command in ("resume", "retry", "hold", "cancel", "resolve", "reship"):
-        reason = () if command in ("resume", "retry") else ("--reason", "unwanted")
+    for command in ("resume", "hold", "cancel", "resolve", "reship"):
+        reason = () if command == "resume" else ("--reason", "unwanted")
         await check_refused(floodgate, "there is no shipment", command, UUID(int=1), *reason)
 
 
@@ -188,10 +188,12 @@ async def test_parked_shipment_is_retried_and_lost_one_resolved(floodgate: Comma
     status, output = await floodgate("shipment", "list", "--worklist", "parked")
     assert (status, str(id_) in output, "no carrier takes it" in output) == (0, True, True), output
     assert "parked no carrier takes it" in (await floodgate("shipment", "show", id_))[1]
-    status, output = await floodgate("shipment", "retry", id_)
-    assert (status, output.endswith("is planned, goes with cheap")) == (0, True), output
-    await check_refused(floodgate, "it is not parked", "retry", id_)
-    assert "shipment list --worklist parked" in (await floodgate("parked-jobs", "--help"))[1]
+    assert (await floodgate("jobs", "retry", "shipments", id_))[0] == 0
+    assert "retried" in await ship.list_event_texts(id_)
+    await ship.work_until_idle()
+    assert "cheap takes it" in (await ship.list_event_texts(id_))[-1]
+    status, output = await floodgate("jobs", "retry", "shipments", id_)
+    assert (status, "it has not failed" in output) == (1, True), output
 
     _, [shipment] = await ship.add_booked_order(("a", 1, 0))
     await ship.apply_events(shipment.shipment_id, tracking_event("picked_up"), tracking_event("lost", 1))
@@ -338,7 +340,7 @@ async def test_documents_are_written_as_pdf_files(floodgate: Command, ship: Ship
 async def test_invalid_carrier_settings_refuse_shipment_commands_only(floodgate: Command, ship: ShippingShop) -> None:
     status, output = await floodgate("shipment", "list", shipping={"kuaidi100_carriers": {"byhand": "yunda"}})
     assert (status, output.startswith("error: cannot use the settings of shipping: ")) == (1, True), output
-    assert (await floodgate("parked-jobs", "list", shipping={"kuaidi100_carriers": {"byhand": "yunda"}}))[0] == 0
+    assert (await floodgate("jobs", "list", shipping={"kuaidi100_carriers": {"byhand": "yunda"}}))[0] == 0
 
 
 async def test_token_admin_with_role_identifies_staff(floodgate: Command, settings: Settings) -> None:

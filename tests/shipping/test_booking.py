@@ -48,10 +48,10 @@ async def test_shipment_refused_by_all_carriers_is_parked(ship: ShippingShop) ->
     assert await ship.list_worklist("parked") == {shipment.shipment_id}
     await ship.make_all_due()
     assert await ship.work_until_idle() == []
-    await ship.fulfilment.retry(shipment.shipment_id, "dan")
-    assert await ship.work_until_idle() == ["refused", "refused"]
-    await ship.fulfilment.retry(shipment.shipment_id, "dan")
-    assert await ship.work_until_idle() == ["booked"]
+    await ship.retry(shipment.shipment_id)
+    assert await ship.work_until_idle() == ["assigned", "refused", "refused"]
+    await ship.retry(shipment.shipment_id)
+    assert await ship.work_until_idle() == ["assigned", "booked"]
     assert (cheap.requests.total(), quick.requests.total()) == (3, 2)
     assert len(cheap.requests) == 3, "each request has a booking of its own"
 
@@ -187,7 +187,7 @@ async def test_removed_carrier_parks_requested_shipments_only(ship: ShippingShop
     assert (job.parked, job.last_error) == (True, "cheap refuses: not_offered: the settings do not name it")
     assert (moved.carrier, moved.status, quick.requests.total()) == ("quick", "booked", 1)
     ship.carriers["cheap"] = cheap
-    await ship.fulfilment.retry(lost.shipment_id, "dan")
+    await ship.retry(lost.shipment_id)
     assert await ship.work_until_idle() == ["booked"]
 
 
@@ -203,7 +203,7 @@ async def test_failed_poll_is_retried_and_refused_poll_is_parked(ship: ShippingS
     await ship.make_all_due()
     assert await ship.work_until_idle() == ["refused"]
     assert await ship.list_worklist("parked") == {shipment.shipment_id}
-    await ship.fulfilment.retry(shipment.shipment_id, "dan")
+    await ship.retry(shipment.shipment_id)
     assert await ship.work_until_idle() == ["unchanged"]
     job = await ship.get_job(shipment.shipment_id)
     assert (job.attempts, job.last_error, job.parked, job.kind) == (0, None, False, "shipment.track")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from commerce.fulfilment.errors import NoSuchUnplannedOrder
+from commerce.fulfilment.errors import NotToBePlanned
 from commerce.kernel.address import Address
 from commerce.shipping.errors import InvalidShipmentState
 from tests.support.fake_carrier import FakeCarrier, refusal
@@ -25,10 +25,10 @@ async def test_order_refunded_before_planning_is_not_planned(ship: ShippingShop)
     assert await ship.fulfilment.list_unplanned_orders() == []
     # The refund fails, so the order is shipped.
     await ship.fetch_rows("UPDATE refunds SET status = 'failed', ended_at = now() RETURNING 1")
-    await ship.fulfilment.retry_planning(order_id)
+    await ship.fulfilment.replan(order_id)
     assert await ship.work_until_idle() == ["planned", "booked"]
-    with pytest.raises(NoSuchUnplannedOrder):
-        await ship.fulfilment.retry_planning(order_id)
+    with pytest.raises(NotToBePlanned):
+        await ship.fulfilment.replan(order_id)
 
 
 async def test_order_refunded_after_planning_is_cancelled_without_calls(ship: ShippingShop) -> None:

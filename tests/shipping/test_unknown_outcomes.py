@@ -56,7 +56,7 @@ async def test_parked_unknown_outcome_keeps_its_carrier(ship: ShippingShop) -> N
     await ship.make_all_due()
     assert await ship.work_until_idle() == []
     cheap.next_outcomes = [ExternalOutcomeUnknown("timed out")]
-    await ship.fulfilment.retry(shipment_id, "dan")
+    await ship.retry(shipment_id)
     assert await ship.work_on(await ship.claim_one()) == "no_answer"
     assert not (await ship.get_job(shipment_id)).parked, "a retry has all attempts again"
     await ship.make_all_due()

@@ -212,7 +212,7 @@ def test_problem_is_defined_in_an_errors_module_or_by_the_gateway() -> None:
 
 def test_sql_block_of_package_is_used_there() -> None:
     unused = []
-    for file in ROOT.glob("commerce/*/queries.sql"):
+    for file in ROOT.glob("commerce/*/*.sql"):
         users = "".join(read(other) for other in file.parent.glob("*.py"))
         for block in re.findall(r"^-- name: (\w+)", read(file), re.MULTILINE):
             if not re.search(rf"queries\.{block}\b|\"{block}\"", users):
@@ -222,7 +222,7 @@ def test_sql_block_of_package_is_used_there() -> None:
 
 def test_sql_names_the_columns_it_reads() -> None:
     every_column = re.compile(r"\b(SELECT|RETURNING) \*(?! FROM unnest\()|\w\.\*")
-    files = [*ROOT.glob("commerce/*/queries.sql"), *ROOT.glob("commerce/**/*.py")]
+    files = [*ROOT.glob("commerce/*/*.sql"), *ROOT.glob("commerce/**/*.py")]
     assert [f"{name(file)}: {match[0]}" for file in files for match in every_column.finditer(read(file))] == []
 
 

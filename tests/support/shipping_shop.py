@@ -16,7 +16,7 @@ from commerce.catalog.model import ProductInput
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.fulfilment_jobs import FulfilmentJobs
 from commerce.fulfilment.service import Fulfilment
-from commerce.jobs.model import Job
+from commerce.jobs.model import Job, JobKey
 from commerce.kernel.clock import from_ms
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
@@ -31,6 +31,7 @@ from commerce.shipping.carrier_port import (
 from commerce.shipping.model import Shipment, ShipmentJob, ShipmentStatus, WorklistName
 from commerce.shipping.service import Shipping
 from commerce.shipping.shipment_status import TrackingResult
+from commerce.shipping.shipment_tasks import SHIPMENTS
 from commerce.shipping.store import read_shipment
 from config.settings import Settings
 from ops.services import CliServices
@@ -210,6 +211,10 @@ class ShippingShop:
         job = (await self.fulfilment.get(shipment_id)).job
         assert job is not None
         return job
+
+    async def retry(self, shipment_id: UUID) -> None:
+        """Retry a parked job, as staff do."""
+        await self.shop.jobs.retry_one(JobKey(SHIPMENTS, shipment_id), "dan")
 
     async def find_task(self, shipment_id: UUID) -> str | None:
         """Return the kind of a shipment's job, or None if there is nothing to do."""

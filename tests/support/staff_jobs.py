@@ -25,12 +25,13 @@ async def add_job(
     is_parked: bool = False,
     is_leased: bool = False,
     created_ago_s: float = 20,
+    subject: UUID | None = None,
 ) -> JobKey:
     """Put a job, and bring it into a state as workers do.
 
     With an error it has failed, and is due after `due_in_s`."""
     now = from_ms(shop.clock.now_ms())
-    subject: UUID = shop.ids.new()
+    subject = subject or shop.ids.new()
     due_at = now + timedelta(seconds=due_in_s)
     put_at = now - timedelta(seconds=created_ago_s)
     async with shop.db.connection() as connection:

@@ -1,0 +1,244 @@
+-- name: orders_without_lines
+-- P2. An order is stored with its lines.
+SELECT order_id::text FROM orders WHERE orders.order_id = ANY($1::uuid[])
+  AND NOT EXISTS (SELECT FROM order_lines WHERE order_lines.order_id = orders.order_id);
+
+-- name: wrong_totals
+-- P2. The total of an order is the sum of its lines.
+SELECT order_id::text FROM orders JOIN order_lines USING (order_id) WHERE order_id = ANY($1::uuid[])
+GROUP BY order_id, total_minor HAVING sum(quantity * unit_price_minor) <> total_minor;
+
+-- name: repeated_keys
+-- P3. A constraint forbids it too, but an audit trusts no constraint. The other order may be of any sale.
+SELECT DISTINCT user_id || ' ' || idempotency_key FROM orders JOIN orders AS other USING (user_id, idempotency_key)
+WHERE orders.order_id = ANY($1::uuid[]) AND other.order_id <> orders.order_id;
+
+-- name: cancelled_without_release
+-- P5. The stock of a cancelled order is released.
+SELECT order_id::text FROM orders LEFT JOIN releases ON release_id = order_id
+WHERE orders.order_id = ANY($1::uuid[]) AND orders.status = 'cancelled' AND release_id IS NULL;
+
+-- name: releases_without_job
+-- P5. A job is about to apply each pending release, or to reacquire the stock of an order.
+SELECT release_id::text FROM releases
+WHERE releases.release_id = ANY($1::uuid[]) AND status = 'pending' AND reacquires IS NULL
+  AND NOT EXISTS (SELECT FROM jobs WHERE subject = release_id AND queue = 'releases')
+UNION ALL
+SELECT release_id::text FROM releases
+WHERE releases.reacquires = ANY($1::uuid[]) AND releases.status = 'pending'
+  AND NOT EXISTS (SELECT FROM payments JOIN jobs ON jobs.subject = payment_id AND queue = 'payments'
+                  WHERE payments.order_id = reacquires AND kind = 'payment.recover_order');
+
+-- name: orphan_releases
+-- P5. A release belongs to a cancelled order, or to a discarded dead letter.
+SELECT release_id::text FROM releases LEFT JOIN orders ON orders.order_id = release_id
+LEFT JOIN dead_letters ON dead_letters.order_id = release_id
+WHERE releases.release_id = ANY($1::uuid[]) AND releases.reacquires IS NULL
+  AND orders.status IS DISTINCT FROM 'cancelled' AND dead_letters.status IS DISTINCT FROM 'discarded'
+  AND NOT EXISTS (SELECT FROM releases AS reacquired
+                  WHERE reacquired.reacquires = releases.release_id AND status = 'applied');
+
+-- name: released_other_units
+-- P5. The released units are the units of the order's lines.
+SELECT release_id::text FROM releases JOIN orders ON order_id = release_id
+WHERE releases.release_id = ANY($1::uuid[]) AND releases.units IS DISTINCT FROM (
+    SELECT jsonb_object_agg(sku, units)
+    FROM (SELECT sku, sum(quantity) AS units FROM order_lines WHERE order_lines.order_id = release_id
+          GROUP BY sku) AS sums);
+
+-- name: reacquired_without_cause
+-- P5. An order with reacquired stock is not cancelled, unless a job is about to recover it.
+SELECT reacquires::text FROM releases JOIN orders ON order_id = reacquires
+WHERE releases.reacquires = ANY($1::uuid[]) AND releases.status = 'applied' AND orders.status = 'cancelled'
+  AND NOT EXISTS (SELECT FROM payments JOIN jobs ON jobs.subject = payment_id AND queue = 'payments'
+                  WHERE payments.order_id = reacquires AND kind = 'payment.recover_order');
+
+-- name: reacquired_other_units
+-- P5. The reacquired units are the released units.
+SELECT reacquired.reacquires::text FROM releases AS reacquired
+LEFT JOIN releases AS released ON released.release_id = reacquired.reacquires
+WHERE reacquired.reacquires = ANY($1::uuid[]) AND reacquired.units IS DISTINCT FROM (
+    SELECT jsonb_object_agg(key, -value::bigint) FROM jsonb_each_text(released.units));
+
+-- name: unbalanced_postings
+-- P6. A posting adds up to 0. A trigger enforces it too, but an audit trusts no trigger.
+SELECT posting FROM ledger WHERE order_id = ANY($1::uuid[])
+GROUP BY posting, ledger.currency HAVING sum(amount_minor) <> 0;
+
+-- name: payments_and_ledger
+-- P6. Captures and refunds are in the ledger with the amounts of their rows.
+SELECT payment_id::text FROM payments
+LEFT JOIN (SELECT posting, -amount_minor AS amount FROM ledger WHERE account = 'orders') AS captured
+       ON captured.posting = 'capture ' || payment_id
+WHERE order_id = ANY($1::uuid[]) AND coalesce(captured.amount, 0)
+      <> CASE payments.status WHEN 'captured' THEN payments.amount_minor ELSE 0 END
+UNION ALL
+SELECT refund_id::text FROM refunds
+LEFT JOIN (SELECT posting, amount_minor AS amount FROM ledger WHERE account = 'orders') AS refunded
+       ON refunded.posting = 'refund ' || refund_id
+WHERE order_id = ANY($1::uuid[]) AND coalesce(refunded.amount, 0)
+      <> CASE refunds.status WHEN 'done' THEN refunds.amount_minor ELSE 0 END
+UNION ALL
+SELECT payment_id::text FROM payments
+WHERE order_id = ANY($1::uuid[]) AND refunded_minor <> (SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
+                                          WHERE refunds.payment_id = payments.payment_id AND refunds.status = 'done');
+
+-- name: credit_and_ledger
+-- P6. Store credit of users that these orders paid with or were refunded to equals its account in the ledger.
+SELECT 'credit of ' || user_id FROM credit_accounts
+WHERE user_id IN (SELECT substr(account, 8) FROM ledger WHERE order_id = ANY($1::uuid[]) AND account LIKE 'credit:%')
+  AND balance_minor <> -coalesce((SELECT sum(amount_minor) FROM ledger WHERE account = 'credit:' || user_id
+                                    AND ledger.currency = credit_accounts.currency), 0);
+
+-- name: money_without_order
+-- P6. Captured money belongs to a paid order, is being refunded, or has a due job.
+SELECT payment_id::text FROM payments JOIN orders USING (order_id)
+WHERE orders.order_id = ANY($1::uuid[]) AND payments.status = 'captured'
+  AND payments.amount_minor > (SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
+                               WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed')
+  AND (orders.status = 'cancelled'
+       OR plan_revision < (SELECT max(plan_revision) FROM payments AS later WHERE later.order_id = payments.order_id))
+  AND NOT EXISTS (SELECT FROM payments AS other JOIN jobs ON jobs.subject = other.payment_id AND queue = 'payments'
+                  WHERE other.order_id = payments.order_id);
+
+-- name: paid_without_money
+-- P6. The payments of a paid or confirmed order add up to its total. Refunds by staff are not subtracted. Refunds by the
+-- payment worker are, because the order would still count as paid with that money.
+SELECT orders.order_id::text FROM orders WHERE orders.order_id = ANY($1::uuid[]) AND is_order_sold(orders.status)
+  AND EXISTS (SELECT FROM payments WHERE payments.order_id = orders.order_id)
+  AND total_minor <> (
+      SELECT coalesce(sum(amount_minor - (
+          SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
+          WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed'
+            AND actor = 'payment_worker')), 0)
+      FROM payments
+      WHERE payments.order_id = orders.order_id AND payments.status IN ('captured', 'authorised')
+        AND plan_revision = (SELECT max(plan_revision) FROM payments AS last WHERE last.order_id = orders.order_id));
+
+-- name: payments_without_job
+-- P6. Something is still to be done about a pending payment or refund.
+SELECT payment_id::text FROM payments WHERE order_id = ANY($1::uuid[]) AND status = 'pending'
+  AND NOT EXISTS (SELECT FROM jobs WHERE jobs.subject = payment_id AND queue = 'payments')
+UNION ALL
+SELECT refund_id::text FROM refunds WHERE order_id = ANY($1::uuid[]) AND status = 'pending'
+  AND NOT EXISTS (SELECT FROM jobs WHERE jobs.subject = refund_id AND queue = 'refunds');
+
+-- name: over_refunded
+-- P6. Refunds of a payment never exceed its captured amount.
+SELECT payment_id::text FROM payments
+WHERE order_id = ANY($1::uuid[]) AND CASE payments.status WHEN 'captured' THEN payments.amount_minor ELSE 0 END < (
+    SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
+    WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed');
+
+-- name: fulfilment_counts_out_of_order
+-- P7. ordered >= planned >= shipped >= delivered >= returned. A constraint enforces it too, but an audit trusts none.
+SELECT order_id || ' line ' || line_no || ' to ' || address_no FROM fulfilment_lines
+WHERE order_id = ANY($1::uuid[]) AND NOT (0 <= returned AND returned <= delivered AND delivered <= shipped AND shipped <= planned
+                            AND planned <= ordered);
+
+-- name: fulfilment_and_shipments
+-- P7. The counts of a fulfilment line are those of its shipments and of its order line.
+WITH in_shipments AS (
+    SELECT shipment_lines.order_id, line_no, shipment_lines.address_no,
+           sum(quantity) FILTER (WHERE shipments.status NOT IN ('cancelled', 'lost', 'returned_to_sender')) AS planned,
+           sum(quantity) FILTER (WHERE shipments.status IN ('picked_up', 'in_transit', 'out_for_delivery', 'delivered'))
+               AS shipped,
+           sum(quantity) FILTER (WHERE shipments.status = 'delivered') AS delivered
+    FROM shipment_lines JOIN shipments USING (shipment_id)
+    WHERE shipment_lines.order_id = ANY($1::uuid[]) GROUP BY shipment_lines.order_id, line_no, shipment_lines.address_no
+)
+SELECT fulfilment_lines.order_id || ' line ' || line_no || ' to ' || address_no
+FROM fulfilment_lines JOIN order_lines USING (order_id, line_no, address_no)
+LEFT JOIN in_shipments USING (order_id, line_no, address_no)
+WHERE fulfilment_lines.order_id = ANY($1::uuid[]) AND (ordered, fulfilment_lines.planned, fulfilment_lines.shipped, fulfilment_lines.delivered)
+      IS DISTINCT FROM (quantity, coalesce(in_shipments.planned, 0), coalesce(in_shipments.shipped, 0),
+                        coalesce(in_shipments.delivered, 0));
+
+-- name: shipped_without_counts
+-- P7. All units of a delivered order are delivered, and a fulfilling order has units that are not shipped.
+SELECT order_id::text FROM orders WHERE orders.order_id = ANY($1::uuid[]) AND (
+    (status IN ('delivered', 'completed') AND EXISTS (
+        SELECT FROM order_lines LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no)
+        WHERE order_lines.order_id = orders.order_id AND delivered IS DISTINCT FROM quantity))
+    OR (status = 'fulfilling' AND NOT EXISTS (
+        SELECT FROM fulfilment_lines WHERE fulfilment_lines.order_id = orders.order_id AND shipped < ordered)));
+
+-- name: booked_twice
+-- P7. A shipment has one current booking at most.
+SELECT shipment_id::text FROM bookings JOIN shipments USING (shipment_id)
+WHERE order_id = ANY($1::uuid[]) AND outcome IN ('requested', 'booked') GROUP BY shipment_id HAVING count(*) > 1;
+
+-- name: shipped_without_booking
+-- P7. A shipment that is booked or with a carrier has a booking with its carrier and tracking number.
+SELECT shipment_id::text FROM shipments
+WHERE order_id = ANY($1::uuid[]) AND shipments.status NOT IN ('planned', 'cancelled') AND NOT EXISTS (
+    SELECT FROM bookings WHERE bookings.booking_id = shipments.booking_id AND outcome = 'booked'
+      AND bookings.tracking_no = shipments.tracking_no AND bookings.carrier = shipments.carrier);
+
+-- name: paid_without_fulfilment
+-- P7. A paid order has a fulfilment.
+SELECT order_id::text FROM orders WHERE orders.order_id = ANY($1::uuid[]) AND is_order_sold(status)
+  AND NOT EXISTS (SELECT FROM fulfilments WHERE fulfilments.order_id = orders.order_id);
+
+-- name: orders_without_job
+-- P7. A job is about to plan each paid order that is not refunded, and to complete each delivered one.
+SELECT order_id::text FROM fulfilments JOIN orders USING (order_id)
+WHERE fulfilments.order_id = ANY($1::uuid[])
+  AND (fulfilments.status = 'delivered' OR (
+      fulfilments.status = 'pending' AND orders.status IN ('paid', 'confirmed') AND NOT coalesce((
+          SELECT sum(amount_minor) > 0 AND sum(amount_minor) <= sum((
+              SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
+              WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed'))
+          FROM payments WHERE payments.order_id = fulfilments.order_id AND payments.status IN ('captured', 'authorised')
+            AND plan_revision = (SELECT max(plan_revision) FROM payments AS later
+                                 WHERE later.order_id = fulfilments.order_id)), false)))
+  AND NOT EXISTS (SELECT FROM jobs WHERE subject = fulfilments.order_id AND queue = 'fulfilments');
+
+-- name: shipments_without_job
+-- P7. A job is about to book each shipment, to cancel its booking or to poll it. Staff book the carriers that are not
+-- named here, and may have cancelled a poll.
+SELECT shipment_id::text FROM shipments
+WHERE shipments.order_id = ANY($1::uuid[]) AND ended_at IS NULL
+  AND (after_cancel IS NOT NULL
+       OR (status = 'planned' AND (booking_id IS NOT NULL OR carrier IS NULL OR carrier IN ('sf_express', 'own_fleet')))
+       OR (status <> 'planned' AND tracking_no IS NOT NULL AND NOT EXISTS (
+           SELECT FROM shipment_events AS event
+           WHERE event.order_id = shipments.order_id AND event.shipment_id = shipments.shipment_id
+             AND event.source = 'staff' AND event.code = 'poll_cancelled')))
+  AND NOT EXISTS (SELECT FROM jobs WHERE subject = shipment_id AND queue = 'shipments');
+
+-- name: broken_histories
+-- P8. Events are numbered from 1 without a gap, each starts at the status where the previous one ended, times never
+-- decrease, each change is allowed, and the last one ends at the order's status.
+WITH steps AS (
+    SELECT order_id, seq, at, from_status, to_status, lag(to_status, 1, 'awaiting_payment') OVER history AS before,
+           lag(at) OVER history AS before_at, row_number() OVER history AS number,
+           last_value(to_status) OVER (PARTITION BY order_id ORDER BY seq
+               RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS final,
+           count(*) OVER (PARTITION BY order_id) AS steps
+    FROM order_events WHERE order_id = ANY($1::uuid[])
+    WINDOW history AS (PARTITION BY order_id ORDER BY seq)
+)
+SELECT DISTINCT order_id::text FROM orders LEFT JOIN steps USING (order_id)
+WHERE order_id = ANY($1::uuid[]) AND (
+    (seq IS NULL AND (status <> 'awaiting_payment' OR status_seq <> 0))
+    OR seq <> number OR from_status <> before OR at < before_at OR final <> status OR steps.steps <> status_seq
+    OR NOT EXISTS (SELECT FROM order_transitions AS allowed
+                   WHERE allowed.from_status = steps.from_status AND allowed.to_status = steps.to_status)
+       AND seq IS NOT NULL);
+
+-- name: broken_shipment_histories
+-- P8. Each change of a shipment starts at the status where the previous one ended, and the last one ends at its status.
+WITH steps AS (
+    SELECT shipment_id, seq, from_status, to_status, lag(to_status, 1, 'planned') OVER history AS before,
+           last_value(to_status) OVER (PARTITION BY shipment_id ORDER BY seq
+               RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS final
+    FROM shipment_events WHERE order_id = ANY($1::uuid[]) AND to_status IS NOT NULL
+    WINDOW history AS (PARTITION BY shipment_id ORDER BY seq)
+)
+SELECT DISTINCT shipments.shipment_id::text FROM shipments LEFT JOIN steps USING (shipment_id)
+WHERE shipments.order_id = ANY($1::uuid[]) AND (
+    (seq IS NULL AND shipments.status <> 'planned') OR from_status <> before OR final <> shipments.status
+    OR (seq IS NOT NULL AND NOT EXISTS (
+        SELECT FROM shipment_transitions AS allowed
+        WHERE allowed.from_status = steps.from_status AND allowed.to_status = steps.to_status)));
