@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 from uuid import UUID
@@ -12,10 +13,14 @@ from aiohttp import web
 from commerce.jobs.model import JobChanges, JobDetails, JobFilter, JobKey, JobName, JobState
 from commerce.jobs.staff_jobs import CURSOR_PATTERN
 from commerce.kernel.paging import Page
+from commerce.orders.model import FULFILMENTS
+from commerce.shipping.shipment_tasks import SHIPMENTS
 from gateway.endpoints.parameters import LIMIT, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
+from gateway.problems import Forbidden
 
 _MAX_JOBS = 1_000
+_WAREHOUSE_QUEUES = {SHIPMENTS, FULFILMENTS}
 _Cursor = Annotated[str, msgspec.Meta(max_length=300, pattern=CURSOR_PATTERN)]
 _QUEUE = Parameter(name="queue", location="path", type=JobName, description="the job's queue")
 _SUBJECT = Parameter(
@@ -74,7 +79,11 @@ async def show_job(call: Call) -> web.Response:
 
 
 async def retry_job(call: Call) -> web.Response:
-    """Retry a parked or failed job, after its cause was fixed. A worker does it at once."""
+    """Retry a parked or failed job, after its cause was fixed. A worker does it at once.
+
+    The role `warehouse` may retry jobs of shipments and of orders to plan.
+    """
+    _require_retry(call, [_key(call)])
     return json_response(await call.services.jobs.retry_one(_key(call), call.staff_actor))
 
 
@@ -85,12 +94,20 @@ async def cancel_job(call: Call) -> web.Response:
 
 async def retry_jobs(call: Call) -> web.Response:
     """Retry many parked or failed jobs. Those that cannot be retried are answered with the reason."""
+    _require_retry(call, call.body.jobs)
     return json_response(await call.services.jobs.retry(call.body.jobs, call.staff_actor))
 
 
 async def cancel_jobs(call: Call) -> web.Response:
     """Cancel many parked jobs. Those whose kind does not allow it are answered with the reason."""
     return json_response(await call.services.jobs.cancel(call.body.jobs, call.staff_actor))
+
+
+def _require_retry(call: Call, keys: Sequence[JobKey]) -> None:
+    """Raise `Forbidden` if a job is of a queue that the role does not cover."""
+    others = {key.queue for key in keys} - _WAREHOUSE_QUEUES
+    if others and call.identity.roles.isdisjoint(("support", "operator")):
+        raise Forbidden(f"retrying jobs of {', '.join(sorted(others))} needs the role 'support'")
 
 
 def _key(call: Call) -> JobKey:

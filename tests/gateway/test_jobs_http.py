@@ -120,6 +120,12 @@ async def test_bad_input_is_refused(
 async def test_changes_need_the_role(shop: CliServices, gateway: TestGateway) -> None:
     key = await add_job(shop, error="refused", is_parked=True)
     assert (await call(gateway, "POST", f"/payments/{key.subject}/cancel", role="warehouse")).status == 403
-    assert (await call(gateway, "POST", f"/payments/{key.subject}/retry", role="sales")).status == 403
-    assert (await call(gateway, "POST", f"/payments/{key.subject}/retry", role="warehouse")).status == 200
+    shipment = await add_job(shop, "shipments", "shipment.book", "sf_express", error="refused", is_parked=True)
+    for role in ("sales", "warehouse"):
+        assert (await call(gateway, "POST", f"/payments/{key.subject}/retry", role=role)).status == 403
+    jobs = [{"queue": job.queue, "subject": str(job.subject)} for job in (key, shipment)]
+    refused = await call(gateway, "POST", "/retry", role="warehouse", json={"jobs": jobs})
+    assert (refused.status, refused.code) == (403, "forbidden")
+    assert (await shop.jobs.get(shipment)).state == "parked"
+    assert (await call(gateway, "POST", f"/shipments/{shipment.subject}/retry", role="warehouse")).status == 200
     assert (await call(gateway, "GET", "", role="catalog")).status == 403
