@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+_IDLE_ITERATIONS = 3
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -13,8 +14,9 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Calls `do` with the items of concurrent callers.
 
-    Those of one iteration of the event loop leave together, and those that come while a call is in flight. `do` returns
-    a result for each item, in their sequence. At most `max_items` are in one call."""
+    Those that come while a call is in flight leave together, and those of neighbouring iterations of the event loop: a
+    request that has arrived takes one or two to get here. `do` returns a result for each item, in their sequence. At
+    most `max_items` are in one call."""
 
     def __init__(self, do: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], max_items: int = 500) -> None:
         self._do = do
@@ -30,8 +32,17 @@ class Batcher(Generic[Item, Result]):
             self._task = asyncio.create_task(self._work())
         return await future
 
+    async def _wait_for_more(self) -> None:
+        """Wait until some iterations of the event loop in a row have brought nobody."""
+        count, idle = len(self._waiting), 0
+        while idle < _IDLE_ITERATIONS and count < self._max_items:
+            await asyncio.sleep(0)
+            idle = 0 if len(self._waiting) > count else idle + 1
+            count = len(self._waiting)
+
     async def _work(self) -> None:
         while self._waiting:
+            await self._wait_for_more()
             batch, self._waiting = self._waiting[: self._max_items], self._waiting[self._max_items :]
             try:
                 results = list(zip(batch, await self._do([item for item, _ in batch]), strict=True))

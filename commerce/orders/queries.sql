@@ -33,11 +33,11 @@ FROM orders WHERE order_id = $1 FOR UPDATE;
 -- name: lock_free_orders
 -- In sequence of their ids, and without those that are locked, so this never waits.
 SELECT order_id, user_id, sale_id, status, total_minor, currency, payment_plan, accepted_at, pay_by, cancel_reason
-FROM orders WHERE order_id = ANY($1::uuid[]) ORDER BY order_id FOR UPDATE SKIP LOCKED;
+FROM orders WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) ORDER BY order_id FOR UPDATE SKIP LOCKED;
 
 -- name: read_order_headers
 SELECT order_id, user_id, sale_id, status, total_minor, currency, payment_plan, accepted_at, pay_by, cancel_reason
-FROM orders WHERE order_id = ANY($1::uuid[]);
+FROM orders WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[])));
 
 -- name: get_lines_of_orders
 SELECT order_id, line_no, sku, quantity, address_no AS ship_to, unit_price_minor AS unit_price

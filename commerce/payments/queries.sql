@@ -11,7 +11,7 @@ ORDER BY order_id FOR UPDATE SKIP LOCKED;
 -- name: list_payments
 SELECT {payments}, substr(kind, 9) AS task
 FROM payments LEFT JOIN jobs ON jobs.subject = payment_id AND queue = 'payments'
-WHERE order_id = ANY($1::uuid[]) ORDER BY order_id, plan_revision, tender_no;
+WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) ORDER BY order_id, plan_revision, tender_no;
 
 -- name: get_payments
 SELECT {payments}, substr(kind, 9) AS task
@@ -46,7 +46,7 @@ SELECT {inserted}, 'create' AS task FROM inserted ORDER BY tender_no;
 -- name: get_first_products
 SELECT DISTINCT ON (order_id) order_id, sku, coalesce(name, sku) AS name, sum(quantity)::bigint AS quantity,
        count(*) OVER (PARTITION BY order_id) - 1 AS other_products
-FROM order_lines LEFT JOIN products USING (sku) WHERE order_id = ANY($1::uuid[])
+FROM order_lines LEFT JOIN products USING (sku) WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[])))
 GROUP BY order_id, sku, name ORDER BY order_id, min(line_no);
 
 -- name: renew_actions

@@ -24,6 +24,23 @@ async def test_concurrent_items_leave_together_and_large_batches_are_split() -> 
     assert sizes == [3, 2]
 
 
+async def test_callers_of_neighbouring_iterations_leave_together() -> None:
+    sizes: list[int] = []
+
+    async def count(items: Sequence[int]) -> list[int]:
+        sizes.append(len(items))
+        return await double(items)
+
+    async def add_after(iterations: int) -> int:
+        for _ in range(iterations):
+            await asyncio.sleep(0)
+        return await batcher.add(iterations)
+
+    batcher = Batcher(count)
+    assert await asyncio.gather(*map(add_after, range(10))) == [2 * item for item in range(10)]
+    assert sizes == [10]
+
+
 async def test_failed_batch_fails_its_callers_and_no_other() -> None:
     async def fail_first(items: Sequence[int]) -> list[int]:
         if 0 in items:
