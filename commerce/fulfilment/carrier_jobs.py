@@ -9,6 +9,7 @@ from uuid import UUID
 from asyncpg import UniqueViolationError
 
 from commerce.jobs.model import Job, JobHandler, JobResult, finished, parked, postponed
+from commerce.kernel.batches import Batcher
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.external import ExternalRefusal
 from commerce.kernel.postgres import Connection, Database
@@ -34,6 +35,7 @@ class CarrierJobs:
         self._clock = clock
         self._carriers = carriers
         self._policy = policy
+        self._shipments: Batcher[UUID, Shipment | None] = Batcher(self._read_all)
 
     def make_handlers(self, works: Mapping[Task, Work], max_attempts: int) -> dict[str, JobHandler]:
         """Return the handler of each kind. A job that is refused is parked."""
@@ -79,8 +81,15 @@ class CarrierJobs:
         return True
 
     async def _read(self, job: Job) -> Shipment:
+        """Read the shipment of a job, with those of concurrent jobs."""
+        shipment = await self._shipments.add(job.subject)
+        assert shipment is not None
+        return shipment
+
+    async def _read_all(self, shipment_ids: Sequence[UUID]) -> list[Shipment | None]:
         async with self._db.connection() as connection:
-            return await reload_shipment(connection, job.subject)
+            rows = await shipments.get_shipments(connection, shipment_ids)
+        return [rows.get(shipment_id) for shipment_id in shipment_ids]
 
     def next_poll_at(self, shipment: Shipment) -> datetime:
         """Return the next time to poll tracking.

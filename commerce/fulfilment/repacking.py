@@ -25,7 +25,7 @@ from commerce.shipping import store as shipments
 from commerce.shipping.errors import InvalidShipmentState
 from commerce.shipping.model import Shipment, ShipmentStatus
 from commerce.shipping.policy import ShippingPolicy
-from commerce.shipping.records import NewShipment, PackageSize, ShipmentLine
+from commerce.shipping.records import NewShipment, PackageSize, ShipmentLine, UnitMove
 
 _RESHIPPABLE = (ShipmentStatus.LOST, ShipmentStatus.RETURNED_TO_SENDER, ShipmentStatus.CANCELLED)
 
@@ -178,10 +178,10 @@ class Repacking:
         self, connection: Connection, shipment: Shipment, lines: Sequence[ShipmentLineDetails], cod_minor: int
     ) -> None:
         size, id_ = self._pack_into_one(lines), shipment.shipment_id
-        await shipments.update_fulfilment_lines(connection, id_, planned=-1)
+        await shipments.update_fulfilment_lines(connection, [UnitMove(id_, planned=-1)])
         await shipments.delete_shipment_lines(connection, id_)
         await shipments.insert_shipment_lines(connection, id_, shipment.order_id, _shipment_lines(lines))
-        await shipments.update_fulfilment_lines(connection, id_, planned=1)
+        await shipments.update_fulfilment_lines(connection, [UnitMove(id_, planned=1)])
         await shipments.resize_shipment(connection, id_, size, _value(lines), cod_minor)
 
     async def _assign_and_note(

@@ -38,6 +38,7 @@ from commerce.shipping.model import (
 )
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.shipment_tasks import SHIPMENTS
+from commerce.shipping.tracking import TrackingReport, by_key
 
 _TAKEN = "belongs to another shipment; check the label"
 _NOT_DISPATCHED = (ShipmentStatus.PLANNED, ShipmentStatus.BOOKED)
@@ -122,7 +123,7 @@ class Fulfilment(Worklists):
             raise InvalidShipmentState("no carrier is booked for it yet")
         if tracking_no is None:
             raise Invalid(f"tracking_no: give the number that is on {carrier.name}'s label")
-        if await shipments.find_by_tracking_no(connection, carrier.name, tracking_no):
+        if await shipments.find_by_tracking_nos(connection, {(carrier.name, tracking_no)}):
             raise InvalidShipmentState(f"the tracking number {tracking_no} {_TAKEN}")
         booking_id = self._ids.new()
         await shipments.insert_booking(connection, booking_id, shipment.shipment_id, carrier.name, now)
@@ -200,7 +201,7 @@ class Fulfilment(Worklists):
                     f"if its job is parked: `floodgate jobs retry {FULFILMENTS} {order_id}`"
                 )
             now = self._now()
-            await shipment_tasks.put_order_task(connection, order_id, "order.plan", now, now)
+            await shipment_tasks.put_order_tasks(connection, [order_id], "order.plan", now, now)
 
     async def cancel(self, shipment_id: UUID, reason: str, actor: str) -> ShipmentDetails:
         """Cancel a shipment: at once without a booking, otherwise when the carrier has cancelled the booking.
@@ -274,15 +275,15 @@ class Fulfilment(Worklists):
         A repeat changes nothing.
         """
         async with self._db.transaction() as connection:
-            order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
+            locked = await shipment_status.lock_shipment(connection, shipment_id)
+            shipment = locked.shipment
             if shipment.status is not status:
                 if shipment.status not in (ShipmentStatus.BOOKED, *WITH_CARRIER):
                     raise InvalidShipmentState(f"cannot set the outcome of the shipment: it is {shipment.status}")
                 now = self._now()
                 event = TrackingEvent(now, "staff", reason, status)
-                await shipment_status.apply_tracking_events(
-                    connection, order, shipment, [event], "staff", actor, now, self._policy
-                )
+                report = TrackingReport(shipment_id, by_key([event]), "staff", actor)
+                await shipment_status.apply_reports(connection, {shipment_id: locked}, [report], now, self._policy)
         return await self.get(shipment_id)
 
     async def set_appointment(self, shipment_id: UUID, appointment: Appointment, actor: str) -> ShipmentDetails:

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
 
 from commerce.fulfilment.carrier_jobs import UNCHANGED, CarrierJobs, Work, is_followed
 from commerce.jobs.model import NO_ANSWER, Job, JobHandler, JobResult, failed, postponed, written
+from commerce.kernel.batches import Batcher
+from commerce.kernel.clock import Clock
 from commerce.kernel.external import ExternalOutcomeUnknown
+from commerce.kernel.postgres import POSTGRES_UNAVAILABLE_OR_BUSY, Connection, Database
 from commerce.orders import store as orders
 from commerce.shipping import shipment_status
 from commerce.shipping import store as shipments
-from commerce.shipping.carrier_port import Carrier, TrackingEvent
+from commerce.shipping.carrier_port import Carrier, CarrierRegistry, TrackingEvent
 from commerce.shipping.model import Shipment, ShipmentStatus
+from commerce.shipping.policy import ShippingPolicy
+from commerce.shipping.records import ShipmentKey
+from commerce.shipping.shipment_status import LockedShipment
 from commerce.shipping.shipment_tasks import Task
+from commerce.shipping.tracking import TrackingReport, by_key
+
+_MAX_POLLS = 100
+"""polls with new events per transaction: so many orders are locked until its commit"""
+
+
+class _Poll(NamedTuple):
+    """A shipment as it was before the poll, and the events that its carrier named, by their keys."""
+
+    shipment: Shipment
+    carrier: Carrier
+    events: Mapping[bytes, TrackingEvent]
 
 
 class TrackingJobs(CarrierJobs):
     """Follows shipments from their booking to their end. Webhooks bring most events, polls the rest."""
+
+    def __init__(self, db: Database, clock: Clock, carriers: CarrierRegistry, policy: ShippingPolicy) -> None:
+        super().__init__(db, clock, carriers, policy)
+        self._must_apply: Batcher[_Poll, bool] = Batcher(self._judge_polls)
+        self._shared: Batcher[_Poll, JobResult | None] = Batcher(self._apply_shared, _MAX_POLLS)
 
     def list_handlers(self, max_attempts: int) -> dict[str, JobHandler]:
         """Return the handlers of the kinds that subscribe and track."""
@@ -50,33 +75,67 @@ class TrackingJobs(CarrierJobs):
         except ExternalOutcomeUnknown as error:
             pause = timedelta(seconds=carrier.min_poll_interval_s)
             return failed(NO_ANSWER, str(error), self._now() + pause)
-        return await self._on_polled(shipment, carrier, events)
+        # Polls that end at about the same time share their reads, and their transaction if they bring new events.
+        poll = _Poll(shipment, carrier, by_key(events))
+        if not await self._must_apply.add(poll):
+            return postponed("unchanged", self.next_poll_at(shipment))
+        result = await self._shared.add(poll)
+        return await self._apply_alone(poll) if result is None else result
 
-    async def _on_polled(self, polled: Shipment, carrier: Carrier, events: Sequence[TrackingEvent]) -> JobResult:
-        """Apply the events of a poll. One that brings nothing new changes only when to poll again."""
-        if not await self._must_apply(polled, events):
-            return postponed("unchanged", self.next_poll_at(polled))
-        async with self._db.transaction() as connection:
-            order, shipment = await shipment_status.lock_shipment(connection, polled.shipment_id)
-            if not is_followed(shipment) or shipment.tracking_no != polled.tracking_no:
-                return UNCHANGED
-            tracking = await shipment_status.apply_tracking_events(
-                connection, order, shipment, events, "query", carrier.system, self._now(), self._policy
-            )
-            has_not_left = tracking.result != "status_changed" and shipment.status is ShipmentStatus.BOOKED
-            if has_not_left and await self._cancel_if_must_not_ship(connection, order, shipment):
-                return written("stopped")
-        return postponed(tracking.result, self.next_poll_at(shipment))
+    async def _judge_polls(self, polls: Sequence[_Poll]) -> list[bool]:
+        """Tell which polls must be applied.
 
-    async def _must_apply(self, shipment: Shipment, events: Sequence[TrackingEvent]) -> bool:
-        """Tell whether events are new, or the shipment waits for its carrier and must not leave any more."""
+        Their events are new, or the shipment waits for its carrier and must not leave any more."""
+        keys = {(poll.shipment.shipment_id, key) for poll in polls for key in poll.events}
+        booked = {poll.shipment.order_id for poll in polls if poll.shipment.status is ShipmentStatus.BOOKED}
         async with self._db.connection() as connection:
-            if events and await shipment_status.select_new_events(connection, shipment.shipment_id, events):
-                return True
-            if shipment.status is not ShipmentStatus.BOOKED:
-                return False
-            order = await orders.read_order_header(connection, shipment.order_id)
-            return order is not None and await shipment_status.must_not_ship(connection, order)
+            stored = await shipments.list_stored_event_keys(connection, keys)
+            headers = await orders.read_order_headers(connection, list(booked)) if booked else {}
+            unshippable = await shipment_status.list_unshippable(connection, list(headers.values()))
+        return [
+            any((poll.shipment.shipment_id, key) not in stored for key in poll.events)
+            or (poll.shipment.status is ShipmentStatus.BOOKED and poll.shipment.order_id in unshippable)
+            for poll in polls
+        ]
+
+    async def _apply_shared(self, polls: Sequence[_Poll]) -> list[JobResult | None]:
+        """Apply polls in one transaction. Returns None for those that must be applied alone."""
+        keys = [ShipmentKey(poll.shipment.order_id, poll.shipment.shipment_id) for poll in polls]
+        try:
+            async with self._db.transaction() as connection:
+                locked = await shipment_status.lock_free_shipments(connection, keys)
+                free = [poll for poll in polls if poll.shipment.shipment_id in locked]
+                results = await self._apply_locked(connection, locked, free)
+        except POSTGRES_UNAVAILABLE_OR_BUSY:
+            raise
+        except Exception:  # noqa: BLE001  # the one at fault gets it again when it is alone
+            return [None] * len(polls)
+        return [results.get(poll.shipment.shipment_id) for poll in polls]
+
+    async def _apply_alone(self, poll: _Poll) -> JobResult:
+        """Apply a poll in its own transaction, and wait for the lock of its order."""
+        shipment_id = poll.shipment.shipment_id
+        async with self._db.transaction() as connection:
+            locked = {shipment_id: await shipment_status.lock_shipment(connection, shipment_id)}
+            return (await self._apply_locked(connection, locked, [poll]))[shipment_id]
+
+    async def _apply_locked(
+        self, connection: Connection, locked: Mapping[UUID, LockedShipment], polls: Sequence[_Poll]
+    ) -> dict[UUID, JobResult]:
+        followed = [poll for poll in polls if _is_still_followed(locked[poll.shipment.shipment_id].shipment, poll)]
+        reports = [
+            TrackingReport(poll.shipment.shipment_id, poll.events, "query", poll.carrier.system) for poll in followed
+        ]
+        tracking = await shipment_status.apply_reports(connection, locked, reports, self._now(), self._policy)
+        results = {poll.shipment.shipment_id: UNCHANGED for poll in polls}
+        for report, (word, _) in zip(reports, tracking, strict=True):
+            order, shipment = locked[report.shipment_id]
+            result = postponed(word, self.next_poll_at(shipment))
+            has_not_left = word != "status_changed" and shipment.status is ShipmentStatus.BOOKED
+            if has_not_left and await self._cancel_if_must_not_ship(connection, order, shipment):
+                result = written("stopped")
+            results[report.shipment_id] = result
+        return results
 
     async def _begin_poll(self, shipment: Shipment, carrier: Carrier) -> datetime | None:
         """Record the poll, or return when to poll if the carrier was polled too short a time ago.
@@ -86,3 +145,8 @@ class TrackingJobs(CarrierJobs):
             return await shipments.begin_poll(
                 connection, shipment.shipment_id, self._now(), carrier.min_poll_interval_s
             )
+
+
+def _is_still_followed(shipment: Shipment, poll: _Poll) -> bool:
+    """Tell if a shipment is followed still, and by the number that was polled."""
+    return is_followed(shipment) and shipment.tracking_no == poll.shipment.tracking_no

@@ -142,13 +142,15 @@ SELECT amount_minor FROM refunded;
 -- name: mark_refund_requested
 UPDATE refunds SET requested = true WHERE refund_id = $1;
 
--- name: is_fully_refunded
+-- name: list_fully_refunded
 -- All money of the current tenders is refunded or being refunded; cash still to be collected counts as money.
-SELECT coalesce(sum(amount_minor) > 0 AND sum(amount_minor) <= sum((
+SELECT order_id FROM payments
+WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND status IN ('captured', 'authorised')
+  AND plan_revision = (SELECT max(plan_revision) FROM payments AS every WHERE every.order_id = payments.order_id)
+GROUP BY order_id
+HAVING sum(amount_minor) > 0 AND sum(amount_minor) <= sum((
     SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
-    WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed')), false)
-FROM payments WHERE order_id = $1 AND status IN ('captured', 'authorised')
-AND plan_revision = (SELECT max(plan_revision) FROM payments WHERE order_id = $1);
+    WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed'));
 
 -- name: list_cash_due
 -- Cash on delivery of the current tenders.

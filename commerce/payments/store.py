@@ -194,12 +194,12 @@ async def schedule_close(connection: Connection, payment_ids: Sequence[UUID], no
         jobs.wake_after_commit(connection, PAYMENTS)
 
 
-async def is_fully_refunded(connection: Connection, order_id: UUID) -> bool:
-    """Tell if all money of an order is refunded or being refunded.
+async def list_fully_refunded(connection: Connection, order_ids: Sequence[UUID]) -> set[UUID]:
+    """Return those of the orders of which all money is refunded or being refunded.
 
     Cash that is still to be collected counts as money."""
-    result: bool = await connection.fetchval(queries.is_fully_refunded, order_id)
-    return result
+    rows = await connection.fetch(queries.list_fully_refunded, order_ids)
+    return {row["order_id"] for row in rows}
 
 
 async def list_cash_due(connection: Connection, order_id: UUID) -> list[tuple[UUID, int]]:

@@ -9,7 +9,7 @@ from uuid import UUID
 from commerce.jobs.staff_jobs import Action
 from commerce.kernel.postgres import Connection
 from commerce.shipping import store
-from commerce.shipping.records import NewShipmentEvent
+from commerce.shipping.records import NewHistory, NewShipmentEvent
 
 _EVENTS: dict[Action, tuple[str, str | None]] = {
     "retried": ("retried", None),
@@ -31,5 +31,6 @@ class ShipmentJobHistory:
         """Add an event to each of the shipments that there are."""
         text, code = _EVENTS[action]
         event = NewShipmentEvent(now, "staff", actor, text, code=code)
-        for shipment_id, order_id in (await store.list_orders_of_shipments(connection, subjects)).items():
-            await store.insert_events(connection, order_id, shipment_id, [event], now)
+        order_ids = await store.list_orders_of_shipments(connection, subjects)
+        histories = [NewHistory(order_id, shipment_id, [event]) for shipment_id, order_id in order_ids.items()]
+        await store.insert_events(connection, histories, now)

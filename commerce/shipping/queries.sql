@@ -1,9 +1,10 @@
 -- name: mark_handed_over
-UPDATE fulfilments SET handed_over_at = $2 WHERE order_id = $1 AND handed_over_at IS NULL;
+UPDATE fulfilments SET handed_over_at = $2
+WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND handed_over_at IS NULL;
 
 -- name: mark_delivered
 UPDATE fulfilments SET status = 'delivered', delivered_at = $2
-WHERE order_id = $1 AND status = 'planned' RETURNING order_id;
+WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND status = 'planned' RETURNING order_id;
 
 -- name: has_cash_shipments
 SELECT EXISTS (SELECT FROM shipments WHERE order_id = $1 AND cod_minor > 0 AND ended_at IS NULL);
@@ -12,17 +13,29 @@ SELECT EXISTS (SELECT FROM shipments WHERE order_id = $1 AND cod_minor > 0 AND e
 SELECT EXISTS (SELECT FROM shipments WHERE order_id = $1 AND ended_at IS NULL);
 
 -- name: update_fulfilment_lines
--- Adds the units of a shipment to planned ($2), shipped ($3) and delivered ($4), each times 1, 0 or -1.
-UPDATE fulfilment_lines SET planned = planned + $2 * quantity, shipped = shipped + $3 * quantity,
-                            delivered = delivered + $4 * quantity
-FROM shipment_lines
-WHERE shipment_id = $1 AND fulfilment_lines.order_id = shipment_lines.order_id
-  AND fulfilment_lines.line_no = shipment_lines.line_no AND fulfilment_lines.address_no = shipment_lines.address_no;
+-- Adds the units of shipments to planned, shipped and delivered, each times 1, 0 or -1. Several shipments may hold
+-- units of a line.
+UPDATE fulfilment_lines SET planned = fulfilment_lines.planned + units.planned,
+                            shipped = fulfilment_lines.shipped + units.shipped,
+                            delivered = fulfilment_lines.delivered + units.delivered
+FROM (SELECT order_id, line_no, address_no, sum(input.planned * quantity)::integer AS planned,
+             sum(input.shipped * quantity)::integer AS shipped, sum(input.delivered * quantity)::integer AS delivered
+      FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[])
+           AS input (shipment_id, planned, shipped, delivered) JOIN shipment_lines USING (shipment_id)
+      GROUP BY order_id, line_no, address_no) AS units
+WHERE fulfilment_lines.order_id = units.order_id AND fulfilment_lines.line_no = units.line_no
+  AND fulfilment_lines.address_no = units.address_no;
 
 -- name: get_fulfilment_totals
--- Also for an order that has no shipments yet.
-SELECT sum(quantity) AS ordered, sum(planned) AS planned, sum(shipped) AS shipped, sum(delivered) AS delivered
-FROM order_lines LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no) WHERE order_id = $1;
+-- Also for orders that have no shipments yet.
+SELECT order_id, sum(quantity) AS ordered, sum(planned) AS planned, sum(shipped) AS shipped,
+       sum(delivered) AS delivered
+FROM order_lines LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no)
+WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) GROUP BY order_id;
+
+-- name: sum_shipment_units
+SELECT shipment_id, sum(quantity) AS units FROM shipment_lines
+WHERE shipment_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) GROUP BY shipment_id;
 
 -- name: insert_shipment
 INSERT INTO shipments (shipment_id, order_id, address_no, parcel_no, warehouse_id, address, weight_g, length_mm,
@@ -45,6 +58,9 @@ WHERE shipment_id = $1;
 -- name: get_shipment
 SELECT {shipments} FROM shipments WHERE shipment_id = $1;
 
+-- name: get_shipments
+SELECT {shipments} FROM shipments WHERE shipment_id = ANY(ARRAY(SELECT unnest($1::uuid[])));
+
 -- name: list_shipments
 SELECT {shipments} FROM shipments WHERE order_id = $1 ORDER BY parcel_no;
 
@@ -56,10 +72,12 @@ ORDER BY shipment_id, line_no;
 SELECT sku, name, line_no, quantity FROM shipment_lines JOIN products USING (sku) WHERE shipment_id = $1
 ORDER BY line_no;
 
--- name: find_by_tracking_no
+-- name: find_by_tracking_nos
 -- Also by the number of a booking that is no longer current.
-SELECT order_id, shipment_id FROM bookings JOIN shipments USING (shipment_id)
-WHERE bookings.carrier = $1 AND bookings.tracking_no = ANY($2::text[]) LIMIT 1;
+SELECT input.carrier, input.tracking_no, order_id, shipment_id
+FROM unnest($1::text[], $2::text[]) AS input (carrier, tracking_no)
+JOIN bookings ON bookings.carrier = input.carrier AND bookings.tracking_no = input.tracking_no
+JOIN shipments USING (shipment_id);
 
 -- name: set_after_cancel
 UPDATE shipments SET after_cancel = $2 WHERE shipment_id = $1;
@@ -120,31 +138,44 @@ UPDATE shipments SET address = $2, next_address = NULL, latitude = NULL, longitu
 -- name: redirect_later
 UPDATE shipments SET next_address = $2 WHERE shipment_id = $1;
 
--- name: advance_event_seq
-UPDATE fulfilments SET event_seq = event_seq + $2 WHERE order_id = $1 RETURNING event_seq;
+-- name: advance_event_seqs
+UPDATE fulfilments SET event_seq = event_seq + input.events
+FROM unnest($1::uuid[], $2::integer[]) AS input (order_id, events)
+WHERE fulfilments.order_id = input.order_id RETURNING fulfilments.order_id, event_seq;
 
 -- name: list_stored_event_keys
-SELECT event_key FROM shipment_events WHERE shipment_id = $1 AND event_key = ANY($2::bytea[]);
+SELECT shipment_id, event_key FROM unnest($1::uuid[], $2::bytea[]) AS input (shipment_id, event_key)
+JOIN shipment_events USING (shipment_id, event_key);
 
--- name: insert_event
-INSERT INTO shipment_events (order_id, seq, shipment_id, at, received_at, source, actor, from_status, to_status, code,
+-- name: insert_events
+INSERT INTO shipment_events (received_at, order_id, seq, shipment_id, at, source, actor, from_status, to_status, code,
                              is_unknown_code, contradicts_history, place, text, event_key)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
+SELECT $1, order_id, seq, shipment_id, at, source, actor, from_status, to_status, code, is_unknown_code,
+       contradicts_history, place, text, event_key
+FROM unnest($2::uuid[], $3::integer[], $4::uuid[], $5::timestamptz[], $6::text[], $7::text[], $8::text[], $9::text[],
+            $10::text[], $11::boolean[], $12::boolean[], $13::text[], $14::text[], $15::bytea[])
+     AS input (order_id, seq, shipment_id, at, source, actor, from_status, to_status, code, is_unknown_code,
+               contradicts_history, place, text, event_key);
 
--- name: touch_last_event
-UPDATE shipments SET last_event_at = greatest(last_event_at, $2) WHERE shipment_id = $1;
+-- name: touch_last_events
+UPDATE shipments SET last_event_at = greatest(last_event_at, input.at)
+FROM unnest($1::uuid[], $2::timestamptz[]) AS input (shipment_id, at) WHERE shipments.shipment_id = input.shipment_id;
 
--- name: advance_shipment_status
--- Clears an earlier resolution if the shipment is lost or returned: that is a new problem.
-UPDATE shipments SET status = $3, status_seq = $4,
-    handed_over_at = CASE WHEN $3 = 'picked_up' THEN $5 ELSE handed_over_at END,
-    ended_at = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN $5::timestamptz END,
-    after_cancel = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN NULL
+-- name: advance_shipment_statuses
+-- One step of each. Clears an earlier resolution if a shipment is lost or returned: that is a new problem.
+UPDATE shipments SET status = input.to_status, status_seq = input.seq,
+    last_event_at = greatest(shipments.last_event_at, input.last_event_at),
+    handed_over_at = CASE WHEN input.to_status = 'picked_up' THEN input.at ELSE handed_over_at END,
+    ended_at = CASE WHEN input.to_status IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN input.at END,
+    after_cancel = CASE WHEN input.to_status IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN NULL
                         ELSE after_cancel END,
-    cod_collected_at = CASE WHEN $3 = 'delivered' AND cod_minor > 0 THEN $5 ELSE cod_collected_at END,
-    resolved_at = CASE WHEN $3 NOT IN ('lost', 'returned_to_sender') THEN resolved_at END,
-    resolution = CASE WHEN $3 NOT IN ('lost', 'returned_to_sender') THEN resolution END
-WHERE shipment_id = $1 AND status = $2;
+    cod_collected_at = CASE WHEN input.to_status = 'delivered' AND cod_minor > 0 THEN input.at
+                            ELSE cod_collected_at END,
+    resolved_at = CASE WHEN input.to_status NOT IN ('lost', 'returned_to_sender') THEN resolved_at END,
+    resolution = CASE WHEN input.to_status NOT IN ('lost', 'returned_to_sender') THEN resolution END
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::timestamptz[], $6::timestamptz[])
+     AS input (shipment_id, from_status, to_status, seq, at, last_event_at)
+WHERE shipments.shipment_id = input.shipment_id AND shipments.status = input.from_status;
 
 -- name: sum_cash_collected
 SELECT coalesce(sum(cod_minor), 0)::bigint FROM shipments WHERE order_id = $1 AND cod_collected_at IS NOT NULL;
@@ -160,9 +191,13 @@ WHERE order_id = $1 AND shipment_id = $2 ORDER BY at, seq;
 -- name: latest_event_seqs
 SELECT order_id, event_seq FROM fulfilments WHERE order_id = ANY($1::uuid[]);
 
--- name: insert_webhook
-INSERT INTO carrier_webhooks (system, webhook_id, received_at, result, body, shipment_ids)
-VALUES ($1, $2, $3, $4, $5, $6::uuid[]) ON CONFLICT (system, webhook_id) DO NOTHING;
+-- name: insert_webhooks
+INSERT INTO carrier_webhooks (received_at, system, webhook_id, result, body, shipment_ids)
+SELECT $1, system, webhook_id, result, body, shipment_ids::uuid[]
+FROM unnest($2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[])
+     AS input (system, webhook_id, result, body, shipment_ids)
+ON CONFLICT (system, webhook_id) DO NOTHING;
 
--- name: get_webhook_result
-SELECT result FROM carrier_webhooks WHERE system = $1 AND webhook_id = $2;
+-- name: list_stored_webhooks
+SELECT system, webhook_id FROM unnest($1::text[], $2::text[]) AS input (system, webhook_id)
+JOIN carrier_webhooks USING (system, webhook_id);

@@ -57,6 +57,26 @@ class FulfilmentTotals(NamedTuple):
     delivered: int
 
 
+class UnitMove(NamedTuple):
+    """The counts that the units of a shipment are added to, each times 1, 0 or -1."""
+
+    shipment_id: UUID
+    planned: int = 0
+    shipped: int = 0
+    delivered: int = 0
+
+
+class ShipmentKey(NamedTuple):
+    """A shipment and its order."""
+
+    order_id: UUID
+    shipment_id: UUID
+
+
+CarrierNumber = tuple[str, str]
+"""a carrier's name and one of its tracking numbers, in any form"""
+
+
 class NewShipmentEvent(NamedTuple):
     """An event to insert. `step` is the old and the new status if the event advances the status."""
 
@@ -70,3 +90,24 @@ class NewShipmentEvent(NamedTuple):
     contradicts_history: bool = False
     place: str | None = None
     key: bytes | None = None
+
+
+class NewHistory(NamedTuple):
+    """Events to insert of a shipment, in their sequence.
+
+    `last_event_at` is when a carrier's last event happened, None if no carrier reports them."""
+
+    order_id: UUID
+    shipment_id: UUID
+    events: Sequence[NewShipmentEvent]
+    last_event_at: datetime | None = None
+
+
+class NewWebhook(NamedTuple):
+    """A webhook to store, with the shipments that it is about."""
+
+    system: str
+    webhook_id: str
+    result: str
+    body: bytes
+    shipment_ids: Sequence[UUID]

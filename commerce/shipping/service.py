@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from datetime import datetime
-from operator import itemgetter
-from typing import Literal, NamedTuple
 from uuid import UUID
 
-from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.failures import Failures
+from commerce.kernel.clock import Clock
 from commerce.kernel.postgres import Connection, Database
 from commerce.orders import store as orders
 from commerce.orders.errors import NoSuchOrder
 from commerce.orders.store import OrderHeader
 from commerce.shipping import shipment_status, store
-from commerce.shipping.carrier_port import CarrierWebhook, ShipmentUpdate, TrackingEvent
-from commerce.shipping.model import OrderShipments, Shipment, ShipmentEvent, ShipmentView, Source, to_tracking_no
+from commerce.shipping.carrier_port import CarrierWebhook, TrackingEvent
+from commerce.shipping.carrier_webhooks import CarrierWebhookResult, CarrierWebhooks
+from commerce.shipping.model import OrderShipments, Shipment, ShipmentEvent, ShipmentView, Source
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.records import ShipmentLine
-from commerce.shipping.shipment_status import TrackingResult, TrackingResultWord
-
-_logger = logging.getLogger(__name__)
-CarrierWebhookWord = TrackingResultWord | Literal["duplicate", "unknown_tracking_no", "not_stored"]
-
-
-class CarrierWebhookResult(NamedTuple):
-    """The effect of a webhook, and how many of its new events have an unknown code."""
-
-    result: CarrierWebhookWord
-    unknown_codes: int = 0
+from commerce.shipping.tracking import TrackingReport, TrackingResult, by_key
 
 
 class Shipping:
@@ -38,8 +25,8 @@ class Shipping:
 
     def __init__(self, db: Database, clock: Clock, policy: ShippingPolicy) -> None:
         self._db = db
-        self._clock = clock
         self._policy = policy
+        self._webhooks = CarrierWebhooks(db, clock, policy)
 
     async def get_order_shipments(self, order_id: UUID, user_id: str | None) -> OrderShipments:
         """Return an order's shipments with their events; for staff (`user_id` None) of any customer.
@@ -99,44 +86,8 @@ class Shipping:
         return order
 
     async def handle_webhook(self, system: str, webhook: CarrierWebhook, body: bytes) -> CarrierWebhookResult:
-        """Store a genuine webhook and apply its events, shipment by shipment.
-
-        A webhook with an unknown tracking number is not stored and should come again, since the commit of its booking
-        may be a moment away; the events of its other shipments are applied all the same. So it is if the events of a
-        shipment cannot be applied (`not_stored`)."""
-        async with self._db.transaction() as connection:
-            if await store.get_webhook_result(connection, system, webhook.webhook_id):
-                return CarrierWebhookResult("duplicate")
-            updates = [
-                (await store.find_by_tracking_no(connection, update.carrier, update.tracking_no), update)
-                for update in webhook.updates
-            ]
-            # Sorted by order id, the order in which all transactions lock orders.
-            own_updates = sorted(((ids, update) for ids, update in updates if ids is not None), key=itemgetter(0))
-            results, failures = [], Failures("apply a webhook's events", _logger)
-            for (_, shipment_id), update in own_updates:
-                with failures.catch(shipment_id=shipment_id, system=system):
-                    async with connection.transaction():
-                        results.append(await self._apply_update(connection, shipment_id, update, system))
-            result = _summarise(results, has_unknown_number=len(own_updates) < len(updates))
-            if failures.count:
-                result = "not_stored"
-            elif result != "unknown_tracking_no":
-                shipment_ids = [shipment_id for (_, shipment_id), _ in own_updates]
-                await store.insert_webhook(
-                    connection, system, webhook.webhook_id, self._now(), result, body, shipment_ids
-                )
-        return CarrierWebhookResult(result, sum(tracking.unknown_codes for tracking in results))
-
-    async def _apply_update(
-        self, connection: Connection, shipment_id: UUID, update: ShipmentUpdate, system: str
-    ) -> TrackingResult:
-        order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
-        return await shipment_status.apply_tracking_events(
-            *(connection, order, shipment, update.events, "webhook", system, self._now(), self._policy),
-            booking_is_current=shipment.carrier == update.carrier
-            and to_tracking_no(shipment.tracking_no or "") == to_tracking_no(update.tracking_no),
-        )
+        """Store a genuine webhook and apply its events; see `CarrierWebhooks.handle`."""
+        return await self._webhooks.handle(system, webhook, body)
 
     async def apply_tracking_events(
         self,
@@ -150,22 +101,10 @@ class Shipping:
         """Lock a shipment's order, then store events of the shipment and advance its status.
 
         Call inside a transaction. Raises `NoSuchShipment` if there is none."""
-        order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
-        return await shipment_status.apply_tracking_events(
-            connection, order, shipment, events, source, actor, now, self._policy
-        )
-
-    def _now(self) -> datetime:
-        return from_ms(self._clock.now_ms())
-
-
-def _summarise(results: Sequence[TrackingResult], *, has_unknown_number: bool) -> CarrierWebhookWord:
-    if has_unknown_number:
-        return "unknown_tracking_no"
-    words = {tracking.result for tracking in results}
-    if "status_changed" in words:
-        return "status_changed"
-    return "recorded" if "recorded" in words else "unchanged"
+        locked = {shipment_id: await shipment_status.lock_shipment(connection, shipment_id)}
+        report = TrackingReport(shipment_id, by_key(events), source, actor)
+        [result] = await shipment_status.apply_reports(connection, locked, [report], now, self._policy)
+        return result
 
 
 def _view(shipment: Shipment, lines: Sequence[ShipmentLine], events: list[ShipmentEvent]) -> ShipmentView:

@@ -52,11 +52,12 @@ async def put_follow_up(
         await put_task(connection, shipment_id, "shipment.track", carrier, poll_at, now)
 
 
-async def put_order_task(
-    connection: Connection, order_id: UUID, task: OrderTask, due_at: datetime, now: datetime
+async def put_order_tasks(
+    connection: Connection, order_ids: Sequence[UUID], task: OrderTask, due_at: datetime, now: datetime
 ) -> None:
-    """Put what is to be done next with an order that is to be shipped."""
-    await jobs.put(connection, FULFILMENTS, [NewJob(order_id, task, INTERNAL_SYSTEM, due_at)], now)
+    """Put what is to be done next with orders that are to be shipped."""
+    new_jobs = [NewJob(order_id, task, INTERNAL_SYSTEM, due_at) for order_id in order_ids]
+    await jobs.put(connection, FULFILMENTS, new_jobs, now)
 
 
 async def list_jobs(connection: Connection, shipment_ids: Sequence[UUID]) -> dict[UUID, ShipmentJob]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from typing import Any, Literal
 from uuid import UUID
 
@@ -21,10 +23,22 @@ from commerce.shipping.model import (
     ShipmentStatus,
     to_tracking_no,
 )
-from commerce.shipping.records import FulfilmentTotals, NewShipment, NewShipmentEvent, PackageSize, ShipmentLine
+from commerce.shipping.records import (
+    CarrierNumber,
+    FulfilmentTotals,
+    NewHistory,
+    NewShipment,
+    NewShipmentEvent,
+    NewWebhook,
+    PackageSize,
+    ShipmentKey,
+    ShipmentLine,
+    UnitMove,
+)
 
 _COLUMNS = Shipment.__struct_fields__
 queries = load_queries(__package__, shipments=_COLUMNS)
+_Row = tuple[Any, ...]
 _MAX_TEXT_CHARACTERS = 500
 MAX_EVENTS = 1_000
 TRACKING_NO_CONSTRAINT = "bookings_carrier_tracking_no_key"
@@ -45,14 +59,14 @@ def read_shipment(row: Any) -> Shipment:
 # Orders.
 
 
-async def mark_handed_over(connection: Connection, order_id: UUID, now: datetime) -> None:
-    """Record that all units of an order are with carriers. Idempotent: keeps the first time."""
-    await connection.execute(queries.mark_handed_over, order_id, now)
+async def mark_handed_over(connection: Connection, order_ids: Sequence[UUID], now: datetime) -> None:
+    """Record that all units of orders are with carriers. Idempotent: keeps the first time."""
+    await connection.execute(queries.mark_handed_over, order_ids, now)
 
 
-async def mark_delivered(connection: Connection, order_id: UUID, now: datetime) -> bool:
-    """Record that all units of an order are delivered. Returns False if that is recorded already."""
-    return await connection.fetchval(queries.mark_delivered, order_id, now) is not None
+async def mark_delivered(connection: Connection, order_ids: Sequence[UUID], now: datetime) -> list[UUID]:
+    """Record that all units of orders are delivered. Returns those of which that was not recorded yet."""
+    return [row["order_id"] for row in await connection.fetch(queries.mark_delivered, order_ids, now)]
 
 
 async def has_cash_shipments(connection: Connection, order_id: UUID) -> bool:
@@ -68,16 +82,24 @@ async def has_open_shipments(connection: Connection, order_id: UUID) -> bool:
 
 
 async def get_fulfilment_totals(connection: Connection, order_id: UUID) -> FulfilmentTotals:
-    row = await connection.fetchrow(queries.get_fulfilment_totals, order_id)
-    assert row is not None
-    return FulfilmentTotals(*(row[name] or 0 for name in FulfilmentTotals._fields))
+    return (await list_fulfilment_totals(connection, [order_id]))[order_id]
 
 
-async def update_fulfilment_lines(
-    connection: Connection, shipment_id: UUID, *, planned: int = 0, shipped: int = 0, delivered: int = 0
-) -> None:
-    """Add the units of a shipment to the counts of its order lines, each times 1, 0 or -1."""
-    await connection.execute(queries.update_fulfilment_lines, shipment_id, planned, shipped, delivered)
+async def list_fulfilment_totals(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, FulfilmentTotals]:
+    """Return the totals of orders by their ids."""
+    rows = await connection.fetch(queries.get_fulfilment_totals, order_ids)
+    return {row["order_id"]: FulfilmentTotals(*(row[name] or 0 for name in FulfilmentTotals._fields)) for row in rows}
+
+
+async def sum_shipment_units(connection: Connection, shipment_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return the number of units in each of these shipments."""
+    rows = await connection.fetch(queries.sum_shipment_units, shipment_ids)
+    return {row["shipment_id"]: row["units"] for row in rows}
+
+
+async def update_fulfilment_lines(connection: Connection, moves: Sequence[UnitMove]) -> None:
+    """Add the units of shipments, one move of each, to the counts of their order lines."""
+    await connection.execute(queries.update_fulfilment_lines, *_transpose(moves))
 
 
 async def sum_cash_collected(connection: Connection, order_id: UUID) -> int:
@@ -99,7 +121,7 @@ async def insert_shipment(connection: Connection, shipment: NewShipment, now: da
         *(now, shipment.replaces),
     )
     await insert_shipment_lines(connection, shipment.shipment_id, shipment.order_id, shipment.lines)
-    await update_fulfilment_lines(connection, shipment.shipment_id, planned=1)
+    await update_fulfilment_lines(connection, [UnitMove(shipment.shipment_id, planned=1)])
 
 
 async def insert_shipment_lines(
@@ -125,6 +147,12 @@ async def get_shipment(connection: Connection, shipment_id: UUID) -> Shipment | 
     return read_shipment(row) if row else None
 
 
+async def get_shipments(connection: Connection, shipment_ids: Sequence[UUID]) -> dict[UUID, Shipment]:
+    """Return those of the shipments that exist, by their ids."""
+    rows = await connection.fetch(queries.get_shipments, shipment_ids)
+    return {row["shipment_id"]: read_shipment(row) for row in rows}
+
+
 async def list_shipments(connection: Connection, order_id: UUID) -> list[Shipment]:
     return [read_shipment(row) for row in await connection.fetch(queries.list_shipments, order_id)]
 
@@ -145,15 +173,28 @@ async def list_contents(connection: Connection, shipment_id: UUID) -> list[Conte
     return [ContentLine(row["name"], row["quantity"]) for row in rows]
 
 
-async def find_by_tracking_no(connection: Connection, carrier: str, tracking_no: str) -> tuple[UUID, UUID] | None:
-    """Return (order id, shipment id) of a present or earlier booking with this number.
+async def find_by_tracking_nos(
+    connection: Connection, numbers: Collection[CarrierNumber]
+) -> dict[CarrierNumber, ShipmentKey]:
+    """Return the shipments of present or earlier bookings, by those of the numbers that a booking has.
 
-    Any form of the number will do. Returns None if there is no such booking.
-    """
+    Any form of a number will do."""
+    forms = {(carrier, form) for carrier, number in numbers for form in _forms_of(number)}
+    rows = await connection.fetch(queries.find_by_tracking_nos, *zip(*forms, strict=True)) if forms else []
+    keys = {(row["carrier"], row["tracking_no"]): ShipmentKey(row["order_id"], row["shipment_id"]) for row in rows}
+    result: dict[CarrierNumber, ShipmentKey] = {}
+    for carrier, number in numbers:
+        for form in _forms_of(number):
+            if key := keys.get((carrier, form)):
+                result[carrier, number] = key
+                break
+    return result
+
+
+def _forms_of(tracking_no: str) -> tuple[str, str, str]:
     number = to_tracking_no(tracking_no)
     # Carriers and older versions of this shop may have written the letters small; the index knows what is written.
-    row = await connection.fetchrow(queries.find_by_tracking_no, carrier, [number, tracking_no, number.lower()])
-    return (row["order_id"], row["shipment_id"]) if row else None
+    return number, tracking_no, number.lower()
 
 
 # Jobs.
@@ -247,36 +288,59 @@ async def redirect_shipment(connection: Connection, shipment_id: UUID, address: 
 # Events.
 
 
-async def list_stored_event_keys(connection: Connection, shipment_id: UUID, keys: Sequence[bytes]) -> set[bytes]:
-    """Return those of the keys that a shipment's events have already."""
-    rows = await connection.fetch(queries.list_stored_event_keys, shipment_id, keys)
-    return {row["event_key"] for row in rows}
+async def list_stored_event_keys(
+    connection: Connection, keys: Collection[tuple[UUID, bytes]]
+) -> set[tuple[UUID, bytes]]:
+    """Return those of the keys, each with its shipment, that an event of the shipment has already."""
+    if not keys:
+        return set()
+    rows = await connection.fetch(queries.list_stored_event_keys, *zip(*keys, strict=True))
+    return {(row["shipment_id"], row["event_key"]) for row in rows}
 
 
-async def insert_events(
-    connection: Connection, order_id: UUID, shipment_id: UUID, events: Sequence[NewShipmentEvent], now: datetime
-) -> None:
-    """Insert events in their order, and advance the status by their steps.
+async def insert_events(connection: Connection, histories: Sequence[NewHistory], now: datetime) -> None:
+    """Insert events in their sequence, and advance the statuses by their steps.
 
-    Call inside a transaction that holds the order lock."""
-    seq = await connection.fetchval(queries.advance_event_seq, order_id, len(events)) - len(events)
-    for event in events:
-        seq += 1
-        from_status, to_status = event.step or (None, None)
-        if event.step:
-            await connection.execute(
-                queries.advance_shipment_status, shipment_id, from_status, to_status, seq, event.at
-            )
-        await connection.execute(
-            queries.insert_event,
-            *(order_id, seq, shipment_id, event.at, now, event.source, event.actor, from_status, to_status),
-            *(event.code, event.is_unknown_code, event.contradicts_history, event.place),
-            *(event.text[:_MAX_TEXT_CHARACTERS], event.key),
-        )
+    Call inside a transaction that holds the locks of the orders."""
+    if not histories:
+        return
+    counts = Counter[UUID]()
+    for history in histories:
+        counts[history.order_id] += len(history.events)
+    rows = await connection.fetch(queries.advance_event_seqs, list(counts), list(counts.values()))
+    last_seqs = {row["order_id"]: row["event_seq"] - counts[row["order_id"]] for row in rows}
+    events, steps_of, touched = list[_Row](), defaultdict[UUID, list[_Row]](list), dict[UUID, datetime]()
+    for history in histories:
+        id_, last_event_at = history.shipment_id, history.last_event_at
+        for event in history.events:
+            last_seqs[history.order_id] = seq = last_seqs[history.order_id] + 1
+            events.append(_event_row(history, seq, event))
+            if event.step:
+                # A step also dates the last event, so that the row is not written once more.
+                steps_of[id_].append((id_, *event.step, seq, event.at, last_event_at))
+                last_event_at = None
+        if last_event_at is not None:
+            touched[id_] = max(touched.get(id_, last_event_at), last_event_at)
+    # A trigger checks each step, so each has a statement, with those of other shipments.
+    for steps in zip_longest(*steps_of.values()):
+        await connection.execute(queries.advance_shipment_statuses, *_transpose(step for step in steps if step))
+    if touched:
+        await connection.execute(queries.touch_last_events, *_transpose(touched.items()))
+    await connection.execute(queries.insert_events, now, *_transpose(events))
 
 
-async def touch_last_event(connection: Connection, shipment_id: UUID, at: datetime) -> None:
-    await connection.execute(queries.touch_last_event, shipment_id, at)
+def _event_row(history: NewHistory, seq: int, event: NewShipmentEvent) -> _Row:
+    return (
+        *(history.order_id, seq, history.shipment_id, event.at, event.source, event.actor),
+        *(event.step or (None, None)),
+        *(event.code, event.is_unknown_code, event.contradicts_history, event.place),
+        *(event.text[:_MAX_TEXT_CHARACTERS], event.key),
+    )
+
+
+def _transpose(rows: Iterable[_Row]) -> list[_Row]:
+    """Turn rows into columns, for `unnest`."""
+    return list(zip(*rows, strict=True))
 
 
 def _event(row: Any) -> ShipmentEvent:
@@ -312,20 +376,19 @@ async def latest_event_seqs(connection: Connection, order_ids: Sequence[UUID]) -
 # Webhooks.
 
 
-async def get_webhook_result(connection: Connection, system: str, webhook_id: str) -> str | None:
-    """Return the result of a webhook that was stored before, else None."""
-    result: str | None = await connection.fetchval(queries.get_webhook_result, system, webhook_id)
-    return result
+async def list_stored_webhooks(connection: Connection, webhooks: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return those of the webhooks, as (system, webhook id), that were stored before."""
+    rows = await connection.fetch(queries.list_stored_webhooks, *zip(*webhooks, strict=True))
+    return {(row["system"], row["webhook_id"]) for row in rows}
 
 
-async def insert_webhook(
-    connection: Connection,
-    system: str,
-    webhook_id: str,
-    now: datetime,
-    result: str,
-    body: bytes,
-    shipment_ids: Sequence[UUID],
-) -> None:
-    """Store a webhook with its result; the first one of an id stays."""
-    await connection.execute(queries.insert_webhook, system, webhook_id, now, result, body, list(shipment_ids))
+async def insert_webhooks(connection: Connection, webhooks: Sequence[NewWebhook], now: datetime) -> None:
+    """Store webhooks with their results; the first one of an id stays."""
+    if not webhooks:
+        return
+    # Sorted, so that two calls with the same webhooks do not wait for each other.
+    rows = [
+        (*webhook[:-1], f"{{{','.join(map(str, webhook.shipment_ids))}}}")
+        for webhook in sorted(webhooks, key=lambda webhook: (webhook.system, webhook.webhook_id))
+    ]
+    await connection.execute(queries.insert_webhooks, now, *_transpose(rows))

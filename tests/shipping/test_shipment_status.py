@@ -12,7 +12,7 @@ from asyncpg import Record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from commerce.shipping import shipment_status
+from commerce.shipping import tracking
 from commerce.shipping.carrier_port import TrackingEvent
 from commerce.shipping.model import TRANSITIONS, ShipmentStatus
 from tests.support.sales import eventually
@@ -102,7 +102,7 @@ WHERE shipment_id = $1
 def test_events_take_allowed_steps_only() -> None:
     for status in ShipmentStatus:
         for to in ShipmentStatus:
-            path = [status, *shipment_status._steps_between(status, to)]
+            path = [status, *tracking.steps_between(status, to)]
             assert set(pairwise(path)) <= TRANSITIONS, (status, to)
 
 

@@ -30,9 +30,9 @@ from commerce.shipping.carrier_port import (
 )
 from commerce.shipping.model import Shipment, ShipmentJob, ShipmentStatus, WorklistName
 from commerce.shipping.service import Shipping
-from commerce.shipping.shipment_status import TrackingResult
 from commerce.shipping.shipment_tasks import SHIPMENTS
 from commerce.shipping.store import read_shipment
+from commerce.shipping.tracking import TrackingResult
 from config.settings import Settings
 from ops.services import CliServices
 from tests.support.fake_carrier import FakeCarrier

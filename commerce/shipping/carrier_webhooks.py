@@ -1,0 +1,195 @@
+"""Webhooks of carriers: those that arrive together are stored and applied in one transaction."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+from commerce.kernel.batches import Batcher
+from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.failures import Failures
+from commerce.kernel.postgres import POSTGRES_UNAVAILABLE_OR_BUSY, Connection, Database
+from commerce.shipping import shipment_status, store
+from commerce.shipping.carrier_port import CarrierWebhook, ShipmentUpdate
+from commerce.shipping.model import to_tracking_no
+from commerce.shipping.policy import ShippingPolicy
+from commerce.shipping.records import CarrierNumber, NewWebhook, ShipmentKey
+from commerce.shipping.shipment_status import LockedShipment
+from commerce.shipping.tracking import TrackingReport, TrackingResult, TrackingResultWord, by_key
+
+_logger = logging.getLogger(__name__)
+_MAX_WEBHOOKS = 100
+"""webhooks per transaction: so many orders are locked until its commit"""
+CarrierWebhookWord = TrackingResultWord | Literal["duplicate", "unknown_tracking_no", "not_stored"]
+
+
+class CarrierWebhookResult(NamedTuple):
+    """The effect of a webhook, and how many of its new events have an unknown code."""
+
+    result: CarrierWebhookWord
+    unknown_codes: int = 0
+
+
+_DUPLICATE = CarrierWebhookResult("duplicate")
+
+
+class _Received(NamedTuple):
+    """A genuine webhook of a system, and its body."""
+
+    system: str
+    webhook: CarrierWebhook
+    body: bytes
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.system, self.webhook.webhook_id
+
+
+class _Update(NamedTuple):
+    """Events of a shipment from a webhook of a system."""
+
+    key: ShipmentKey
+    update: ShipmentUpdate
+    system: str
+
+
+class CarrierWebhooks:
+    """Stores webhooks and applies their events, each as if it had come alone.
+
+    Those that come in one iteration of the event loop, or while a transaction is in flight, share the next one. A
+    webhook has a transaction of its own if it would have to wait for the lock of an order, and if the shared one fails
+    by its data."""
+
+    def __init__(self, db: Database, clock: Clock, policy: ShippingPolicy) -> None:
+        self._db = db
+        self._clock = clock
+        self._policy = policy
+        self._shared: Batcher[_Received, CarrierWebhookResult | None] = Batcher(self._handle_shared, _MAX_WEBHOOKS)
+
+    async def handle(self, system: str, webhook: CarrierWebhook, body: bytes) -> CarrierWebhookResult:
+        """Store a genuine webhook and apply its events, shipment by shipment.
+
+        A webhook with an unknown tracking number is not stored and should come again, since the commit of its booking
+        may be a moment away; the events of its other shipments are applied all the same. So it is if the events of a
+        shipment cannot be applied (`not_stored`)."""
+        item = _Received(system, webhook, body)
+        result = await self._shared.add(item)
+        return await self._handle_alone(item) if result is None else result
+
+    async def _handle_shared(self, received: Sequence[_Received]) -> list[CarrierWebhookResult | None]:
+        """Handle webhooks in one transaction. Returns None for those that must be handled alone."""
+        try:
+            async with self._db.transaction() as connection:
+                return await self._handle_free(connection, received)
+        except POSTGRES_UNAVAILABLE_OR_BUSY:
+            raise
+        except Exception:  # noqa: BLE001  # the one at fault gets it again when it is alone
+            return [None] * len(received)
+
+    async def _handle_free(
+        self, connection: Connection, received: Sequence[_Received]
+    ) -> list[CarrierWebhookResult | None]:
+        """Handle the webhooks about orders that nobody has locked, each after those before it."""
+        now = self._now()
+        stored = await store.list_stored_webhooks(connection, {item.key for item in received})
+        new = [item for item in received if item.key not in stored]
+        key_of = await _find_shipments(connection, new)
+        updates_of = {id(item): _list_updates(item, key_of) for item in new}
+        keys = {update.key for updates in updates_of.values() for update in updates}
+        locked = await shipment_status.lock_free_shipments(connection, keys)
+        free = [item for item in new if all(update.key.shipment_id in locked for update in updates_of[id(item)])]
+        reports = [_report(update, locked) for item in free for update in updates_of[id(item)]]
+        tracking = iter(await shipment_status.apply_reports(connection, locked, reports, now, self._policy))
+        results, to_store = dict[int, CarrierWebhookResult](), dict[tuple[str, str], NewWebhook]()
+        for item in free:
+            updates = updates_of[id(item)]
+            result = _summarise(item, [next(tracking) for _ in updates])
+            if item.key in to_store:  # the same came twice
+                result = _DUPLICATE
+            elif result.result != "unknown_tracking_no":
+                to_store[item.key] = _new_webhook(item, result, updates)
+            results[id(item)] = result
+        await store.insert_webhooks(connection, list(to_store.values()), now)
+        return [_DUPLICATE if item.key in stored else results.get(id(item)) for item in received]
+
+    async def _handle_alone(self, item: _Received) -> CarrierWebhookResult:
+        """Handle one webhook, wait for the locks that it needs, and apply what can be applied of it."""
+        now, results = self._now(), list[TrackingResult]()
+        failures = Failures("apply a webhook's events", _logger)
+        async with self._db.transaction() as connection:
+            if await store.list_stored_webhooks(connection, {item.key}):
+                return _DUPLICATE
+            # Sorted by order id, the order in which all transactions lock orders.
+            updates = sorted(_list_updates(item, await _find_shipments(connection, [item])), key=_shipment_key)
+            for update in updates:
+                shipment_id = update.key.shipment_id
+                with failures.catch(shipment_id=shipment_id, system=item.system):
+                    async with connection.transaction():
+                        locked = {shipment_id: await shipment_status.lock_shipment(connection, shipment_id)}
+                        reports = [_report(update, locked)]
+                        results += await shipment_status.apply_reports(connection, locked, reports, now, self._policy)
+            result = _summarise(item, results)
+            if failures.count:
+                return CarrierWebhookResult("not_stored", result.unknown_codes)
+            if result.result != "unknown_tracking_no":
+                await store.insert_webhooks(connection, [_new_webhook(item, result, updates)], now)
+        return result
+
+    def _now(self) -> datetime:
+        return from_ms(self._clock.now_ms())
+
+
+async def _find_shipments(connection: Connection, received: Sequence[_Received]) -> dict[CarrierNumber, ShipmentKey]:
+    return await store.find_by_tracking_nos(
+        connection, {_number(update) for item in received for update in item.webhook.updates}
+    )
+
+
+def _list_updates(item: _Received, key_of: Mapping[CarrierNumber, ShipmentKey]) -> list[_Update]:
+    """List the updates of a webhook whose tracking numbers are known."""
+    return [
+        _Update(key, update, item.system)
+        for update in item.webhook.updates
+        if (key := key_of.get(_number(update))) is not None
+    ]
+
+
+def _number(update: ShipmentUpdate) -> CarrierNumber:
+    return update.carrier, update.tracking_no
+
+
+def _shipment_key(update: _Update) -> ShipmentKey:
+    return update.key
+
+
+def _report(update: _Update, locked: Mapping[UUID, LockedShipment]) -> TrackingReport:
+    shipment = locked[update.key.shipment_id].shipment
+    carrier, tracking_no = _number(update.update)
+    return TrackingReport(
+        update.key.shipment_id,
+        by_key(update.update.events),
+        "webhook",
+        update.system,
+        booking_is_current=shipment.carrier == carrier
+        and to_tracking_no(shipment.tracking_no or "") == to_tracking_no(tracking_no),
+    )
+
+
+def _summarise(item: _Received, results: Sequence[TrackingResult]) -> CarrierWebhookResult:
+    words = {tracking.result for tracking in results}
+    word: CarrierWebhookWord = "unchanged"
+    if len(results) < len(item.webhook.updates):
+        word = "unknown_tracking_no"
+    elif "status_changed" in words:
+        word = "status_changed"
+    elif "recorded" in words:
+        word = "recorded"
+    return CarrierWebhookResult(word, sum(tracking.unknown_codes for tracking in results))
+
+
+def _new_webhook(item: _Received, result: CarrierWebhookResult, updates: Sequence[_Update]) -> NewWebhook:
+    shipment_ids = [update.key.shipment_id for update in updates]
+    return NewWebhook(item.system, item.webhook.webhook_id, result.result, item.body, shipment_ids)
