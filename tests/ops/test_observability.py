@@ -156,6 +156,12 @@ def test_operations_document_lists_every_metric() -> None:
     assert families - set(re.findall(r"^\| `(floodgate_\w+)` \|", OPERATIONS, re.MULTILINE)) == set()
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
+def test_document_names_alerts_that_exist(page: Path) -> None:
+    named = set(re.findall(r"\bFloodgate[A-Z]\w+", page.read_text(encoding="utf-8")))
+    assert named - {rule["alert"] for rule in RULES} == set()
+
+
 def test_alert_and_panel_names_are_unique() -> None:
     alerts = [rule["alert"] for rule in RULES]
     assert len(set(alerts)) == len(alerts)
