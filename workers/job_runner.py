@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from commerce.jobs.model import ERROR, NO_ANSWER, Job
 from commerce.jobs.service import JobQueue
@@ -21,7 +21,10 @@ class JobRunner:
     """Runs claimed jobs concurrently, with a bulkhead and a circuit breaker per external system.
 
     At most `jobs.concurrent_jobs` run at once, and at most `jobs.concurrent_jobs_per_system` of one of `systems`. One
-    whose breaker is open gets no jobs. `due` is set when there may be jobs for which there was no room before."""
+    whose breaker is open gets no jobs. `due` is set when there may be jobs for which there was no room before.
+
+    `wake_ups` has events of queues, set when they get due jobs. A queue with one is claimed when it is set, when there
+    was no room for all its jobs, and half a poll interval after its last claim."""
 
     def __init__(
         self,
@@ -31,6 +34,7 @@ class JobRunner:
         settings: JobsSettings,
         clock: Clock,
         due: asyncio.Event,
+        wake_ups: Mapping[str, asyncio.Event] | None = None,
     ) -> None:
         self._worker_name = worker_name
         self._queues = list(queues)
@@ -45,6 +49,10 @@ class JobRunner:
         self._running_jobs = 0
         self._calls: set[asyncio.Task[None]] = set()
         self._due = due
+        self._wake_ups = wake_ups or {}
+        self._clock = clock
+        self._claimed_at: dict[str, float] = {}
+        """by queue: when a claim left nothing"""
         self._was_full = False
 
     @property
@@ -66,12 +74,17 @@ class JobRunner:
             metrics.BREAKER_OPEN.labels(self._worker_name, system).set(breaker.is_open)
         self._was_full = False
         started = 0
-        for waiting in range(len(self._queues), 0, -1):
-            queue = self._queues.pop(0)
-            self._queues.append(queue)
-            started += await self._start_jobs_of(queue, waiting)
+        queues = [queue for queue in self._queues if self._may_have_jobs(queue)]
+        for place, queue in enumerate(queues):
+            started += await self._start_jobs_of(queue, len(queues) - place)
         self._queues.append(self._queues.pop(0))
         return started
+
+    def _may_have_jobs(self, queue: JobQueue) -> bool:
+        wake_up = self._wake_ups.get(queue.name)
+        if wake_up is None or wake_up.is_set() or queue.name not in self._claimed_at:
+            return True
+        return self._clock.monotonic() - self._claimed_at[queue.name] >= self._settings.poll_ms / 2000
 
     async def _start_jobs_of(self, queue: JobQueue, sharers: int) -> int:
         """Start due jobs of a queue that shares what is free with others, `sharers` with itself."""
@@ -80,6 +93,9 @@ class JobRunner:
         if free <= 0:
             self._was_full = True
             return 0
+        if queue.name in self._wake_ups:
+            self._wake_ups[queue.name].clear()
+        self._claimed_at.pop(queue.name, None)
         was_full, self._was_full = self._was_full, True  # also if a job ends while others are claimed
         calls = await queue.claim(free, room)
         started = sum(map(len, calls))
@@ -89,7 +105,10 @@ class JobRunner:
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
             self._count(jobs, 1)
-        self._was_full = was_full or started >= free or any(count <= 0 for count in room.values())
+        is_full = started >= free or any(count <= 0 for count in room.values())
+        if not is_full:
+            self._claimed_at[queue.name] = self._clock.monotonic()
+        self._was_full = was_full or is_full
         return started
 
     def _free(self, system: str) -> int:

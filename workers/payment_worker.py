@@ -36,8 +36,9 @@ async def payment_worker(services: WorkerServices) -> None:
             StockReacquisition(services.db, services.redis, services.clock, ids),
             RateLimiter(services.clock, settings.refunds_per_s),
         )
-        due = services.due_jobs.event(*(queue.name for queue in jobs.queues))
-        runner = JobRunner("payment_worker", jobs.queues, providers, settings, services.clock, due)
+        names = [queue.name for queue in jobs.queues]
+        due, wake_ups = services.due_jobs.event(*names), {name: services.due_jobs.event(name) for name in names}
+        runner = JobRunner("payment_worker", jobs.queues, providers, settings, services.clock, due, wake_ups)
         poll_s = settings.poll_ms / 1000
         await run_steps("payment_worker", runner.start_due_jobs, services.stop, poll_s, due, runner.may_have_more)
         await runner.drain()

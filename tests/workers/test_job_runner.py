@@ -53,7 +53,12 @@ class FakeJobQueue:
         return [failed(NO_ANSWER, "no answer") if system in self.unanswered else finished("done")]
 
 
-def make_runner(*queues: FakeJobQueue, due: asyncio.Event | None = None, **settings: float) -> JobRunner:
+def make_runner(
+    *queues: FakeJobQueue,
+    due: asyncio.Event | None = None,
+    wake_ups: Mapping[str, asyncio.Event] | None = None,
+    **settings: float,
+) -> JobRunner:
     values = {
         "concurrent_jobs": 6,
         "concurrent_jobs_per_system": 3,
@@ -68,6 +73,7 @@ def make_runner(*queues: FakeJobQueue, due: asyncio.Event | None = None, **setti
         JobsSettings.model_validate(values),
         SystemClock(),
         due or asyncio.Event(),
+        wake_ups,
     )
 
 
@@ -88,6 +94,38 @@ async def test_all_due_jobs_are_claimed_once_until_more_are_due() -> None:
     stop.set()
     await loop
     assert claims == [2, 1, 1]
+
+
+async def test_queue_without_wake_up_is_left_alone_until_the_next_poll() -> None:
+    busy, idle = FakeJobQueue("quick", name="busy"), FakeJobQueue(name="idle")
+    claims: list[str] = []
+    for queue in (busy, idle):
+
+        async def count(name: str = queue.name) -> None:
+            claims.append(name)
+
+        queue.during_claim = count
+    wake_ups = {queue.name: asyncio.Event() for queue in (busy, idle)}
+    runner = make_runner(busy, idle, wake_ups=wake_ups, poll_ms=600_000)
+    await runner.start_due_jobs()
+    assert sorted(claims) == ["busy", "idle"]
+    busy.due.append("quick")
+    wake_ups["busy"].set()
+    assert await runner.start_due_jobs() == 1
+    assert await runner.start_due_jobs() == 0
+    assert claims[2:] == ["busy"]
+    await runner.drain()
+    runner = make_runner(busy, idle, wake_ups=wake_ups, poll_ms=10)
+    idle.due.append("quick")
+    await runner.start_due_jobs()
+    idle.due.append("slow")  # its wake-up is lost
+    await run_until_started(runner, idle, 2)
+
+
+async def test_queue_with_jobs_left_is_claimed_without_wake_up() -> None:
+    queue = FakeJobQueue("slow", "slow", "slow", "slow")
+    runner = make_runner(queue, wake_ups={queue.name: asyncio.Event()}, poll_ms=600_000)
+    await run_until_started(runner, queue, 4)
 
 
 async def _has_started(queue: FakeJobQueue, count: int) -> bool:
