@@ -15,7 +15,8 @@ WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) ORDER BY order_id, plan_r
 
 -- name: get_payments
 SELECT {payments}, substr(kind, 9) AS task
-FROM payments LEFT JOIN jobs ON jobs.subject = payment_id AND queue = 'payments' WHERE payment_id = ANY($1::uuid[]);
+FROM payments LEFT JOIN jobs ON jobs.subject = payment_id AND queue = 'payments'
+WHERE payment_id = ANY(ARRAY(SELECT unnest($1::uuid[])));
 
 -- name: list_refunds
 SELECT {refunds} FROM refunds WHERE order_id = ANY($1::uuid[]) ORDER BY created_at, refund_id;

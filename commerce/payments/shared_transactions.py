@@ -10,6 +10,8 @@ from asyncpg import TransactionRollbackError
 from commerce.kernel.batches import Batcher
 from commerce.kernel.postgres import POSTGRES_UNAVAILABLE_OR_BUSY, Connection, Database
 
+_MAX_ITEMS = 100
+"""items of a transaction: it locks their orders until it ends"""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Record = Callable[[Connection, Sequence[Item], bool], Awaitable[Sequence[Result | Exception | None]]]
@@ -28,7 +30,7 @@ class SharedTransactions(Generic[Item, Result]):
     def __init__(self, db: Database, record: Record[Item, Result]) -> None:
         self._db = db
         self._record = record
-        self._batches: Batcher[Item, Result | Exception | None] = Batcher(self._record_together)
+        self._batches: Batcher[Item, Result | Exception | None] = Batcher(self._record_together, _MAX_ITEMS)
 
     async def add(self, item: Item) -> Result:
         """Record an item. Returns its result, or raises its error."""
