@@ -103,7 +103,8 @@ SET kind = excluded.kind, system = excluded.system, due_at = excluded.due_at, at
     last_error = NULL;
 
 -- name: advance_statuses
--- Changes statuses and inserts the events. Changes nothing in an order that has another status meanwhile.
+-- Changes statuses and inserts the events. Changes nothing in an order that has another status meanwhile. An event is
+-- not dated before the previous one: its $5 may be older than a wait for the lock, and clocks of machines differ.
 WITH advanced AS (
     UPDATE orders SET status = input.to_status, cancelled_at = NULL, cancel_reason = NULL
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) AS input (order_id, from_status, to_status, reason)
@@ -111,4 +112,6 @@ WITH advanced AS (
     RETURNING orders.order_id, status_seq, input.from_status, input.to_status, input.reason
 )
 INSERT INTO order_events (order_id, seq, at, from_status, to_status, actor, reason)
-SELECT order_id, status_seq, $5, from_status, to_status, $6, reason FROM advanced RETURNING order_id, to_status;
+SELECT order_id, status_seq, greatest($5, (SELECT at FROM order_events AS previous
+                                           WHERE previous.order_id = advanced.order_id AND seq = status_seq - 1)),
+       from_status, to_status, $6, reason FROM advanced RETURNING order_id, to_status;

@@ -7,22 +7,28 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from asyncpg import RaiseError
 
+from commerce.audit import store as audit
 from commerce.kernel.address import Address
+from commerce.kernel.clock import from_ms
+from commerce.shipping import shipment_status
 from commerce.shipping.carrier_port import CarrierWebhook, ShipmentUpdate, TrackingEvent
 from commerce.shipping.model import Shipment
 from commerce.shipping.service import Shipping
+from commerce.shipping.tracking import TrackingReport, by_key
 from config.settings import Settings
 from tests.support.refusing_rows import refuse_updates
-from tests.support.sales import ADDRESS
+from tests.support.sales import ADDRESS, eventually
 from tests.support.shipping_shop import ShippingShop, tracking_event
 
 _TRANSACTIONS = "SELECT count(DISTINCT xmin::text) FROM {table}"
+_WAITING = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 _STATE = """
 SELECT orders.status AS order_status, shipments.status, parcel_no, last_event_at, shipments.handed_over_at, ended_at,
        cod_collected_at, after_cancel, anomaly_at IS NOT NULL AS has_anomaly, event_seq,
@@ -237,6 +243,25 @@ async def test_webhook_of_locked_order_keeps_no_other_waiting(ship: ShippingShop
         others = await asyncio.gather(*(handle(ship, webhook) for webhook in webhooks[1:]))
         assert (others, locked.done()) == (["status_changed"] * 4, False)
     assert await locked == "status_changed"
+
+
+async def test_webhook_that_waited_is_not_dated_before_the_change_that_it_waited_for(
+    ship: ShippingShop, settings: Settings
+) -> None:
+    """The clocks of two machines differ, too."""
+    order_id, [shipment] = await ship.add_booked_order()
+    async with ship.shop.db.transaction() as connection:
+        locked = await shipment_status.lock_shipment(connection, shipment.shipment_id)
+        waiting = asyncio.create_task(handle(ship, CarrierWebhook("n-1", [update(shipment, DELIVERED)])))
+        await eventually(lambda: ship.fetch_value(_WAITING))
+        report = TrackingReport(shipment.shipment_id, by_key([PICKED_UP]), "query", "cheap")
+        later = from_ms(ship.shop.clock.now_ms()) + timedelta(seconds=5)
+        orders = {shipment.shipment_id: locked}
+        await shipment_status.apply_reports(connection, orders, [report], later, settings.shipping)
+    assert await waiting == "status_changed"
+    assert await ship.order_status(order_id) == "delivered"
+    async with audit.open_order_snapshot(ship.shop.db) as connection:
+        assert await audit.list_violations(connection, "broken_histories", [order_id]) == []
 
 
 async def poll_all(ship: ShippingShop) -> list[str]:
