@@ -12,7 +12,8 @@ from commerce.jobs.model import NO_ANSWER, Job, JobHandler, JobResult, failed, p
 from commerce.kernel.batches import Batcher
 from commerce.kernel.clock import Clock
 from commerce.kernel.external import ExternalOutcomeUnknown
-from commerce.kernel.postgres import POSTGRES_UNAVAILABLE_OR_BUSY, Connection, Database
+from commerce.kernel.postgres import Connection, Database
+from commerce.kernel.shared_transactions import SharedTransactions
 from commerce.orders import store as orders
 from commerce.shipping import shipment_status
 from commerce.shipping import store as shipments
@@ -23,9 +24,6 @@ from commerce.shipping.records import ShipmentKey
 from commerce.shipping.shipment_status import LockedShipment
 from commerce.shipping.shipment_tasks import Task
 from commerce.shipping.tracking import TrackingReport, by_key
-
-_MAX_POLLS = 100
-"""polls with new events per transaction: so many orders are locked until its commit"""
 
 
 class _Poll(NamedTuple):
@@ -42,7 +40,7 @@ class TrackingJobs(CarrierJobs):
     def __init__(self, db: Database, clock: Clock, carriers: CarrierRegistry, policy: ShippingPolicy) -> None:
         super().__init__(db, clock, carriers, policy)
         self._must_apply: Batcher[_Poll, bool] = Batcher(self._judge_polls)
-        self._shared: Batcher[_Poll, JobResult | None] = Batcher(self._apply_shared, _MAX_POLLS)
+        self._transactions: SharedTransactions[_Poll, JobResult] = SharedTransactions(db, self._apply)
 
     def list_handlers(self, max_attempts: int) -> dict[str, JobHandler]:
         """Return the handlers of the kinds that subscribe and track."""
@@ -79,8 +77,7 @@ class TrackingJobs(CarrierJobs):
         poll = _Poll(shipment, carrier, by_key(events))
         if not await self._must_apply.add(poll):
             return postponed("unchanged", self.next_poll_at(shipment))
-        result = await self._shared.add(poll)
-        return await self._apply_alone(poll) if result is None else result
+        return await self._transactions.add(poll)
 
     async def _judge_polls(self, polls: Sequence[_Poll]) -> list[bool]:
         """Tell which polls must be applied.
@@ -98,26 +95,16 @@ class TrackingJobs(CarrierJobs):
             for poll in polls
         ]
 
-    async def _apply_shared(self, polls: Sequence[_Poll]) -> list[JobResult | None]:
-        """Apply polls in one transaction. Returns None for those that must be applied alone."""
+    async def _apply(self, connection: Connection, polls: Sequence[_Poll], may_wait: bool) -> list[JobResult | None]:
+        """Apply polls, without `may_wait` only those of orders that nobody has locked."""
         keys = [ShipmentKey(poll.shipment.order_id, poll.shipment.shipment_id) for poll in polls]
-        try:
-            async with self._db.transaction() as connection:
-                locked = await shipment_status.lock_free_shipments(connection, keys)
-                free = [poll for poll in polls if poll.shipment.shipment_id in locked]
-                results = await self._apply_locked(connection, locked, free)
-        except POSTGRES_UNAVAILABLE_OR_BUSY:
-            raise
-        except Exception:  # noqa: BLE001  # the one at fault gets it again when it is alone
-            return [None] * len(polls)
+        if may_wait:
+            locked = {id_: await shipment_status.lock_shipment(connection, id_) for _, id_ in sorted(keys)}
+        else:
+            locked = await shipment_status.lock_free_shipments(connection, keys)
+        free = [poll for poll in polls if poll.shipment.shipment_id in locked]
+        results = await self._apply_locked(connection, locked, free)
         return [results.get(poll.shipment.shipment_id) for poll in polls]
-
-    async def _apply_alone(self, poll: _Poll) -> JobResult:
-        """Apply a poll in its own transaction, and wait for the lock of its order."""
-        shipment_id = poll.shipment.shipment_id
-        async with self._db.transaction() as connection:
-            locked = {shipment_id: await shipment_status.lock_shipment(connection, shipment_id)}
-            return (await self._apply_locked(connection, locked, [poll]))[shipment_id]
 
     async def _apply_locked(
         self, connection: Connection, locked: Mapping[UUID, LockedShipment], polls: Sequence[_Poll]

@@ -14,10 +14,10 @@ from commerce.jobs import store as jobs
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database
+from commerce.kernel.shared_transactions import SharedTransactions
 from commerce.payments import locked_orders, order_status
 from commerce.payments.order_status import Ending, LockedOrder, ProviderMismatch
 from commerce.payments.provider_port import ProviderPayment, ProviderRefund
-from commerce.payments.shared_transactions import SharedTransactions
 
 
 class OrderUpdate(NamedTuple):

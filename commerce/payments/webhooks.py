@@ -15,12 +15,12 @@ from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database
+from commerce.kernel.shared_transactions import SharedTransactions
 from commerce.orders.model import Method
 from commerce.payments import locked_orders, order_status, store
 from commerce.payments.model import ReceivedWebhook, WebhookKey
 from commerce.payments.order_status import CaptureResult, LockedOrder, ProviderMismatch, RefundResult
 from commerce.payments.provider_port import PaymentWebhook, ProviderPayment
-from commerce.payments.shared_transactions import SharedTransactions
 
 WebhookResult = CaptureResult | RefundResult | Literal["recorded", "duplicate", "refused"]
 _CHANGING = ("captured", "refunded")

@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from commerce.kernel.batches import Batcher
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.failures import Failures
-from commerce.kernel.postgres import POSTGRES_UNAVAILABLE_OR_BUSY, Connection, Database
+from commerce.kernel.postgres import Connection, Database
+from commerce.kernel.shared_transactions import SharedTransactions
 from commerce.shipping import shipment_status, store
 from commerce.shipping.carrier_port import CarrierWebhook, ShipmentUpdate
 from commerce.shipping.model import to_tracking_no
@@ -21,8 +21,8 @@ from commerce.shipping.shipment_status import LockedShipment
 from commerce.shipping.tracking import TrackingReport, TrackingResult, TrackingResultWord, by_key
 
 _logger = logging.getLogger(__name__)
-_MAX_WEBHOOKS = 100
-"""webhooks per transaction: so many orders are locked until its commit"""
+_MAX_SHARED_EVENTS = 200
+"""events of a webhook that shares a transaction, which has a hundred webhooks at most"""
 CarrierWebhookWord = TrackingResultWord | Literal["duplicate", "unknown_tracking_no", "not_stored"]
 
 
@@ -47,6 +47,9 @@ class _Received(NamedTuple):
     def key(self) -> tuple[str, str]:
         return self.system, self.webhook.webhook_id
 
+    def count_events(self) -> int:
+        return sum(len(update.events) for update in self.webhook.updates)
+
 
 class _Update(NamedTuple):
     """Events of a shipment from a webhook of a system."""
@@ -59,15 +62,13 @@ class _Update(NamedTuple):
 class CarrierWebhooks:
     """Stores webhooks and applies their events, each as if it had come alone.
 
-    Those that come in one iteration of the event loop, or while a transaction is in flight, share the next one. A
-    webhook has a transaction of its own if it would have to wait for the lock of an order, and if the shared one fails
-    by its data."""
+    Those that come together, or while a transaction is in flight, share one. A webhook has its own if it is large, if
+    it would have to wait for the lock of an order, and if the shared one fails."""
 
     def __init__(self, db: Database, clock: Clock, policy: ShippingPolicy) -> None:
-        self._db = db
         self._clock = clock
         self._policy = policy
-        self._shared: Batcher[_Received, CarrierWebhookResult | None] = Batcher(self._handle_shared, _MAX_WEBHOOKS)
+        self._transactions: SharedTransactions[_Received, CarrierWebhookResult] = SharedTransactions(db, self._record)
 
     async def handle(self, system: str, webhook: CarrierWebhook, body: bytes) -> CarrierWebhookResult:
         """Store a genuine webhook and apply its events, shipment by shipment.
@@ -75,27 +76,22 @@ class CarrierWebhooks:
         A webhook with an unknown tracking number is not stored and should come again, since the commit of its booking
         may be a moment away; the events of its other shipments are applied all the same. So it is if the events of a
         shipment cannot be applied (`not_stored`)."""
-        item = _Received(system, webhook, body)
-        result = await self._shared.add(item)
-        return await self._handle_alone(item) if result is None else result
+        return await self._transactions.add(_Received(system, webhook, body))
 
-    async def _handle_shared(self, received: Sequence[_Received]) -> list[CarrierWebhookResult | None]:
-        """Handle webhooks in one transaction. Returns None for those that must be handled alone."""
-        try:
-            async with self._db.transaction() as connection:
-                return await self._handle_free(connection, received)
-        except POSTGRES_UNAVAILABLE_OR_BUSY:
-            raise
-        except Exception:  # noqa: BLE001  # the one at fault gets it again when it is alone
-            return [None] * len(received)
+    async def _record(
+        self, connection: Connection, received: Sequence[_Received], may_wait: bool
+    ) -> list[CarrierWebhookResult | None]:
+        if may_wait:
+            return [await self._record_alone(connection, item) for item in received]
+        return await self._record_free(connection, received)
 
-    async def _handle_free(
+    async def _record_free(
         self, connection: Connection, received: Sequence[_Received]
     ) -> list[CarrierWebhookResult | None]:
-        """Handle the webhooks about orders that nobody has locked, each after those before it."""
+        """Record the small webhooks about orders that nobody has locked, each after those before it."""
         now = self._now()
         stored = await store.list_stored_webhooks(connection, {item.key for item in received})
-        new = [item for item in received if item.key not in stored]
+        new = [item for item in received if item.key not in stored and item.count_events() <= _MAX_SHARED_EVENTS]
         key_of = await _find_shipments(connection, new)
         updates_of = {id(item): _list_updates(item, key_of) for item in new}
         keys = {update.key for updates in updates_of.values() for update in updates}
@@ -115,27 +111,26 @@ class CarrierWebhooks:
         await store.insert_webhooks(connection, list(to_store.values()), now)
         return [_DUPLICATE if item.key in stored else results.get(id(item)) for item in received]
 
-    async def _handle_alone(self, item: _Received) -> CarrierWebhookResult:
-        """Handle one webhook, wait for the locks that it needs, and apply what can be applied of it."""
+    async def _record_alone(self, connection: Connection, item: _Received) -> CarrierWebhookResult:
+        """Record one webhook, wait for the locks that it needs, and apply what can be applied of it."""
         now, results = self._now(), list[TrackingResult]()
         failures = Failures("apply a webhook's events", _logger)
-        async with self._db.transaction() as connection:
-            if await store.list_stored_webhooks(connection, {item.key}):
-                return _DUPLICATE
-            # Sorted by order id, the order in which all transactions lock orders.
-            updates = sorted(_list_updates(item, await _find_shipments(connection, [item])), key=_shipment_key)
-            for update in updates:
-                shipment_id = update.key.shipment_id
-                with failures.catch(shipment_id=shipment_id, system=item.system):
-                    async with connection.transaction():
-                        locked = {shipment_id: await shipment_status.lock_shipment(connection, shipment_id)}
-                        reports = [_report(update, locked)]
-                        results += await shipment_status.apply_reports(connection, locked, reports, now, self._policy)
-            result = _summarise(item, results)
-            if failures.count:
-                return CarrierWebhookResult("not_stored", result.unknown_codes)
-            if result.result != "unknown_tracking_no":
-                await store.insert_webhooks(connection, [_new_webhook(item, result, updates)], now)
+        if await store.list_stored_webhooks(connection, {item.key}):
+            return _DUPLICATE
+        # Sorted by order id, the order in which all transactions lock orders.
+        updates = sorted(_list_updates(item, await _find_shipments(connection, [item])), key=_shipment_key)
+        for update in updates:
+            shipment_id = update.key.shipment_id
+            with failures.catch(shipment_id=shipment_id, system=item.system):
+                async with connection.transaction():
+                    locked = {shipment_id: await shipment_status.lock_shipment(connection, shipment_id)}
+                    reports = [_report(update, locked)]
+                    results += await shipment_status.apply_reports(connection, locked, reports, now, self._policy)
+        result = _summarise(item, results)
+        if failures.count:
+            return CarrierWebhookResult("not_stored", result.unknown_codes)
+        if result.result != "unknown_tracking_no":
+            await store.insert_webhooks(connection, [_new_webhook(item, result, updates)], now)
         return result
 
     def _now(self) -> datetime:

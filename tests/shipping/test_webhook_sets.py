@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
+import pytest
 from asyncpg import RaiseError
 
 from commerce.audit import store as audit
@@ -177,7 +178,8 @@ async def test_mixed_webhooks_together_have_the_effects_they_have_alone(ship: Sh
     await ship.check_records()
 
 
-async def test_webhook_that_cannot_be_applied_costs_only_itself(ship: ShippingShop) -> None:
+@pytest.mark.parametrize("sqlstate", ["P0001", "40P01"], ids=["defect", "deadlock"])
+async def test_webhook_that_cannot_be_applied_costs_only_itself(ship: ShippingShop, sqlstate: str) -> None:
     """Other shipments of the webhook advance, and so do all other webhooks of the set."""
     orders = [await ship.add_booked_order(("a", 1, 0), ("c", 1, 0), user=f"u{number}") for number in range(6)]
     failing_id, [failing, _] = orders[2]
@@ -186,7 +188,8 @@ async def test_webhook_that_cannot_be_applied_costs_only_itself(ship: ShippingSh
         for number, (_, shipments) in enumerate(orders)
     ]
     async with ship.shop.db.connection() as connection:
-        await refuse_updates(connection, "shipments", f"OLD.shipment_id = '{failing.shipment_id}'")
+        condition = f"OLD.shipment_id = '{failing.shipment_id}'"
+        await refuse_updates(connection, "shipments", condition, sqlstate=sqlstate)
     results = await asyncio.gather(*(handle(ship, webhook) for webhook in webhooks))
     assert results == ["status_changed"] * 2 + ["not_stored"] + ["status_changed"] * 3
     assert [shipment.status for shipment in await ship.list_shipments(failing_id)] == ["booked", "picked_up"]
@@ -195,6 +198,21 @@ async def test_webhook_that_cannot_be_applied_costs_only_itself(ship: ShippingSh
     assert await handle(ship, webhooks[2]) == "status_changed"
     assert {row["status"] for row in await ship.fetch_rows("SELECT status FROM orders")} == {"shipped"}
     await ship.check_records()
+
+
+async def test_large_webhook_has_its_own_transaction(ship: ShippingShop) -> None:
+    """A hundred of them would be one transaction of many seconds, and fail together."""
+    shipments = [(await ship.add_booked_order(user=f"u{number}"))[1][0] for number in range(3)]
+    notes = [tracking_event(None, -minutes) for minutes in range(200)]
+    webhooks = [
+        CarrierWebhook(f"n-{number}", [update(shipment, PICKED_UP, *notes[: len(notes) * (number == 1)])])
+        for number, shipment in enumerate(shipments)
+    ]
+    results = await asyncio.gather(*(handle(ship, webhook) for webhook in webhooks))
+    assert results == ["status_changed"] * 3
+    rows = await ship.fetch_rows("SELECT xmin::text FROM carrier_webhooks ORDER BY webhook_id")
+    small, large, other_small = [row["xmin"] for row in rows]
+    assert small == other_small != large
 
 
 async def test_webhook_with_failing_commit_raises_for_its_caller_only(ship: ShippingShop) -> None:
