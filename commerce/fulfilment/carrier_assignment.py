@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from uuid import UUID
 
 from commerce.fulfilment import store
 from commerce.jobs import store as jobs
@@ -13,12 +14,12 @@ from commerce.kernel.countries import COUNTRIES
 from commerce.kernel.postgres import Connection
 from commerce.kernel.types import is_filled
 from commerce.rates.carrier_choice import choose_carrier
-from commerce.rates.model import CarrierChoice
+from commerce.rates.model import CarrierChoice, RateTableIndex
 from commerce.rates.service import Rates
 from commerce.shipping.carrier_port import CarrierRegistry
 from commerce.shipping.model import Shipment
 from commerce.shipping.policy import ShippingPolicy, dispatch_day
-from commerce.shipping.shipment_tasks import SHIPMENTS, put_task
+from commerce.shipping.shipment_tasks import SHIPMENTS, system_of
 
 
 class CarrierAssignment:
@@ -43,13 +44,48 @@ class CarrierAssignment:
         It is booked at `due_at`, or now. `excluded` maps carriers that must not be chosen now to the reason. Returns
         None after parking the shipment if no carrier takes it. Call inside a transaction that holds the order lock.
         """
-        if missing := missing_address_fields(shipment.address):
-            await self._park(connection, shipment, None, now, missing)
-            return None
+        names = await self.assign_all(connection, [shipment], now, excluded=excluded, due_at=due_at)
+        return names[shipment.shipment_id]
+
+    async def assign_all(
+        self,
+        connection: Connection,
+        shipments: Sequence[Shipment],
+        now: datetime,
+        *,
+        excluded: Mapping[str, str] | None = None,
+        due_at: datetime | None = None,
+    ) -> dict[UUID, str | None]:
+        """Assign carriers to shipments as `assign` does. Returns the names by shipment."""
         index = await self._rates.find_current(connection)
+        choices, parked = dict[UUID, CarrierChoice | None](), dict[UUID, str]()
+        bookings, without_job = list[NewJob](), list[UUID]()
+        for shipment in shipments:
+            id_, choice, reason = shipment.shipment_id, *self._choose(index, shipment, now, excluded or {})
+            choices[id_] = choice
+            if choice is None or choice.carrier is None:
+                parked[id_] = reason
+            elif (carrier := self._carriers.by_name[choice.carrier]).accepts_bookings:
+                bookings.append(NewJob(id_, "shipment.book", system_of(carrier), due_at or now))
+            else:
+                without_job.append(id_)
+        await store.assign_carriers(connection, choices)
+        for id_, reason in sorted(parked.items()):
+            job = NewJob(id_, "shipment.assign_again", INTERNAL_SYSTEM, now)
+            await jobs.put_parked(connection, SHIPMENTS, job, reason, now)
+        await jobs.put(connection, SHIPMENTS, bookings, now)
+        if without_job:
+            await jobs.remove(connection, SHIPMENTS, without_job)
+        return {id_: choice.carrier if choice else None for id_, choice in choices.items()}
+
+    def _choose(
+        self, index: RateTableIndex | None, shipment: Shipment, now: datetime, excluded: Mapping[str, str]
+    ) -> tuple[CarrierChoice | None, str]:
+        """Choose the carrier of a shipment. Returns the reason, too, if no carrier takes it."""
+        if missing := missing_address_fields(shipment.address):
+            return None, missing
         if index is None:
-            await self._park(connection, shipment, None, now, "there is no rate table; import one")
-            return None
+            return None, "there is no rate table; import one"
         choice = choose_carrier(
             index,
             shipment.address,
@@ -57,26 +93,10 @@ class CarrierAssignment:
             cod=shipment.cod_minor > 0,
             dispatch_on=dispatch_day(self._policy, now),
             promised_on=shipment.promised_on,
-            excluded={**self._not_configured(index.carriers), **_refused(shipment), **(excluded or {})},
+            excluded={**self._not_configured(index.carriers), **_refused(shipment), **excluded},
         )
-        if choice.carrier is None:
-            reasons = "; ".join(f"{candidate.carrier}: {candidate.reason}" for candidate in choice.candidates)
-            await self._park(connection, shipment, choice, now, f"no carrier takes it: {reasons}")
-            return None
-        await store.assign_carrier(connection, shipment.shipment_id, choice)
-        carrier = self._carriers.by_name[choice.carrier]
-        if carrier.accepts_bookings:
-            await put_task(connection, shipment.shipment_id, "shipment.book", carrier, due_at or now, now)
-        else:
-            await jobs.remove(connection, SHIPMENTS, [shipment.shipment_id])
-        return choice.carrier
-
-    async def _park(
-        self, connection: Connection, shipment: Shipment, choice: CarrierChoice | None, now: datetime, reason: str
-    ) -> None:
-        await store.assign_carrier(connection, shipment.shipment_id, choice)
-        job = NewJob(shipment.shipment_id, "shipment.assign_again", INTERNAL_SYSTEM, now)
-        await jobs.put_parked(connection, SHIPMENTS, job, reason, now)
+        reasons = "; ".join(f"{candidate.carrier}: {candidate.reason}" for candidate in choice.candidates)
+        return choice, f"no carrier takes it: {reasons}"
 
     def _not_configured(self, carriers: list[str]) -> dict[str, str]:
         return {name: "the settings do not name it" for name in carriers if name not in self._carriers.by_name}

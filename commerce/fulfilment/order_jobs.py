@@ -9,7 +9,7 @@ from uuid import UUID
 from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.carrier_jobs import cancel_before_dispatch
-from commerce.fulfilment.planning import FulfilmentPlanner
+from commerce.fulfilment.planning import FulfilmentPlanner, PlanResult
 from commerce.jobs.model import Job, JobHandler, JobResult, finished, parked
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.ids import IdGenerator
@@ -24,6 +24,8 @@ from commerce.shipping.model import ShipmentStatus
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.shipment_tasks import OrderTask
 
+_MAX_ORDERS_PER_PLAN = 20
+"""orders per transaction: so many are locked until its commit"""
 _Step = Callable[[Connection, UUID, datetime], Awaitable[str]]
 
 
@@ -46,23 +48,29 @@ class OrderJobs:
 
     def list_handlers(self, max_attempts: int) -> dict[str, JobHandler]:
         """Return the handler of each kind. An order that staff must look at first is parked."""
-        steps: dict[OrderTask, _Step] = {
-            "order.plan": self._planner.plan,
-            "order.stop": self._stop,
-            "order.complete": self._complete,
+        steps: dict[OrderTask, _Step] = {"order.stop": self._stop, "order.complete": self._complete}
+        handlers: dict[str, JobHandler] = {
+            kind: JobHandler(self._work_by(step), max_attempts=max_attempts) for kind, step in steps.items()
         }
-        return {kind: JobHandler(self._work_by(step), max_attempts=max_attempts) for kind, step in steps.items()}
+        return {**handlers, "order.plan": JobHandler(self._plan, _MAX_ORDERS_PER_PLAN, max_attempts)}
 
     def _work_by(self, step: _Step) -> Callable[[Sequence[Job]], Awaitable[Sequence[JobResult]]]:
         async def work(jobs: Sequence[Job]) -> Sequence[JobResult]:
             [job] = jobs
-            try:
-                async with self._db.transaction() as connection:
-                    return [finished(await step(connection, job.subject, self._now()))]
-            except CannotShip as error:
-                return [parked("cannot_ship", str(error))]
+            async with self._db.transaction() as connection:
+                return [finished(await step(connection, job.subject, self._now()))]
 
         return work
+
+    async def _plan(self, jobs: Sequence[Job]) -> list[JobResult]:
+        """Plan orders in one transaction. An order that somebody has locked waits in its own."""
+        async with self._db.transaction() as connection:
+            results = await self._planner.plan_free(connection, [job.subject for job in jobs], self._now())
+        for job in jobs:
+            if job.subject not in results:
+                async with self._db.transaction() as connection:
+                    results[job.subject] = await self._planner.plan(connection, job.subject, self._now())
+        return [_plan_result(results[job.subject]) for job in jobs]
 
     async def _complete(self, connection: Connection, order_id: UUID, now: datetime) -> str:
         order = await orders.lock_order(connection, order_id)
@@ -101,3 +109,7 @@ class OrderJobs:
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
+
+
+def _plan_result(result: PlanResult) -> JobResult:
+    return parked("cannot_ship", str(result)) if isinstance(result, CannotShip) else finished(result)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.model import LineToPlan
 from commerce.fulfilment.packing import PackedBox, PackItem, pack
+from commerce.kernel.address import Address
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
-from commerce.orders.store import OrderHeader
+from commerce.orders.store import OrderHeader, StatusStep
 from commerce.payments import store as payments
 from commerce.shipping import shipment_status
 from commerce.shipping import store as shipments
@@ -25,6 +26,7 @@ from commerce.shipping.policy import ShippingPolicy, promised_day
 from commerce.shipping.records import NewShipment, PackageSize, ShipmentLine
 
 _MAX_NAMED_SKUS = 10
+PlanResult = Literal["planned", "unchanged", "stopped"] | CannotShip
 
 
 class _PlannedBox(NamedTuple):
@@ -38,61 +40,118 @@ class _PlannedBox(NamedTuple):
 
 
 class FulfilmentPlanner:
-    """Plans orders, each in one transaction."""
+    """Plans orders: creates their shipments and assigns carriers. A repeat changes nothing.
+
+    Results are `planned`, `unchanged`, `stopped` if an order is cancelled or refunded, or the `CannotShip` that says
+    what staff must fix first."""
 
     def __init__(self, ids: IdGenerator, assignment: CarrierAssignment, policy: ShippingPolicy) -> None:
         self._ids = ids
         self._assignment = assignment
         self._policy = policy
 
-    async def plan(self, connection: Connection, order_id: UUID, now: datetime) -> str:
-        """Create the shipments of an order and assign their carriers. A repeat changes nothing.
-
-        Call inside a transaction; the order lock is taken here. Returns `planned`, `unchanged`, or `stopped` if the
-        order is cancelled or refunded. Raises `CannotShip` if staff must fix something first.
-        """
+    async def plan(self, connection: Connection, order_id: UUID, now: datetime) -> PlanResult:
+        """Plan an order, and wait for its lock. Call inside a transaction."""
         order = await orders.lock_order(connection, order_id)
-        current = await store.get_fulfilment(connection, order_id)
-        if order is None or current is None or current.status != "pending":
-            return "unchanged"
-        is_paid = order.status in (OrderStatus.PAID, OrderStatus.CONFIRMED)
-        if not is_paid or await shipment_status.must_not_ship(connection, order):
-            return "stopped"
-        promised_on = promised_day(self._policy, current.paid_at)
-        new_shipments = await self._plan_shipments(connection, order, promised_on)
-        await store.insert_fulfilment_lines(connection, order.order_id)
-        for shipment in new_shipments:
-            await shipments.insert_shipment(connection, shipment, now)
-        await store.mark_fulfilment_planned(connection, order.order_id, now, promised_on)
-        for planned in await shipments.list_shipments(connection, order.order_id):
-            await self._assignment.assign(connection, planned, now)
-        reason = f"planned as {len(new_shipments)} shipment{'s' * (len(new_shipments) > 1)}"
-        await orders.advance_status(
-            connection, order.order_id, order.status, OrderStatus.FULFILLING, now, shipment_status.ACTOR, reason
-        )
-        return "planned"
+        return "unchanged" if order is None else (await self._plan_locked(connection, [order], now))[order_id]
 
-    async def _plan_shipments(self, connection: Connection, order: OrderHeader, promised_on: date) -> list[NewShipment]:
-        boxes = self._pack_lines(await store.list_lines_to_plan(connection, order.order_id))
-        cash_minor = sum(amount for _, amount in await payments.list_cash_due(connection, order.order_id))
-        cod_shares = split_amount(cash_minor, [box.value_minor for box in boxes])
-        addresses = await store.get_ship_to(connection, order.order_id)
-        return [
-            NewShipment(
-                shipment_id=self._ids.new(),
-                order_id=order.order_id,
-                address_no=box.address_no,
-                warehouse_id=box.warehouse_id,
-                address=addresses[box.address_no],
-                size=package_size(box.packed),
-                value_minor=box.value_minor,
-                cod_minor=cod_minor,
-                currency=order.total.currency,
-                promised_on=promised_on,
-                lines=box.lines,
-            )
-            for box, cod_minor in zip(boxes, cod_shares, strict=True)
+    async def plan_free(
+        self, connection: Connection, order_ids: Sequence[UUID], now: datetime
+    ) -> dict[UUID, PlanResult]:
+        """Plan orders without those that are locked, and return results by order.
+
+        Call inside a transaction."""
+        headers = await orders.lock_free_orders(connection, order_ids)
+        return await self._plan_locked(connection, list(headers.values()), now)
+
+    async def _plan_locked(
+        self, connection: Connection, headers: Sequence[OrderHeader], now: datetime
+    ) -> dict[UUID, PlanResult]:
+        results: dict[UUID, PlanResult] = dict.fromkeys((order.order_id for order in headers), "unchanged")
+        states = await store.get_fulfilments(connection, list(results))
+        pending = {
+            order.order_id: order
+            for order in headers
+            if (state := states.get(order.order_id)) is not None and state.status == "pending"
+        }
+        unshippable = await shipment_status.list_unshippable(connection, list(pending.values()))
+        for order_id, order in list(pending.items()):
+            if order.status not in (OrderStatus.PAID, OrderStatus.CONFIRMED) or order_id in unshippable:
+                results[order_id] = "stopped"
+                del pending[order_id]
+        promised_on = {order_id: promised_day(self._policy, states[order_id].paid_at) for order_id in pending}
+        planned = await self._plan_shipments(connection, pending, promised_on, results)
+        if planned:
+            await self._store(connection, pending, planned, promised_on, now)
+            results |= dict.fromkeys(planned, "planned")
+        return results
+
+    async def _plan_shipments(
+        self,
+        connection: Connection,
+        pending: Mapping[UUID, OrderHeader],
+        promised_on: Mapping[UUID, date],
+        results: dict[UUID, PlanResult],
+    ) -> dict[UUID, list[NewShipment]]:
+        """Pack orders. Adds to the results those that cannot be shipped."""
+        ids = list(pending)
+        if not ids:
+            return {}
+        lines = await store.list_lines_to_plan(connection, ids)
+        cash_minor = await payments.sum_cash_due(connection, ids)
+        addresses = await store.read_ship_to(connection, ids)
+        planned = dict[UUID, list[NewShipment]]()
+        for order_id, order in pending.items():
+            try:
+                boxes = self._pack_lines(lines[order_id])
+            except CannotShip as error:
+                results[order_id] = error
+                continue
+            cod_shares = split_amount(cash_minor[order_id], [box.value_minor for box in boxes])
+            planned[order_id] = [
+                self._new_shipment(order, box, cod_minor, addresses[order_id][box.address_no], promised_on[order_id])
+                for box, cod_minor in zip(boxes, cod_shares, strict=True)
+            ]
+        return planned
+
+    def _new_shipment(
+        self, order: OrderHeader, box: _PlannedBox, cod_minor: int, address: Address, promised_on: date
+    ) -> NewShipment:
+        return NewShipment(
+            shipment_id=self._ids.new(),
+            order_id=order.order_id,
+            address_no=box.address_no,
+            warehouse_id=box.warehouse_id,
+            address=address,
+            size=package_size(box.packed),
+            value_minor=box.value_minor,
+            cod_minor=cod_minor,
+            currency=order.total.currency,
+            promised_on=promised_on,
+            lines=box.lines,
+        )
+
+    async def _store(
+        self,
+        connection: Connection,
+        pending: Mapping[UUID, OrderHeader],
+        planned: Mapping[UUID, Sequence[NewShipment]],
+        promised_on: Mapping[UUID, date],
+        now: datetime,
+    ) -> None:
+        """Insert the shipments of orders, and assign their carriers."""
+        new_shipments = [shipment for part in planned.values() for shipment in part]
+        await store.insert_fulfilment_lines(connection, list(planned))
+        await shipments.insert_shipments(connection, new_shipments, now)
+        days = {order_id: promised_on[order_id] for order_id in planned}
+        await store.mark_fulfilments_planned(connection, days, now)
+        stored = await shipments.get_shipments(connection, [shipment.shipment_id for shipment in new_shipments])
+        await self._assignment.assign_all(connection, list(stored.values()), now)
+        steps = [
+            StatusStep(order_id, pending[order_id].status, OrderStatus.FULFILLING, _reason(len(part)))
+            for order_id, part in planned.items()
         ]
+        await orders.advance_statuses(connection, steps, now, shipment_status.ACTOR)
 
     def _pack_lines(self, lines: Sequence[LineToPlan]) -> list[_PlannedBox]:
         """Pack the lines of each address from each warehouse. Raises `CannotShip`."""
@@ -111,6 +170,10 @@ class FulfilmentPlanner:
             packed_boxes = pack(items, policy.boxes, policy.box_fill_ratio, max_boxes)
             boxes += [_planned_box(address_no, warehouse_id, packed, group) for packed in packed_boxes]
         return boxes
+
+
+def _reason(count: int) -> str:
+    return f"planned as {count} shipment{'s' * (count > 1)}"
 
 
 def _pack_item(line: LineToPlan) -> PackItem:

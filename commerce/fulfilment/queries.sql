@@ -1,27 +1,33 @@
--- name: get_fulfilment
-SELECT order_id, status, paid_at FROM fulfilments WHERE order_id = $1;
+-- name: get_fulfilments
+SELECT order_id, status, paid_at FROM fulfilments WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[])));
 
--- name: mark_fulfilment_planned
-UPDATE fulfilments SET status = 'planned', planned_at = $2, promised_on = $3 WHERE order_id = $1;
+-- name: mark_fulfilments_planned
+UPDATE fulfilments SET status = 'planned', planned_at = $3, promised_on = input.promised_on
+FROM unnest($1::uuid[], $2::date[]) AS input (order_id, promised_on) WHERE fulfilments.order_id = input.order_id;
 
 -- name: mark_fulfilment_done
 UPDATE fulfilments SET status = 'done' WHERE order_id = $1;
 
--- name: get_ship_to
-SELECT ship_to FROM orders WHERE order_id = $1;
+-- name: read_ship_to
+SELECT order_id, ship_to FROM orders WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[])));
 
 -- name: list_lines_to_plan
-SELECT line_no, address_no, order_lines.sku, quantity, unit_price_minor, warehouse_id, weight_g, length_mm, width_mm,
-       height_mm
-FROM order_lines LEFT JOIN product_logistics USING (sku) WHERE order_id = $1 ORDER BY line_no, address_no;
+SELECT order_id, line_no, address_no, order_lines.sku, quantity, unit_price_minor, warehouse_id, weight_g, length_mm,
+       width_mm, height_mm
+FROM order_lines LEFT JOIN product_logistics USING (sku) WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[])))
+ORDER BY order_id, line_no, address_no;
 
 -- name: insert_fulfilment_lines
 INSERT INTO fulfilment_lines (order_id, line_no, address_no, ordered)
-SELECT order_id, line_no, address_no, quantity FROM order_lines WHERE order_id = $1;
+SELECT order_id, line_no, address_no, quantity FROM order_lines
+WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[])));
 
--- name: assign_carrier
-UPDATE shipments SET carrier = $2, carrier_choice = $3, price_minor = $4, expected_on = $5, after_cancel = NULL
-WHERE shipment_id = $1;
+-- name: assign_carriers
+UPDATE shipments SET carrier = input.carrier, carrier_choice = input.choice::jsonb, price_minor = input.price_minor,
+                     expected_on = input.expected_on, after_cancel = NULL
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::date[])
+     AS input (shipment_id, carrier, choice, price_minor, expected_on)
+WHERE shipments.shipment_id = input.shipment_id;
 
 -- name: reassign_unavailable
 -- Jobs of carriers of systems that do not answer ($1), of which nothing was requested yet: another carrier may take them.

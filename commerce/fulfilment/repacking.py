@@ -72,7 +72,7 @@ class Repacking:
                 lines=_shipment_lines(moved),
             )
             new_id = new_shipment.shipment_id
-            await shipments.insert_shipment(connection, new_shipment, now)
+            await shipments.insert_shipments(connection, [new_shipment], now)
             await self._assign_and_note(connection, shipment_id, now, actor, "a part was moved to a new shipment")
             await self._assign_and_note(connection, new_id, now, actor, f"split from shipment {shipment.parcel_no}")
         return [shipment_id, new_id]
@@ -149,7 +149,7 @@ class Repacking:
             lines=(await shipments.list_shipment_lines(connection, [shipment_id]))[shipment_id],
             replaces=shipment_id,
         )
-        await shipments.insert_shipment(connection, new_shipment, now)
+        await shipments.insert_shipments(connection, [new_shipment], now)
         await store.mark_resolved(connection, shipment_id, now, f"reshipped: {reason}")
         await self._assign_and_note(connection, new_shipment.shipment_id, now, actor, f"reshipped: {reason}")
         return new_shipment.shipment_id

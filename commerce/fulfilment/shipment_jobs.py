@@ -11,6 +11,8 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import msgspec
+
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.carrier_jobs import UNCHANGED, CarrierJobs, Work, cancel_before_dispatch, reload_shipment
 from commerce.jobs.model import Job, JobHandler, JobResult, written
@@ -90,8 +92,9 @@ class ShipmentJobs(CarrierJobs):
         if shipment.booking_id is not None:
             await shipments.touch_booking_request(connection, shipment.booking_id, self._now())
             return shipment
-        await shipments.insert_booking(connection, self._ids.new(), shipment.shipment_id, carrier.name, self._now())
-        return await reload_shipment(connection, shipment.shipment_id)
+        booking_id = self._ids.new()
+        await shipments.insert_booking(connection, booking_id, shipment.shipment_id, carrier.name, self._now())
+        return msgspec.structs.replace(shipment, booking_id=booking_id)
 
     async def _booking_request(self, connection: Connection, shipment: Shipment) -> BookingRequest:
         senders = await warehouses.warehouses_of(connection, [shipment.warehouse_id])

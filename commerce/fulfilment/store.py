@@ -6,7 +6,7 @@ Shipments: `shipping.store`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from uuid import UUID
 
@@ -42,13 +42,19 @@ _WORKLISTS: dict[WorklistName, str] = {
 
 async def get_fulfilment(connection: Connection, order_id: UUID) -> FulfilmentState | None:
     """Read the fulfilment of an order; None if the order was never paid."""
-    row = await connection.fetchrow(queries.get_fulfilment, order_id)
-    return FulfilmentState(**row) if row else None
+    return (await get_fulfilments(connection, [order_id])).get(order_id)
 
 
-async def mark_fulfilment_planned(connection: Connection, order_id: UUID, now: datetime, promised_on: date) -> None:
-    """Set the status `planned` and the promised day."""
-    await connection.execute(queries.mark_fulfilment_planned, order_id, now, promised_on)
+async def get_fulfilments(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, FulfilmentState]:
+    """Read the fulfilments of those of the orders that were ever paid."""
+    rows = await connection.fetch(queries.get_fulfilments, order_ids)
+    return {row["order_id"]: FulfilmentState(**row) for row in rows}
+
+
+async def mark_fulfilments_planned(connection: Connection, promised_on: Mapping[UUID, date], now: datetime) -> None:
+    """Set the status `planned`, and the promised day by order."""
+    days = list(promised_on.values())
+    await connection.execute(queries.mark_fulfilments_planned, list(promised_on), days, now)
 
 
 async def mark_fulfilment_done(connection: Connection, order_id: UUID) -> None:
@@ -56,29 +62,41 @@ async def mark_fulfilment_done(connection: Connection, order_id: UUID) -> None:
     await connection.execute(queries.mark_fulfilment_done, order_id)
 
 
-async def get_ship_to(connection: Connection, order_id: UUID) -> list[Address]:
-    """Read the addresses of an order; `address_no` of its lines is the index."""
-    return msgspec.json.decode(await connection.fetchval(queries.get_ship_to, order_id), type=list[Address])
+async def read_ship_to(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, list[Address]]:
+    """Read the addresses of orders; `address_no` of their lines is the index."""
+    rows = await connection.fetch(queries.read_ship_to, order_ids)
+    return {row["order_id"]: msgspec.json.decode(row["ship_to"], type=list[Address]) for row in rows}
 
 
-async def list_lines_to_plan(connection: Connection, order_id: UUID) -> list[LineToPlan]:
-    """List the lines of an order by address, with the product logistics as far as they were imported."""
-    return [LineToPlan(**row) for row in await connection.fetch(queries.list_lines_to_plan, order_id)]
+async def list_lines_to_plan(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, list[LineToPlan]]:
+    """List the lines of orders by address, with the product logistics as far as they were imported."""
+    lines: dict[UUID, list[LineToPlan]] = {order_id: [] for order_id in order_ids}
+    for order_id, *line in await connection.fetch(queries.list_lines_to_plan, order_ids):
+        lines[order_id].append(LineToPlan(*line))
+    return lines
 
 
-async def insert_fulfilment_lines(connection: Connection, order_id: UUID) -> None:
-    """Start the counts of all lines of an order: ordered, and nothing planned yet."""
-    await connection.execute(queries.insert_fulfilment_lines, order_id)
+async def insert_fulfilment_lines(connection: Connection, order_ids: Sequence[UUID]) -> None:
+    """Start the counts of all lines of orders: ordered, and nothing planned yet."""
+    await connection.execute(queries.insert_fulfilment_lines, order_ids)
 
 
 # Carriers.
 
 
-async def assign_carrier(connection: Connection, shipment_id: UUID, choice: CarrierChoice | None) -> None:
-    """Store the chosen carrier, if there is one, with the reasons, if a rate table was consulted."""
+async def assign_carriers(connection: Connection, choices: Mapping[UUID, CarrierChoice | None]) -> None:
+    """Store the chosen carriers of shipments.
+
+    The reasons are stored, too, if a rate table was consulted, also if no carrier takes the shipment."""
+    rows = [(shipment_id, *_choice_columns(choice)) for shipment_id, choice in choices.items()]
+    await connection.execute(queries.assign_carriers, *zip(*rows, strict=True))
+
+
+def _choice_columns(choice: CarrierChoice | None) -> tuple[str | None, str | None, int | None, date | None]:
     choice_json = msgspec.json.encode(choice).decode() if choice else None
-    chosen = (choice.carrier, choice_json, choice.price, choice.expected_on) if choice and choice.carrier else None
-    await connection.execute(queries.assign_carrier, shipment_id, *(chosen or (None, choice_json, None, None)))
+    if choice is None or choice.carrier is None:
+        return None, choice_json, None, None
+    return choice.carrier, choice_json, choice.price, choice.expected_on
 
 
 async def reassign_unavailable(connection: Connection, systems: Sequence[str], now: datetime, count: int) -> None:

@@ -155,8 +155,9 @@ HAVING sum(amount_minor) > 0 AND sum(amount_minor) <= sum((
 
 -- name: list_cash_due
 -- Cash on delivery of the current tenders.
-SELECT payment_id, amount_minor FROM payments WHERE order_id = $1 AND method = 'cod' AND status = 'authorised'
-AND plan_revision = (SELECT max(plan_revision) FROM payments WHERE order_id = $1);
+SELECT order_id, payment_id, amount_minor FROM payments
+WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND method = 'cod' AND status = 'authorised'
+  AND plan_revision = (SELECT max(plan_revision) FROM payments AS every WHERE every.order_id = payments.order_id);
 
 -- name: get_refunds_to_request
 SELECT {refunds}, method, payments.amount_minor AS captured_minor, payments.user_id

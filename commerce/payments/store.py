@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -204,8 +204,16 @@ async def list_fully_refunded(connection: Connection, order_ids: Sequence[UUID])
 
 async def list_cash_due(connection: Connection, order_id: UUID) -> list[tuple[UUID, int]]:
     """List the cash that is still to be collected on delivery, as (payment id, minor units)."""
-    rows = await connection.fetch(queries.list_cash_due, order_id)
+    rows = await connection.fetch(queries.list_cash_due, [order_id])
     return [(row["payment_id"], row["amount_minor"]) for row in rows]
+
+
+async def sum_cash_due(connection: Connection, order_ids: Sequence[UUID]) -> Counter[UUID]:
+    """Sum up the cash that is still to be collected on delivery, in minor units by order."""
+    sums = Counter[UUID]()
+    for row in await connection.fetch(queries.list_cash_due, order_ids):
+        sums[row["order_id"]] += row["amount_minor"]
+    return sums
 
 
 # Refunds.

@@ -37,16 +37,25 @@ WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) GROUP BY order_id;
 SELECT shipment_id, sum(quantity) AS units FROM shipment_lines
 WHERE shipment_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) GROUP BY shipment_id;
 
--- name: insert_shipment
+-- name: insert_shipments
+-- Those of an order are numbered in their sequence.
 INSERT INTO shipments (shipment_id, order_id, address_no, parcel_no, warehouse_id, address, weight_g, length_mm,
                        width_mm, height_mm, value_minor, cod_minor, currency, promised_on, planned_at, replaces)
-VALUES ($1, $2, $3, (SELECT coalesce(max(parcel_no), 0) + 1 FROM shipments WHERE order_id = $2), $4, $5, $6, $7, $8, $9,
-        $10, $11, $12, $13, $14, $15);
+SELECT shipment_id, order_id, address_no,
+       (SELECT coalesce(max(parcel_no), 0) FROM shipments WHERE shipments.order_id = input.order_id)
+           + row_number() OVER (PARTITION BY order_id ORDER BY place),
+       warehouse_id, address::jsonb, weight_g, length_mm, width_mm, height_mm, value_minor, cod_minor, currency,
+       promised_on, $1, replaces
+FROM unnest($2::uuid[], $3::uuid[], $4::smallint[], $5::text[], $6::text[], $7::integer[], $8::integer[], $9::integer[],
+            $10::integer[], $11::bigint[], $12::bigint[], $13::text[], $14::date[], $15::uuid[]) WITH ORDINALITY
+     AS input (shipment_id, order_id, address_no, warehouse_id, address, weight_g, length_mm, width_mm, height_mm,
+               value_minor, cod_minor, currency, promised_on, replaces, place);
 
 -- name: insert_shipment_lines
 INSERT INTO shipment_lines (shipment_id, order_id, line_no, address_no, sku, quantity)
-SELECT $1, $2, line_no, address_no, sku, quantity
-FROM unnest($3::smallint[], $4::smallint[], $5::text[], $6::integer[]) AS line (line_no, address_no, sku, quantity);
+SELECT shipment_id, order_id, line_no, address_no, sku, quantity
+FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::smallint[], $5::text[], $6::integer[])
+     AS line (shipment_id, order_id, line_no, address_no, sku, quantity);
 
 -- name: delete_shipment_lines
 DELETE FROM shipment_lines WHERE shipment_id = $1;

@@ -111,24 +111,27 @@ async def sum_cash_collected(connection: Connection, order_id: UUID) -> int:
 # Shipments.
 
 
-async def insert_shipment(connection: Connection, shipment: NewShipment, now: datetime) -> None:
-    """Insert a planned shipment with its lines, and count its units as planned."""
-    address = msgspec.json.encode(shipment.address).decode()
-    await connection.execute(
-        queries.insert_shipment,
-        *(shipment.shipment_id, shipment.order_id, shipment.address_no, shipment.warehouse_id, address),
-        *(*shipment.size, shipment.value_minor, shipment.cod_minor, shipment.currency, shipment.promised_on),
-        *(now, shipment.replaces),
-    )
-    await insert_shipment_lines(connection, shipment.shipment_id, shipment.order_id, shipment.lines)
-    await update_fulfilment_lines(connection, [UnitMove(shipment.shipment_id, planned=1)])
+async def insert_shipments(connection: Connection, shipments: Sequence[NewShipment], now: datetime) -> None:
+    """Insert planned shipments with their lines, and count their units as planned."""
+    rows = [
+        (
+            *(shipment.shipment_id, shipment.order_id, shipment.address_no, shipment.warehouse_id),
+            *(msgspec.json.encode(shipment.address).decode(), *shipment.size),
+            *(shipment.value_minor, shipment.cod_minor, shipment.currency, shipment.promised_on, shipment.replaces),
+        )
+        for shipment in shipments
+    ]
+    await connection.execute(queries.insert_shipments, now, *_transpose(rows))
+    lines = [(shipment.shipment_id, shipment.order_id, *line) for shipment in shipments for line in shipment.lines]
+    await connection.execute(queries.insert_shipment_lines, *_transpose(lines))
+    await update_fulfilment_lines(connection, [UnitMove(shipment.shipment_id, planned=1) for shipment in shipments])
 
 
 async def insert_shipment_lines(
     connection: Connection, shipment_id: UUID, order_id: UUID, lines: Sequence[ShipmentLine]
 ) -> None:
-    columns = list(zip(*lines, strict=True))
-    await connection.execute(queries.insert_shipment_lines, shipment_id, order_id, *columns)
+    rows = [(shipment_id, order_id, *line) for line in lines]
+    await connection.execute(queries.insert_shipment_lines, *_transpose(rows))
 
 
 async def delete_shipment_lines(connection: Connection, shipment_id: UUID) -> None:

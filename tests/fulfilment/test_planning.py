@@ -17,7 +17,8 @@ from commerce.kernel.address import Address
 from commerce.shipping.model import Shipment
 from config.settings import Settings
 from ops.services import CliServices
-from tests.support.sales import ADDRESS
+from tests.support.refusing_rows import refuse_updates
+from tests.support.sales import ADDRESS, eventually
 from tests.support.shipping_shop import RATES, SHANGHAI, ShippingShop, open_shipping_shop
 
 
@@ -156,3 +157,45 @@ def test_split_amount_shares_add_up_and_are_proportional(amount: int, weights: l
         assert all(abs(part * whole - amount * weight) <= whole for part, weight in zip(parts, weights, strict=True))
     else:
         assert max(parts) - min(parts) <= 1
+
+
+async def test_orders_of_one_claim_are_planned_in_one_transaction(ship: ShippingShop) -> None:
+    """Those that cannot be planned, or must not be shipped, are left out; a locked one waits alone."""
+    orders = [await ship.add_order(("a", 2, 0), ("c", 1, 0), cod=100, user=f"u{number}") for number in range(8)]
+    refunded, incomplete, locked = await ship.add_order(), await ship.add_order(("b", 1, 0)), await ship.add_order()
+    await ship.refund_all(refunded)
+    await ship.fetch_rows("DELETE FROM product_logistics WHERE sku = 'b' RETURNING 1")
+    [jobs] = await ship.jobs.orders.claim(100, {})
+    async with ship.shop.db.transaction() as connection:
+        await connection.execute("SELECT FROM orders WHERE order_id = $1 FOR UPDATE", locked)
+        working = asyncio.create_task(ship.jobs.orders.work(jobs))
+
+        async def are_planned() -> bool:
+            return bool(await ship.fetch_value("SELECT count(*) = 8 FROM fulfilments WHERE status = 'planned'"))
+
+        await eventually(are_planned)
+        assert not working.done()
+    words = {job.subject: result.word for job, result in zip(jobs, await working, strict=True)}
+    assert words == dict.fromkeys([*orders, locked], "planned") | {refunded: "stopped", incomplete: "cannot_ship"}
+    query = "SELECT count(DISTINCT xmin::text) FROM order_events WHERE to_status = 'fulfilling'"
+    assert await ship.fetch_value(query) == 2
+    [job] = await ship.fetch_rows("SELECT parked, last_error FROM jobs WHERE queue = 'fulfilments'")
+    assert (job["parked"], "weight, size and warehouse of b" in job["last_error"]) == (True, True)
+    for order_id in orders:
+        shipments = await ship.list_shipments(order_id)
+        assert [(each.parcel_no, each.carrier, each.value_minor, each.cod_minor) for each in shipments] == [
+            (1, "cheap", 200, 66),
+            (2, "cheap", 100, 34),
+        ]
+    await ship.work_until_idle()
+    await ship.check_records()
+
+
+async def test_order_that_fails_in_planning_stops_no_other_of_its_claim(ship: ShippingShop) -> None:
+    orders = [await ship.add_order(user=f"u{number}") for number in range(4)]
+    async with ship.shop.db.connection() as connection:
+        await refuse_updates(connection, "fulfilments", f"OLD.order_id = '{orders[1]}'")
+    [jobs] = await ship.jobs.orders.claim(100, {})
+    results = await ship.jobs.orders.work(jobs)
+    words = {job.subject: result.word for job, result in zip(jobs, results, strict=True)}
+    assert words == dict.fromkeys(orders, "planned") | {orders[1]: "error"}
