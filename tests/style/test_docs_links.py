@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tests.style.repository import DOCUMENTS, FILES, PACKAGES, ROOT, name, parse, read
+from tests.style.repository import DOCUMENTS, FILES, PACKAGES, ROOT, name, nodes, read
 
 FENCE = re.compile(r"^ *(```+|~~~+).*?^ *\1\s*$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
@@ -96,7 +96,7 @@ def must_exist(path: str) -> bool:
 def definitions(path: str) -> frozenset[str]:
     """Return the names that a Python file defines or assigns, methods and attributes included."""
     names = set()
-    for node in ast.walk(parse(ROOT / path)):
+    for node in nodes(ROOT / path):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from commerce.kernel.errors import ProblemError
 from gateway import app, problems
 from ops.cli import app as command_line
-from tests.style.repository import FILES, PACKAGES, ROOT, SOURCES, TESTS, existing, functions, name, parse, read
+from tests.style.repository import FILES, PACKAGES, ROOT, SOURCES, TESTS, existing, functions, name, nodes, parse, read
 
 MAX_FILE, MAX_FUNCTION = 400, 70
 BOUNDED = [
@@ -32,7 +32,7 @@ BOUNDED = [
 def test_file_and_its_functions_stay_within_length_limits(file: Path) -> None:
     lines = len(read(file).splitlines())
     assert lines <= MAX_FILE, f"{lines} lines: split it by what it does"
-    for function in functions(parse(file)) if file.suffix == ".py" else ():
+    for function in functions(file) if file.suffix == ".py" else ():
         length = (function.end_lineno or 0) - function.lineno + 1
         assert length <= MAX_FUNCTION, f"{function.name} has {length} lines"
 
@@ -71,7 +71,7 @@ def test_only_the_console_uses_markup_and_styles(file: Path) -> None:
     """Elsewhere a text of others could be read as markup, or reach a terminal with its escape sequences."""
     if name(file) == CONSOLE:
         return
-    for node in ast.walk(parse(file)):
+    for node in nodes(file):
         if isinstance(node, ast.ImportFrom):
             assert (node.module or "").partition(".")[0] != "rich", f"line {node.lineno}: print through the console"
         if isinstance(node, ast.Import):
@@ -104,7 +104,7 @@ SQL_METHODS = {"fetch", "fetchrow", "fetchval", "executemany", "copy_records_to_
 def test_source_outside_stores_holds_no_sql(file: Path) -> None:
     if file.name == "store.py" or name(file).startswith(SQL_HOLDERS):
         return
-    for node in ast.walk(parse(file)):
+    for node in nodes(file):
         if isinstance(node, ast.Attribute):
             assert node.attr not in SQL_METHODS, f"line {node.lineno}: {node.attr} belongs into a store"
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -114,7 +114,7 @@ def test_source_outside_stores_holds_no_sql(file: Path) -> None:
 @pytest.mark.parametrize("file", SOURCES, ids=name)
 def test_handler_of_unique_violation_checks_the_constraint(file: Path) -> None:
     """A defect of the program is no fault of the data. A handler may also look at the rows."""
-    for node in ast.walk(parse(file)):
+    for node in nodes(file):
         if isinstance(node, ast.ExceptHandler) and "UniqueViolationError" in ast.unparse(node.type or node):
             body = ast.unparse(node)
             assert "constraint_name" in body or "store.get_" in body or "failure" in body, f"line {node.lineno}"
@@ -154,7 +154,7 @@ def _distributions(lines: list[str]) -> set[str]:
 
 def _imports(file: Path) -> Iterator[str]:
     """Yield the top-level names of the modules that a file imports."""
-    for node in ast.walk(parse(file)):
+    for node in nodes(file):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:

@@ -31,7 +31,7 @@ from tests.style.banned_words import (
     TEST_NAME_PARTS,
     WHOLE_NAMES,
 )
-from tests.style.repository import FILES, PACKAGES, ROOT, SOURCES, TESTS, existing, name, parse, read
+from tests.style.repository import FILES, PACKAGES, ROOT, SOURCES, TESTS, existing, name, nodes, parse, read
 
 
 class Offender(NamedTuple):
@@ -70,9 +70,9 @@ def is_exempt(file: Path) -> bool:
 SANDBOX = existing("ops/sandbox/")
 
 
-def defined_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
+def defined_names(file: Path) -> Iterator[tuple[str, int]]:
     """Yield each name that a file defines or binds, with its line."""
-    for node in ast.walk(tree):
+    for node in nodes(file):
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 yield node.name, node.lineno
@@ -103,7 +103,7 @@ def is_banned(identifier: str, path: str = "") -> bool:
 
 def banned_identifiers() -> Iterator[Offender]:
     for file in PYTHON:
-        for identifier, line in defined_names(parse(file)):
+        for identifier, line in defined_names(file):
             if is_banned(identifier, name(file)):
                 yield Offender(name(file), "identifier", identifier, line)
     for file in SCRIPTS:
@@ -117,7 +117,7 @@ def banned_identifiers() -> Iterator[Offender]:
 
 def names_with_articles() -> Iterator[Offender]:
     for file in TESTS:
-        for identifier, line in defined_names(parse(file)):
+        for identifier, line in defined_names(file):
             if identifier.startswith("test_") and identifier.split("_")[1] in ARTICLES:
                 yield Offender(name(file), "test-name", identifier, line)
 
@@ -161,7 +161,7 @@ MAX_FIRST_LINE = 100
 
 def docstrings(file: Path) -> Iterator[tuple[str, int]]:
     """Yield the docstrings of a module, its classes and functions, and of their attributes."""
-    for node in ast.walk(parse(file)):
+    for node in nodes(file):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             for statement in node.body:
                 match statement:
