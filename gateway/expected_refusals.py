@@ -1,7 +1,7 @@
 """Orders that are expected to be refused: of a sale that takes none, or of something that is sold out.
 
 A refusal teaches this process what the next orders will hear. They are not decoded, priced and sent to `reserve.lua`
-any more. `recheck.lua` confirms the refusal of all that arrive within a tenth of a second by one small call, made after
+any more. `recheck.lua` confirms the refusal of all that arrive within a fifth of a second by one small call, made after
 they have arrived; the first of a quiet time does not wait. So the answers are never older than the requests: added
 stock is bought at once. An order whose key is known, which must be answered as before, and one of a customer to whom
 the wait-list offers units go the ordinary way.
@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 _OF_SALE = (ReserveOutcome.NOT_OPEN, ReserveOutcome.PAUSED, ReserveOutcome.CLOSED)
 _SALE_AT_HEAD = re.compile(rb'\s*\{\s*"sale_id"\s*:\s*"([a-z0-9-]{1,64})"')
 _ORDERS_PER_CALL = 1_000
-_RECHECK_INTERVAL_S = 0.1
+_RECHECK_INTERVAL_S = 0.2
 """shortest time between two calls, while fewer orders wait than one call takes"""
 _MAX_SOLD_OUT = 10_000
 _WHOLE_SALE = ""

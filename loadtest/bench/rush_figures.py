@@ -66,15 +66,15 @@ class RefusalFigures(msgspec.Struct, frozen=True):
 class SoldOutFigures(msgspec.Struct, frozen=True):
     """Refusals after a sale has sold out, and an order in the same process before.
 
-    `reserved_share` is the number of orders that the gateway asked Redis for, by the refusals; `reads_share` that of
-    the times that Redis read from its connections, without those of a quiet time (polls). `bought_after_ms` is the time
-    from stock that was added until it was bought.
+    `reserved_share` is the number of orders that the gateway asked Redis for, by the refusals; `commands_share` that of
+    the commands that Redis got, without those of a quiet time. `bought_after_ms` is the time from stock that was added
+    until it was bought.
     """
 
     accepted_cpu_us: float
     refusals: RefusalFigures
     reserved_share: float
-    reads_share: float
+    commands_share: float
     bought_after_ms: list[float]
 
 
@@ -186,6 +186,7 @@ class RushFigures(msgspec.Struct):
         if self.sold_out:
             ratios["sold_out_vs_accepted_cpu"] = self.sold_out.refusals.cpu_us / self.sold_out.accepted_cpu_us
             ratios["sold_out_reserved_share"] = self.sold_out.reserved_share
+            ratios["sold_out_commands_share"] = self.sold_out.commands_share
             ratios["bought_after_ms"] = max(self.sold_out.bought_after_ms)
         if self.reads:
             ratios["catalog_reads_per_s"] = self.reads.catalog_per_s

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from time import monotonic
 from uuid import uuid4
 
@@ -85,9 +85,8 @@ async def measure_sold_out(environment: BenchEnvironment, seconds: float) -> Sol
     async with AsyncExitStack() as stack:
         admin_port = find_free_port()
         floodgate = await Peers(environment, stack).start_floodgate({_ADMIN_PORT: str(admin_port)})
-        polls_before = await _count_reads(environment)
         idle_s = await _measure_idle(floodgate, seconds)
-        polls_per_s = (await _count_reads(environment) - polls_before) / (_RAMP_S + seconds)
+        polls = await _count_commands(environment, seconds)
         accepted_cpu_us = await _measure_accepted(environment, floodgate, seconds)
         crowd = await stack.enter_async_context(
             open_crowd(environment, floodgate.url, FULL, order=order, sources=list_addresses(1, 10))
@@ -95,16 +94,18 @@ async def measure_sold_out(environment: BenchEnvironment, seconds: float) -> Sol
         await crowd.wait_until_connected()
         await _wait_until_sold_out(environment)
         await asyncio.sleep(_RAMP_S)
-        reserved_before, reads_before = await _read_reserved(admin_port), await _count_reads(environment)
-        figures = await _measure_refused(crowd, floodgate, seconds, idle_s)
-        reserved, reads = await _read_reserved(admin_port), await _count_reads(environment)
+        reserved_before = await _read_reserved(admin_port)
+        figures, commands = await asyncio.gather(
+            _measure_refused(crowd, floodgate, seconds, idle_s), _count_commands(environment, seconds)
+        )
+        reserved = await _read_reserved(admin_port)
         bought_after_ms = [await _add_stock(environment) for _ in range(_RETURNS)]
     await environment.sweep()
     return SoldOutFigures(
         accepted_cpu_us,
         figures,
         (reserved - reserved_before) / figures.refusals,
-        (reads - reads_before) / figures.refusals - polls_per_s / figures.per_s,
+        (commands - polls) / seconds / figures.per_s,
         bought_after_ms,
     )
 
@@ -161,6 +162,11 @@ async def _read_reserved(admin_port: int) -> float:
     )
 
 
-async def _count_reads(environment: BenchEnvironment) -> int:
-    """Return how often Redis has read requests from its connections."""
-    return int((await environment.shop.redis.info("stats"))["total_reads_processed"])
+async def _count_commands(environment: BenchEnvironment, seconds: float) -> int:
+    """Return how many commands clients send to Redis in this time, without those that scripts call."""
+    count = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds), environment.shop.redis.monitor() as monitor:
+            async for command in monitor.listen():
+                count += command["client_type"] != "lua"
+    return count

@@ -102,8 +102,8 @@ def _show_sold_out(rush: RushFigures) -> None:
         print_line(
             f"sold out: {sold_out.refusals.per_s:,.0f} refusals per second, gateway CPU "
             f"{sold_out.refusals.cpu_us:.1f} µs each, {sold_out.accepted_cpu_us:.1f} an accepted order; Redis was "
-            f"asked for {sold_out.reserved_share:.2%} of them, and read requests {sold_out.reads_share:.2%} times as "
-            f"often; added units were bought after {median(sold_out.bought_after_ms):.0f} ms"
+            f"asked for {sold_out.reserved_share:.2%} of them, and got {sold_out.commands_share:.2%} as many commands; "
+            f"added units were bought after {median(sold_out.bought_after_ms):.0f} ms"
         )
 
 
