@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 import lua
+from commerce.audit import store as audit
 from commerce.kernel.jobs import RetryPolicy
 from commerce.payments.errors import NotPayable
 from commerce.payments.model import TenderInput
@@ -256,7 +257,7 @@ async def test_reacquisition_before_release_is_applied_waits(shop: CliServices, 
 
 
 async def test_late_payment_of_unloaded_sale_waits_for_load(pay: PaymentShop) -> None:
-    """The job waits until the sale is loaded, and then the order is paid."""
+    """The job waits until the sale is loaded, and then the order is paid. Without the job the audit finds it."""
     order_id, [payment] = await place_expired_order(pay, ("alipay", 100))
     await lua.unload(pay.shop.redis, pay.keys, pay.shop.clock.now_ms() // 86_400_000)
     pay.pay_at_provider("alipay", payment, too_late=True)
@@ -265,6 +266,15 @@ async def test_late_payment_of_unloaded_sale_waits_for_load(pay: PaymentShop) ->
         return bool(await pay.fetch_value("SELECT attempts > 1 FROM jobs WHERE kind = 'payment.recover_order'"))
 
     await eventually(is_waiting)
+    async with pay.shop.db.connection() as connection:
+        checked = (connection, "releases_without_job", [order_id])
+        assert await audit.list_violations(*checked) == []
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("DELETE FROM jobs WHERE queue = 'payments'")
+        pending = await connection.fetchval("SELECT release_id::text FROM releases WHERE reacquires = $1", order_id)
+        assert await audit.list_violations(*checked) == [pending]
+        await transaction.rollback()
     await load_sale(pay.shop.db, pay.shop.redis, pay.shop.clock, pay.sale_id)
     await pay.wait_for_order(order_id, "paid")
     assert await stock(pay) == {"a": 49, "b": 20}

@@ -118,14 +118,28 @@ async def test_bad_input_is_refused(
 
 
 async def test_changes_need_the_role(shop: CliServices, gateway: TestGateway) -> None:
-    key = await add_job(shop, error="refused", is_parked=True)
-    assert (await call(gateway, "POST", f"/payments/{key.subject}/cancel", role="warehouse")).status == 403
-    shipment = await add_job(shop, "shipments", "shipment.book", "sf_express", error="refused", is_parked=True)
-    for role in ("sales", "warehouse"):
-        assert (await call(gateway, "POST", f"/payments/{key.subject}/retry", role=role)).status == 403
-    jobs = [{"queue": job.queue, "subject": str(job.subject)} for job in (key, shipment)]
-    refused = await call(gateway, "POST", "/retry", role="warehouse", json={"jobs": jobs})
-    assert (refused.status, refused.code) == (403, "forbidden")
-    assert (await shop.jobs.get(shipment)).state == "parked"
-    assert (await call(gateway, "POST", f"/shipments/{shipment.subject}/retry", role="warehouse")).status == 200
+    """Warehouse staff may retry the jobs of shipments and of orders to plan, and nothing else, also in bulk."""
+    payment = await add_job(shop, error="refused", is_parked=True)
+    shipment = await add_job(shop, "shipments", "shipment.track", "sf_express", error="refused", is_parked=True)
+    paths = {job: f"/{job.queue}/{job.subject}" for job in (payment, shipment)}
+    bulk = {job: {"jobs": [{"queue": job.queue, "subject": str(job.subject)}]} for job in (payment, shipment)}
+    both = {"jobs": [*bulk[shipment]["jobs"], *bulk[payment]["jobs"]]}
+    refused = [
+        ("warehouse", f"{paths[payment]}/retry", None),
+        ("warehouse", "/retry", bulk[payment]),
+        ("warehouse", "/retry", both),
+        *(("warehouse", f"{path}/cancel", None) for path in paths.values()),
+        ("warehouse", "/cancel", bulk[shipment]),
+        *(("sales", f"{path}/{change}", None) for path in paths.values() for change in ("retry", "cancel")),
+        *(("sales", path, bulk[shipment]) for path in ("/retry", "/cancel")),
+    ]
+    for role, path, body in refused:
+        answer = await call(gateway, "POST", path, role=role, **({} if body is None else {"json": body}))
+        assert (answer.status, answer.code) == (403, "forbidden"), (role, path)
+    assert [(await shop.jobs.get(job)).state for job in paths] == ["parked", "parked"]
+    assert (await call(gateway, "POST", f"{paths[shipment]}/retry", role="warehouse")).status == 200
+    order = await add_job(shop, "fulfilments", "order.plan", "internal", error="unknown weight", is_parked=True)
+    jobs = {"jobs": [{"queue": order.queue, "subject": str(order.subject)}]}
+    retried = await call(gateway, "POST", "/retry", role="warehouse", json=jobs)
+    assert retried.body["changed"] == jobs["jobs"]
     assert (await call(gateway, "GET", "", role="catalog")).status == 403

@@ -67,6 +67,7 @@ async def test_jobs_of_order_are_found_by_it(ship: ShippingShop) -> None:
     assert sorted(await list_subjects(ship, 2, order_id=order_id)) == sorted(subject for _, subject in jobs)
     assert await list_subjects(ship, order_id=order_id, state="parked") == [shipment_id]
     assert await list_subjects(ship, order_id=order_id, words=("GONE",)) == [shipment_id]
+    assert await list_subjects(ship, order_id=order_id, words=("gone", "nobody")) == []
     assert await list_subjects(ship, order_id=order_id, state="failed") == []
     assert await list_subjects(ship, order_id=order_id, queue="refunds") == [refund_id]
     assert await list_subjects(ship, order_id=order_id, min_age_s=3600) == []
