@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-_IDLE_ITERATIONS = 3
+_IDLE_ITERATIONS, _MAX_ITERATIONS = 3, 16
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -16,7 +16,9 @@ class Batcher(Generic[Item, Result]):
 
     Those that come while a call is in flight leave together, and those of neighbouring iterations of the event loop: a
     request that has arrived takes one or two to get here. `do` returns a result for each item, in their sequence. At
-    most `max_items` are in one call."""
+    most `max_items` are in one call.
+
+    Calls run in the context of a first caller, so all callers must take connections of the same share."""
 
     def __init__(self, do: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], max_items: int = 500) -> None:
         self._do = do
@@ -33,9 +35,11 @@ class Batcher(Generic[Item, Result]):
         return await future
 
     async def _wait_for_more(self) -> None:
-        """Wait until some iterations of the event loop in a row have brought nobody."""
+        """Wait for the iterations of the event loop that still bring callers, up to `_MAX_ITERATIONS`."""
         count, idle = len(self._waiting), 0
-        while idle < _IDLE_ITERATIONS and count < self._max_items:
+        for _ in range(_MAX_ITERATIONS):
+            if idle == _IDLE_ITERATIONS or count >= self._max_items:
+                break
             await asyncio.sleep(0)
             idle = 0 if len(self._waiting) > count else idle + 1
             count = len(self._waiting)

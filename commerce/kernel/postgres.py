@@ -136,7 +136,10 @@ def strip_row_details(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-_joined: ContextVar[tuple[Database, Connection] | None] = ContextVar("joined", default=None)
+_joined: ContextVar[tuple[Database, asyncio.Task[Any] | None, Connection] | None] = ContextVar("joined", default=None)
+"""the open `joined_transaction` and its task
+
+Tasks that it starts inherit the variable, and take no part."""
 
 
 def note_for_commit(connection: Connection, note: str | UUID) -> None:
@@ -167,8 +170,8 @@ class Database:
         unavailable; nothing was done then.
         """
         joined = _joined.get()
-        if joined is not None and joined[0] is self:
-            yield joined[1]
+        if joined is not None and joined[:2] == (self, asyncio.current_task()):
+            yield joined[2]
             return
         async with self.shares.hold(self._timeout_s), self._borrow() as connection:
             yield connection
@@ -206,10 +209,10 @@ class Database:
     async def joined_transaction(self) -> AsyncIterator[Connection]:
         """Open a transaction that this task's further connections and transactions of this database join.
 
-        What they commit is committed together, or not at all. Nothing but Postgres may be changed inside, and no other
-        task may take part."""
+        What they commit is committed together, or not at all. Nothing but Postgres may be changed inside. Other tasks
+        take no part, those that are started inside neither."""
         async with self.transaction() as connection:
-            token = _joined.set((self, connection))
+            token = _joined.set((self, asyncio.current_task(), connection))
             try:
                 yield connection
             finally:

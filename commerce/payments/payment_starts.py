@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from commerce.kernel.batches import Batcher
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import ProblemError
 from commerce.kernel.ids import IdGenerator
-from commerce.kernel.postgres import POSTGRES_UNAVAILABLE_OR_BUSY, Connection, Database
+from commerce.kernel.postgres import Connection, Database
+from commerce.kernel.shared_transactions import SharedTransactions
 from commerce.orders import store as orders
 from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import OrderStatus
@@ -19,7 +19,7 @@ from commerce.orders.store import OrderHeader
 from commerce.payments import locked_orders, order_status, store
 from commerce.payments.bill_text import build_bill_text
 from commerce.payments.errors import NotPayable
-from commerce.payments.model import OrderPayments, Payment, TenderInput
+from commerce.payments.model import OrderPayments, Payment, Refund, TenderInput
 from commerce.payments.payment_reads import build_order_payments
 from commerce.payments.provider_port import Provider
 from commerce.payments.tenders import (
@@ -32,10 +32,6 @@ from commerce.payments.tenders import (
     needs_new_action,
     plan_tender,
 )
-
-_MAX_ORDERS = 100
-"""orders of a transaction: it locks them until it ends"""
-_Result = OrderPayments | ProblemError
 
 
 class StartRequest(NamedTuple):
@@ -65,9 +61,8 @@ class _Decision(NamedTuple):
 class PaymentStarts:
     """Creates, renews and replaces payments.
 
-    Requests that come in one iteration of the event loop, or while a transaction is in flight, share the next one. Each
-    is decided alone. It is done in a transaction of its own if it would have to wait, for the lock of its order or of a
-    customer's store credit, and if the shared transaction fails by its data."""
+    Concurrent requests share transactions, and each is decided alone. Replacements are done in a transaction of their
+    own, because they may wait for the lock of a customer's store credit; so are repeats for the same order."""
 
     def __init__(
         self,
@@ -77,67 +72,40 @@ class PaymentStarts:
         providers: Mapping[str, Provider],
         policy: PaymentPolicy,
     ) -> None:
-        self._db = db
         self._clock = clock
         self._ids = ids
         self._providers = providers
         self._policy = policy
-        self._shared: Batcher[StartRequest, _Result | None] = Batcher(self._start_shared, max_items=_MAX_ORDERS)
+        self._transactions: SharedTransactions[StartRequest, OrderPayments] = SharedTransactions(db, self._start)
 
     async def start(self, request: StartRequest) -> OrderPayments:
         """Start the payments of an order. Raises `NoSuchOrder`, `NotPayable` and `Invalid`."""
-        result = await self._shared.add(request)
-        if result is None:
-            result = await self._start_alone(request)
-        if isinstance(result, ProblemError):
-            raise result
-        return result
+        return await self._transactions.add(request)
 
-    async def _start_shared(self, requests: Sequence[StartRequest]) -> list[_Result | None]:
-        """Do requests in one transaction. Returns None for those that must be done alone."""
-        by_order = {request.order_id: request for request in reversed(requests)}  # the first of each order
-        try:
-            async with self._db.transaction() as connection:
-                results = await self._start_free(connection, by_order)
-        except POSTGRES_UNAVAILABLE_OR_BUSY:
-            raise
-        except Exception:  # noqa: BLE001  # the one at fault gets it again when it is alone
-            return [None] * len(requests)
-        return [
-            results.get(request.order_id) if by_order[request.order_id] is request else None for request in requests
-        ]
-
-    async def _start_free(
-        self, connection: Connection, requests: Mapping[UUID, StartRequest]
-    ) -> dict[UUID, _Result | None]:
-        """Do the requests of orders that nobody has locked, without replacements."""
-        headers = await orders.lock_free_orders(connection, list(requests))
-        missing = [order_id for order_id in requests if order_id not in headers]
-        locked = await orders.find_existing(connection, missing) if missing else set()
-        results: dict[UUID, _Result | None] = {
-            order_id: None if order_id in locked else _no_such_order(order_id) for order_id in missing
+    async def _start(
+        self, connection: Connection, requests: Sequence[StartRequest], may_wait: bool
+    ) -> list[OrderPayments | Exception | None]:
+        first_of = {request.order_id: request for request in reversed(requests)}
+        headers = await _lock_orders(connection, list(first_of), may_wait)
+        missing = [order_id for order_id in first_of if order_id not in headers]
+        locked = await orders.find_existing(connection, missing) if missing and not may_wait else set()
+        results: dict[UUID, OrderPayments | Exception] = {
+            order_id: _no_such_order(order_id) for order_id in missing if order_id not in locked
         }
         payments = await store.list_payments_of_orders(connection, list(headers))
         now, decisions = self._now(), []
         for order_id, order in headers.items():
             try:
-                decision = self._decide(requests[order_id], order, payments[order_id], now)
+                decision = self._decide(first_of[order_id], order, payments[order_id], now)
             except ProblemError as error:
                 results[order_id] = error
                 continue
-            if not decision.is_replacement:
+            if may_wait or not decision.is_replacement:
                 decisions.append(decision)
-        return results | await self._apply(connection, decisions, now)
-
-    async def _start_alone(self, request: StartRequest) -> OrderPayments:
-        """Do one request in its own transaction, and wait for the locks that it needs."""
-        async with self._db.transaction() as connection:
-            order = await orders.lock_order(connection, request.order_id)
-            if order is None:
-                raise _no_such_order(request.order_id)
-            payments, now = await store.list_payments(connection, request.order_id), self._now()
-            decision = self._decide(request, order, payments, now)
-            return (await self._apply(connection, [decision], now))[request.order_id]
+        results |= await self._apply(connection, decisions, now)
+        return [
+            results.get(request.order_id) if first_of[request.order_id] is request else None for request in requests
+        ]
 
     def _decide(
         self, request: StartRequest, order: OrderHeader, payments: Sequence[Payment], now: datetime
@@ -186,12 +154,14 @@ class PaymentStarts:
             if decision.is_replacement:
                 await locked_orders.update_order(connection, self._ids, decision.order, now)
         repeated = [decision.order.order_id for decision in decisions if decision.payments]
-        payments = inserted | (await store.list_payments_of_orders(connection, repeated) if repeated else {})
-        results = {}
-        for order in (decision.order for decision in decisions):
-            refunds = await store.list_refunds(connection, order.order_id) if order.order_id in repeated else []
-            results[order.order_id] = build_order_payments(order, payments[order.order_id], refunds, self._now())
-        return results
+        payments, refunds = dict(inserted), list[Refund]()
+        if repeated:
+            payments |= await store.list_payments_of_orders(connection, repeated)
+            refunds = await store.list_refunds_of_orders(connection, repeated)
+        return {
+            order.order_id: build_order_payments(order, payments[order.order_id], refunds, now)
+            for order, *_ in decisions
+        }
 
     async def _insert(
         self, connection: Connection, decisions: Sequence[_Decision], now: datetime
@@ -210,6 +180,14 @@ class PaymentStarts:
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
+
+
+async def _lock_orders(connection: Connection, order_ids: Sequence[UUID], may_wait: bool) -> dict[UUID, OrderHeader]:
+    if not may_wait:
+        return await orders.lock_free_orders(connection, order_ids)
+    [order_id] = order_ids  # only a transaction of one request waits
+    order = await orders.lock_order(connection, order_id)
+    return {order_id: order} if order else {}
 
 
 def _no_such_order(order_id: UUID) -> NoSuchOrder:

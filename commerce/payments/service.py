@@ -22,19 +22,12 @@ from commerce.orders.model import Method
 from commerce.orders.store import OrderHeader
 from commerce.payments import locked_orders, order_status, reconciliation, store
 from commerce.payments.errors import NoSuchPayment, NotCollectable, RefundExceedsCaptured
-from commerce.payments.model import (
-    OrderPayments,
-    Payment,
-    StoreCredit,
-    TenderInput,
-)
+from commerce.payments.model import OrderPayments, Payment, StoreCredit, TenderInput
 from commerce.payments.payment_reads import PaymentReads, build_order_payments
 from commerce.payments.payment_starts import PaymentStarts, StartRequest
 from commerce.payments.provider_port import PaymentWebhook, Provider, ProviderPayment, StatementLine
 from commerce.payments.reconciliation import DAY, NEAR_MIDNIGHT, ReconciliationReport, RecordedDay
-from commerce.payments.tenders import (
-    PaymentPolicy,
-)
+from commerce.payments.tenders import PaymentPolicy
 from commerce.payments.webhooks import PaymentWebhooks, WebhookResult
 
 HasCashShipments = Callable[[Connection, UUID], Awaitable[bool]]

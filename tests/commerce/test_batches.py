@@ -41,6 +41,16 @@ async def test_callers_of_neighbouring_iterations_leave_together() -> None:
     assert sizes == [10]
 
 
+async def test_stream_of_callers_does_not_hold_up_the_first() -> None:
+    batcher = Batcher(double)
+    first, others = asyncio.create_task(batcher.add(0)), list[asyncio.Task[int]]()
+    while not first.done() and len(others) < 400:
+        others.append(asyncio.create_task(batcher.add(len(others))))
+        await asyncio.sleep(0)
+    assert len(others) < 40
+    await asyncio.gather(*others)
+
+
 async def test_failed_batch_fails_its_callers_and_no_other() -> None:
     async def fail_first(items: Sequence[int]) -> list[int]:
         if 0 in items:

@@ -14,7 +14,7 @@ from commerce.kernel.errors import Invalid, ProblemError
 from commerce.orders.errors import NoSuchOrder
 from commerce.payments import store
 from commerce.payments.errors import NotPayable
-from commerce.payments.model import OrderPayments, TenderInput
+from commerce.payments.model import OrderPayments, Payment, TenderInput
 from ops.services import CliServices
 from tests.support.payment_shop import PaymentShop, open_payment_shop
 from tests.support.refusing_rows import refuse_updates
@@ -143,6 +143,26 @@ async def test_failing_insert_fails_its_own_start_only(pay: PaymentShop) -> None
     assert {row["order_id"] for row in rows} == {good, other}
 
 
+async def test_deadlock_of_shared_transaction_is_no_outage_to_customers(
+    pay: PaymentShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_ids, insert, failures = (
+        await add_orders(pay, 3),
+        store.insert_payments,
+        [asyncpg.DeadlockDetectedError("wait")],
+    )
+
+    async def fail_once(*values: Any) -> dict[UUID, list[Payment]]:
+        if failures:
+            raise failures.pop()
+        return await insert(*values)
+
+    monkeypatch.setattr(store, "insert_payments", fail_once)
+    results = await start_all(pay, [Start(order_id, "user") for order_id in order_ids])
+    assert [type(result) for result in results] == [OrderPayments] * 3
+    assert await pay.fetch_value("SELECT count(*) FROM payments") == 3
+
+
 async def test_locked_order_delays_only_its_own_start(pay: PaymentShop) -> None:
     locked, free, later = await add_orders(pay, 3)
     async with pay.shop.db.connection() as connection:
@@ -170,8 +190,9 @@ async def test_expired_actions_of_several_orders_are_renewed_at_once(
         "UPDATE jobs SET kind = 'payment.query', attempts = 3"
     )
     transactions = count_calls(monkeypatch, pay.gateway.services.db, "transaction")
+    reads = count_calls(monkeypatch, store, "list_refunds_of_orders")
     await start_all(pay, requests)
-    assert len(transactions) == 1
+    assert (len(transactions), len(reads)) == (1, 1)
     rows = await pay.fetch_rows("SELECT kind, attempts, action FROM payments JOIN jobs ON jobs.subject = payment_id")
     assert [tuple(row) for row in rows] == [("payment.create", 0, None)] * 3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -11,6 +12,7 @@ import asyncpg
 import pytest
 
 from commerce.kernel import session_connection
+from commerce.kernel.batches import Batcher
 from commerce.kernel.connection_shares import undivided
 from commerce.kernel.postgres import Connection, Database, connect, open_database, session_lock
 
@@ -85,4 +87,30 @@ async def test_lock_ends_with_its_block(database: Database, database_url: str, u
     async with database.connection() as connection:
         assert await connection.fetchval("SELECT 1") == 1
     await other.close()
+    await database.close()
+
+
+async def test_batch_of_others_takes_no_part_in_the_transaction_of_its_first_caller(database_url: str) -> None:
+    """Their work is not undone with that of the first, and does not use its connection."""
+    database = await open_database(database_url, name="test", shares=undivided(2), timeout_s=3)
+
+    async def insert(numbers: Sequence[int]) -> Sequence[int]:
+        async with database.transaction() as connection:
+            await connection.executemany("INSERT INTO numbers VALUES ($1)", [(number,) for number in numbers])
+        return numbers
+
+    async def fail() -> None:
+        async with database.joined_transaction():
+            await asyncio.gather(batcher.add(1), batcher.add(2))
+            await insert([3])
+            raise ZeroDivisionError
+
+    batcher = Batcher(insert)
+    async with database.connection() as connection:
+        await connection.execute("DROP TABLE IF EXISTS numbers; CREATE TABLE numbers (number integer)")
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    async with database.connection() as connection:
+        assert [row["number"] for row in await connection.fetch("TABLE numbers ORDER BY 1")] == [1, 2]
+        await connection.execute("DROP TABLE numbers")
     await database.close()
