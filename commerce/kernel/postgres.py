@@ -261,6 +261,11 @@ async def open_database(
     return Database(pool, shares, timeout_s)
 
 
+async def limit_lock_waits(connection: Connection, max_s: float) -> None:
+    """Limit the waits of this transaction for locks. A longer one raises `LockNotAvailableError`."""
+    await connection.execute(f"SET LOCAL lock_timeout = {max_s * 1000:.0f}")
+
+
 async def verify_postgres_durability(connection: Connection, durability: str) -> None:
     """Raise `NotDurable` if a crash of the server may lose commits of this connection.
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from asyncpg import TransactionRollbackError
+from asyncpg import LockNotAvailableError, TransactionRollbackError
 
 from commerce.kernel.batches import Batcher
-from commerce.kernel.postgres import POSTGRES_UNAVAILABLE_OR_BUSY, Connection, Database
+from commerce.kernel.postgres import POSTGRES_UNAVAILABLE_OR_BUSY, Connection, Database, limit_lock_waits
 
 _MAX_ITEMS = 100
 """items of a transaction: it locks their orders until it ends"""
+_MAX_LOCK_WAIT_S = 0.5
+"""wait of all for the lock of a row that one of them needs"""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Record = Callable[[Connection, Sequence[Item], bool], Awaitable[Sequence[Result | Exception | None]]]
@@ -23,9 +25,9 @@ The last argument tells if it may wait for locked rows. If not, None stands for 
 class SharedTransactions(Generic[Item, Result]):
     """Records the items of concurrent callers in one transaction.
 
-    Those share it that arrive together, and those that arrive while another runs.
-    An item that has to wait for another transaction is then recorded alone, as are all if their transaction fails.
-    Only if Postgres is unavailable, the error is that of all of them."""
+    Those share it that arrive together, and those that arrive while another runs. An item that has to wait for another
+    transaction is then recorded alone, as are all if theirs fails or waits too long for a lock. Only if Postgres is
+    unavailable, the error is that of all of them."""
 
     def __init__(self, db: Database, record: Record[Item, Result]) -> None:
         self._db = db
@@ -46,8 +48,9 @@ class SharedTransactions(Generic[Item, Result]):
     async def _record_together(self, items: Sequence[Item]) -> Sequence[Result | Exception | None]:
         try:
             async with self._db.transaction() as connection:
+                await limit_lock_waits(connection, _MAX_LOCK_WAIT_S)
                 return await self._record(connection, items, False)
-        except TransactionRollbackError:  # a deadlock
+        except (LockNotAvailableError, TransactionRollbackError):  # the latter of a deadlock
             return [None] * len(items)
         except POSTGRES_UNAVAILABLE_OR_BUSY:
             raise

@@ -143,7 +143,7 @@ async def test_set_of_captures_takes_as_many_statements_as_one(
     monkeypatch.setattr(db, "transaction", transaction)
     assert await send_captures(pay, payments[1:2]) == ["captured"]
     assert await send_captures(pay, payments[2:]) == ["captured"] * 20
-    assert counts == [5, 5], "lock, read, store the webhooks, capture, advance"
+    assert counts == [6, 6], "limit waits, lock, read, store the webhooks, capture, advance"
 
 
 async def test_mixed_batch_of_webhooks_records_each_as_if_alone(pay: PaymentShop) -> None:
@@ -234,6 +234,18 @@ async def test_batch_does_not_wait_for_order_locked_by_another(pay: PaymentShop)
         waiting = asyncio.create_task(send(pay, "busy", captured(payments[0])))
         assert await send_captures(pay, payments[1:3]) == ["captured"] * 2
         assert await send_captures(pay, payments[3:]) == ["captured"]
+        assert not waiting.done()
+    assert await waiting == "captured"
+    assert {await state_of(pay, payment_id) for payment_id in payments} == {PAID}
+
+
+async def test_batch_does_not_wait_long_for_any_row_that_one_needs(pay: PaymentShop) -> None:
+    """The order is free and the payment is not, because a worker hangs, or staff are at a shell."""
+    payments = [payment_id for [payment_id] in await add_payments(pay, 3)]
+    async with pay.shop.db.transaction() as connection:
+        await connection.execute("SELECT FROM payments WHERE payment_id = $1 FOR UPDATE", payments[0])
+        waiting = asyncio.create_task(send(pay, "busy", captured(payments[0])))
+        assert await send_captures(pay, payments[1:]) == ["captured"] * 2
         assert not waiting.done()
     assert await waiting == "captured"
     assert {await state_of(pay, payment_id) for payment_id in payments} == {PAID}
