@@ -15,6 +15,7 @@ from commerce.kernel.postgres import (
     POSTGRES_UNAVAILABLE_OR_BUSY,
     explain_unavailable,
     safe_error_text,
+    strip_row_details,
 )
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 
@@ -41,6 +42,7 @@ def log_failure(logger: logging.Logger, message: str, error: Exception, **extra:
     if isinstance(error, (*DATABASES_UNAVAILABLE, ProblemError)):
         logger.warning(message, extra={**extra, "reason": safe_error_text(error)})
     else:
+        strip_row_details(error)  # it may be caught inside its transaction
         logger.error(message, extra=extra, exc_info=error)
 
 

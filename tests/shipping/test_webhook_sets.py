@@ -200,6 +200,16 @@ async def test_webhook_that_cannot_be_applied_costs_only_itself(ship: ShippingSh
     await ship.check_records()
 
 
+async def test_log_of_failed_webhook_quotes_no_row(ship: ShippingShop, caplog: pytest.LogCaptureFixture) -> None:
+    """The row has the customer's address."""
+    _, [shipment] = await ship.add_booked_order()
+    async with ship.shop.db.connection() as connection:
+        await connection.execute("ALTER TABLE shipments ADD CONSTRAINT never CHECK (status <> 'picked_up')")
+    assert await handle(ship, CarrierWebhook("n-1", [update(shipment, PICKED_UP)])) == "not_stored"
+    assert 'violates check constraint "never"' in caplog.text
+    assert "Failing row" not in caplog.text
+
+
 async def test_large_webhook_has_its_own_transaction(ship: ShippingShop) -> None:
     """A hundred of them would be one transaction of many seconds, and fail together."""
     shipments = [(await ship.add_booked_order(user=f"u{number}"))[1][0] for number in range(3)]
