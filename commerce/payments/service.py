@@ -19,10 +19,9 @@ from commerce.kernel.postgres import Connection, Database
 from commerce.orders import store as orders
 from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import Method
-from commerce.orders.store import OrderHeader
 from commerce.payments import locked_orders, order_status, reconciliation, store
 from commerce.payments.errors import NoSuchPayment, NotCollectable, RefundExceedsCaptured
-from commerce.payments.model import OrderPayments, Payment, StoreCredit, TenderInput
+from commerce.payments.model import OrderPayments, StoreCredit, TenderInput
 from commerce.payments.payment_reads import PaymentReads, build_order_payments
 from commerce.payments.payment_starts import PaymentStarts, StartRequest
 from commerce.payments.provider_port import PaymentWebhook, Provider, ProviderPayment, StatementLine
@@ -71,12 +70,6 @@ class Payments:
         """Return an order's payments; for staff (`user_id` None) those of any customer. Raises `NoSuchOrder`."""
         return await self._reads.get(order_id, user_id)
 
-    async def _with_refunds(
-        self, connection: Connection, order: OrderHeader, payments: Sequence[Payment], *, for_staff: bool = False
-    ) -> OrderPayments:
-        refunds = await store.list_refunds(connection, order.order_id)
-        return build_order_payments(order, payments, refunds, self._now(), for_staff=for_staff)
-
     async def handle_webhook(self, method: Method, webhook: PaymentWebhook, body: bytes) -> WebhookResult:
         """Store a verified webhook and what it changes, as `PaymentWebhooks.handle`."""
         return await self._webhooks.handle(method, webhook, body)
@@ -119,7 +112,8 @@ class Payments:
                     )
                 await locked_orders.write_changes(connection, self._ids, [locked], self._now())
             payments = await store.list_payments(connection, order_id)
-            return await self._with_refunds(connection, order, payments, for_staff=True)
+            refunds = await store.list_refunds(connection, order_id)
+            return build_order_payments(order, payments, refunds, self._now(), for_staff=True)
 
     async def record_cash_collected(self, payment_id: UUID) -> None:
         """Record that the cash of a payment was collected. The same again changes nothing.

@@ -251,6 +251,18 @@ async def test_batch_does_not_wait_long_for_any_row_that_one_needs(pay: PaymentS
     assert {await state_of(pay, payment_id) for payment_id in payments} == {PAID}
 
 
+async def test_caller_that_is_gone_costs_nobody_anything(pay: PaymentShop) -> None:
+    payments = [payment_id for [payment_id] in await add_payments(pay, 3)]
+    callers = [asyncio.create_task(send(pay, f"n-{payment_id}", captured(payment_id))) for payment_id in payments]
+    await asyncio.sleep(0)
+    callers[1].cancel()
+    await asyncio.wait(callers)
+    assert callers[1].cancelled()
+    assert [callers[0].result(), callers[2].result()] == ["captured", "captured"]
+    assert {await state_of(pay, payment_id) for payment_id in payments} == {PAID}
+    assert await send_captures(pay, payments[1:2]) == ["duplicate"]
+
+
 async def test_failure_in_the_middle_leaves_nothing_half_done(
     pay: PaymentShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
