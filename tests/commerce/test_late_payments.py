@@ -257,7 +257,7 @@ async def test_reacquisition_before_release_is_applied_waits(shop: CliServices, 
 
 
 async def test_late_payment_of_unloaded_sale_waits_for_load(pay: PaymentShop) -> None:
-    """The job waits until the sale is loaded, and then the order is paid. Without the job the audit finds it."""
+    """The order is paid once the sale is loaded. Without its job the audit finds it."""
     order_id, [payment] = await place_expired_order(pay, ("alipay", 100))
     await lua.unload(pay.shop.redis, pay.keys, pay.shop.clock.now_ms() // 86_400_000)
     pay.pay_at_provider("alipay", payment, too_late=True)

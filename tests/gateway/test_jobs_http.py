@@ -118,7 +118,7 @@ async def test_bad_input_is_refused(
 
 
 async def test_changes_need_the_role(shop: CliServices, gateway: TestGateway) -> None:
-    """Warehouse staff may retry the jobs of shipments and of orders to plan, and nothing else, also in bulk."""
+    """Warehouse staff may retry the jobs of shipments and orders to plan, and no others, in bulk either."""
     payment = await add_job(shop, error="refused", is_parked=True)
     shipment = await add_job(shop, "shipments", "shipment.track", "sf_express", error="refused", is_parked=True)
     paths = {job: f"/{job.queue}/{job.subject}" for job in (payment, shipment)}
