@@ -192,7 +192,8 @@ async def test_expiry_and_webhook_at_once_keep_money_and_stock_balanced(pay: Pay
         [
             (
                 pay.expire_orders(order.order_id),
-                *([pay_and_deliver_webhook(pay, "alipay", order.payment_id)] if number % 3 == 0 else []),
+                # The trade may be closed already: the money arrives all the same.
+                *([pay_and_deliver_webhook(pay, "alipay", order.payment_id, too_late=True)] if number % 3 == 0 else []),
             )
             for number, order in enumerate(orders)
         ]
