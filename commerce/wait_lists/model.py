@@ -7,12 +7,15 @@ from typing import Annotated, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from commerce.catalog.model import Sku
 from commerce.orders.model import Quantity
 from commerce.sales.model import SaleId, SaleState
 
 WaitListMode = Literal["off", "on"]
+AcceptSeconds = Annotated[int, msgspec.Meta(ge=10, le=86_400)]
+PeoplePerSku = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 PlaceState = Literal["waiting", "offered", "taken", "lapsed", "left"]
 MAX_WAIT_LISTS = 1_000
 MAX_WAIT_LIST_SKUS = 1_000
@@ -23,8 +26,16 @@ class WaitListSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The settings of a wait-list. What is offered to a customer is his for `accept_s` seconds."""
 
     mode: WaitListMode = "on"
-    accept_s: Annotated[int, msgspec.Meta(ge=10, le=86_400)] = 600
-    max_people_per_sku: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 100_000
+    accept_s: AcceptSeconds = 600
+    max_people_per_sku: PeoplePerSku = 100_000
+
+
+class ChangedWaitListSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Changed settings of a wait-list: an absent member leaves its value."""
+
+    mode: WaitListMode | UnsetType = UNSET
+    accept_s: AcceptSeconds | UnsetType = UNSET
+    max_people_per_sku: PeoplePerSku | UnsetType = UNSET
 
 
 class AwaitedSku(msgspec.Struct, frozen=True):

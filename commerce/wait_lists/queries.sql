@@ -3,6 +3,9 @@ INSERT INTO wait_lists (sale_id, mode, accept_s, max_people_per_sku, created_at)
 ON CONFLICT (sale_id) DO UPDATE SET mode = excluded.mode, accept_s = excluded.accept_s,
     max_people_per_sku = excluded.max_people_per_sku;
 
+-- name: get_settings
+SELECT mode, accept_s, max_people_per_sku FROM wait_lists WHERE sale_id = $1;
+
 -- name: log
 INSERT INTO sale_log (sale_id, at, actor, action, detail) VALUES ($1, $2, $3, $4, $5);
 

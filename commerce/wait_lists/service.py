@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 import lua
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import NotReady, ProblemError
-from commerce.kernel.postgres import Database
+from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.sales import store as sales_store
 from commerce.sales.errors import NoSuchItem, NoSuchSale, OverLimit
@@ -29,6 +29,7 @@ from commerce.wait_lists.errors import (
 from commerce.wait_lists.model import (
     MAX_WAIT_LIST_SKUS,
     MAX_WAIT_LISTS,
+    ChangedWaitListSettings,
     PublicWaitList,
     WaitList,
     WaitListEntry,
@@ -60,33 +61,45 @@ class WaitLists:
         self._clock = clock
 
     async def put(self, sale_id: str, settings: WaitListSettings, actor: str) -> WaitList:
-        """Set up the wait-list of a sale, or change it.
+        """Set up the wait-list of a sale, or replace its settings.
 
         Off, it ends the places of all who wait, and what is offered or held back goes on sale. Raises `NoSuchSale`, or
         `InvalidWaitListState` if the sale is closed or too many sales have wait-lists.
         """
         async with self._db.transaction() as connection:
-            sale = await sales_store.lock(connection, sale_id)
-            if sale is None:
-                raise NoSuchSale(f"there is no sale {sale_id!r}")
-            if sale.state is SaleState.CLOSED:
-                raise InvalidWaitListState(f"cannot change the wait-list: {sale_id} is closed")
+            await _lock_sale(connection, sale_id)
             if (others := await store.count_others(connection, sale_id)) >= MAX_WAIT_LISTS:
                 raise InvalidWaitListState(
                     f"cannot set up another wait-list: {others} sales that are not closed have one; close some first"
                 )
-            await store.put(connection, sale_id, settings, self._now())
-            await sales_store.set_wait_list(connection, sale_id, settings.mode == "on")
-            await store.log(connection, sale_id, self._now(), actor, "wait_list", msgspec.to_builtins(settings))
+            await self._store(connection, sale_id, settings, actor)
         await self._sales.sync_to_redis(sale_id)
         return await self.get(sale_id)
+
+    async def change(self, sale_id: str, changes: ChangedWaitListSettings, actor: str) -> WaitList:
+        """Change the given settings of a wait-list, as `put` does. Raises `NoWaitList` if the sale has none."""
+        async with self._db.transaction() as connection:
+            await _lock_sale(connection, sale_id)
+            current = await store.get_settings(connection, sale_id)
+            if current is None:
+                raise _no_wait_list(sale_id)
+            settings = msgspec.structs.replace(current, **msgspec.to_builtins(changes))
+            if settings != current:
+                await self._store(connection, sale_id, settings, actor)
+        await self._sales.sync_to_redis(sale_id)
+        return await self.get(sale_id)
+
+    async def _store(self, connection: Connection, sale_id: str, settings: WaitListSettings, actor: str) -> None:
+        await store.put(connection, sale_id, settings, self._now())
+        await sales_store.set_wait_list(connection, sale_id, settings.mode == "on")
+        await store.log(connection, sale_id, self._now(), actor, "wait_list", msgspec.to_builtins(settings))
 
     async def get(self, sale_id: str) -> WaitList:
         """Read a wait-list. Raises `NoWaitList`."""
         async with self._db.connection() as connection:
             wait_lists = await store.list_wait_lists(connection, self._now(), sale_id)
         if not wait_lists:
-            raise NoWaitList(f"{sale_id} has no wait-list; set one up with `floodgate wait-list set`")
+            raise _no_wait_list(sale_id)
         return wait_lists[0]
 
     async def list_kept(self) -> list[WaitList]:
@@ -176,6 +189,18 @@ class WaitLists:
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
+
+
+async def _lock_sale(connection: Connection, sale_id: str) -> None:
+    sale = await sales_store.lock(connection, sale_id)
+    if sale is None:
+        raise NoSuchSale(f"there is no sale {sale_id!r}")
+    if sale.state is SaleState.CLOSED:
+        raise InvalidWaitListState(f"cannot change the wait-list: {sale_id} is closed")
+
+
+def _no_wait_list(sale_id: str) -> NoWaitList:
+    return NoWaitList(f"{sale_id} has no wait-list; set one up with `floodgate wait-list set`")
 
 
 def _find_refusal(

@@ -49,6 +49,11 @@ async def put(connection: Connection, sale_id: str, settings: WaitListSettings, 
     )
 
 
+async def get_settings(connection: Connection, sale_id: str) -> WaitListSettings | None:
+    row = await connection.fetchrow(queries.get_settings, sale_id)
+    return WaitListSettings(**row) if row else None
+
+
 async def log(connection: Connection, sale_id: str, at: datetime, actor: str, action: str, detail: Any) -> None:
     await connection.execute(queries.log, sale_id, at, actor, action, orjson.dumps(detail).decode())
 

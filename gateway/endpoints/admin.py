@@ -44,16 +44,6 @@ class NewItems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     items: Annotated[dict[Sku, ItemInput], msgspec.Meta(min_length=1, max_length=10_000)]
 
 
-class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An item's price in minor units, and its limit per user; without a limit there is none."""
-
-    price: Price
-    limit_per_user: Limit | None = None
-
-    def __post_init__(self) -> None:
-        check_price(self.price)
-
-
 class ChangedTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Changed terms of an item: an absent member leaves its value, and null removes the limit."""
 
@@ -100,20 +90,13 @@ async def get_any_sale(call: Call) -> web.Response:
 
 
 async def put_items(call: Call) -> web.Response:
-    """Set items of a draft, or add new items to a running sale.
+    """Set items of a draft, or add new items to a running sale; items that are not named stay.
 
-    Items added to a running sale have 0 units; a stock change adds some.
+    An item is set whole: what is left out of it gets its default. Items added to a running sale have 0 units; a stock
+    change adds some.
     """
     await call.services.sales.put_items(call.parameters["sale_id"], list(call.body.items.items()), call.staff_actor)
     return json_response(await call.services.sales.get(call.parameters["sale_id"]))
-
-
-async def set_terms(call: Call) -> web.Response:
-    """Set an item's price and limit per user; a limit that is left out is removed.
-
-    No order is accepted on the old terms after the answer, once `published_generation` equals `generation`.
-    """
-    return await _change_terms(call, call.body)
 
 
 async def change_terms(call: Call) -> web.Response:
@@ -121,10 +104,7 @@ async def change_terms(call: Call) -> web.Response:
 
     No order is accepted on the old terms after the answer, once `published_generation` equals `generation`.
     """
-    return await _change_terms(call, call.body)
-
-
-async def _change_terms(call: Call, terms: Terms | ChangedTerms) -> web.Response:
+    terms: ChangedTerms = call.body
     sale_id, sku = call.parameters["sale_id"], call.parameters["sku"]
     return json_response(
         await call.services.sales.change_item(sale_id, sku, terms.price, terms.limit_per_user, call.staff_actor)
@@ -254,16 +234,6 @@ OPERATIONS = [
         problems=(404, 409, 503),
         parameters=(SALE,),
         body=NewItems,
-    ),
-    _sales(
-        method="PUT",
-        path=f"{_SALE_PATH}/items/{{sku}}",
-        handler=set_terms,
-        summary="Set an item's terms",
-        answers={200: ("the item", SaleItem)},
-        problems=(404, 409, 503),
-        parameters=(SALE, SKU),
-        body=Terms,
     ),
     _sales(
         method="PATCH",

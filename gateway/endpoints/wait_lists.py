@@ -6,7 +6,14 @@ from functools import partial
 
 from aiohttp import web
 
-from commerce.wait_lists.model import PublicWaitList, WaitList, WaitListJoin, WaitListPlace, WaitListSettings
+from commerce.wait_lists.model import (
+    ChangedWaitListSettings,
+    PublicWaitList,
+    WaitList,
+    WaitListJoin,
+    WaitListPlace,
+    WaitListSettings,
+)
 from gateway.cached_content import content_response
 from gateway.endpoints.parameters import IF_NONE_MATCH, SALE, SKU
 from gateway.operations import Call, Operation, json_response
@@ -50,12 +57,23 @@ async def leave_wait_list(call: Call) -> web.Response:
 
 
 async def put_wait_list(call: Call) -> web.Response:
-    """Set up or change the wait-list of a sale; members that are left out get their defaults.
+    """Set up the wait-list of a sale, or replace its settings.
+
+    Members that are left out get their defaults. Off, it ends all places, and what is offered or held back goes on
+    sale.
+    """
+    return json_response(
+        await call.services.wait_lists.service.put(call.parameters["sale_id"], call.body, call.staff_actor)
+    )
+
+
+async def change_wait_list(call: Call) -> web.Response:
+    """Change settings of the wait-list of a sale; what is left out stays.
 
     Off, it ends all places, and what is offered or held back goes on sale.
     """
     return json_response(
-        await call.services.wait_lists.service.put(call.parameters["sale_id"], call.body, call.staff_actor)
+        await call.services.wait_lists.service.change(call.parameters["sale_id"], call.body, call.staff_actor)
     )
 
 
@@ -135,5 +153,15 @@ ADMIN = [
         problems=(404, 409, 503),
         parameters=(SALE,),
         body=WaitListSettings,
+    ),
+    _sales(
+        method="PATCH",
+        path=_ADMIN_PATH,
+        handler=change_wait_list,
+        summary="Change the wait-list",
+        answers={200: ("the wait-list", WaitList)},
+        problems=(404, 409, 503),
+        parameters=(SALE,),
+        body=ChangedWaitListSettings,
     ),
 ]

@@ -137,8 +137,8 @@ async def _redis_state(shop: CliServices, sale: Sale) -> str:
     return _LOST if sale.is_loaded else "being loaded"
 
 
-@app.command()
-def terms(
+@app.command("change-item")
+def change_item(
     sale_id: SaleId,
     sku: Sku,
     price: Annotated[str | None, typer.Option(help="such as 2.55")] = None,
@@ -174,10 +174,11 @@ def put_items(
         Path, typer.Argument(exists=True, dir_okay=False, metavar="FILE.csv", help="as for `floodgate sale create`")
     ],
 ) -> None:
-    """Set items of a draft, or add new ones to an open sale.
+    """Set items of a draft, or add new ones to an open sale. Items that the file does not name stay.
 
-    If any line of the file is wrong, nothing changes. New items of an open sale have 0 units: `floodgate sale
-    change-stock` adds the stock.
+    A line sets its item whole: without a price it has that of the catalog, without a limit none; `floodgate sale
+    change-item` changes one value. If any line of the file is wrong, nothing changes. New items of an open sale have 0
+    units: `floodgate sale change-stock` adds the stock.
     """
 
     async def work() -> Sale:

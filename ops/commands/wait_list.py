@@ -9,7 +9,7 @@ import typer
 
 from commerce.kernel.errors import Invalid, NotReady
 from commerce.wait_lists.errors import NoWaitList
-from commerce.wait_lists.model import WaitList, WaitListEntry, WaitListSettings
+from commerce.wait_lists.model import ChangedWaitListSettings, WaitList, WaitListEntry, WaitListSettings
 from commerce.waiting_rooms.tickets import RoomTickets
 from gateway.auth import room_ticket_key
 from ops.commands.console import (
@@ -37,23 +37,21 @@ def set_wait_list(
     accept_s: Annotated[int | None, typer.Option(help="how long an offer is valid")] = None,
     max_people_per_sku: Annotated[int | None, typer.Option(help="people who wait for one SKU at most")] = None,
 ) -> None:
-    """Set up the wait-list of a sale, or change the given settings of it."""
+    """Set up the wait-list of a sale, or change the given settings of it; the others stay."""
     values = {
         "mode": None if on is None else "on" if on else "off",
         "accept_s": accept_s,
         "max_people_per_sku": max_people_per_sku,
     }
-    changes = {name: value for name, value in values.items() if value is not None}
+    changed = {name: value for name, value in values.items() if value is not None}
 
     async def work() -> WaitList:
+        changes = parse_argument(changed, ChangedWaitListSettings)
         async with open_cli_services() as shop:
             try:
-                stored = await shop.wait_lists.get(sale_id)
-                current = {name: getattr(stored, name) for name in WaitListSettings.__struct_fields__}
+                return await shop.wait_lists.change(sale_id, changes, get_actor())
             except NoWaitList:
-                current = {}
-            settings = parse_argument({**current, **changes}, WaitListSettings)
-            return await shop.wait_lists.put(sale_id, settings, get_actor())
+                return await shop.wait_lists.put(sale_id, parse_argument(changed, WaitListSettings), get_actor())
 
     wait_list = run_change(work())
     print_line(f"the wait-list of {sale_id} is {wait_list.mode}; an offer is valid for {wait_list.accept_s} s")

@@ -33,7 +33,6 @@ async def test_price_of_0_is_refused_by_the_api(gateway: TestGateway, shop: CliS
         ("PUT", "products/a", {"name": "A thing", "currency": "CNY", **free}),
         ("POST", "sales", {"sale": sale, "items": {"a": free}}),
         ("PUT", f"sales/{sale_id}/items", {"items": {"a": free}}),
-        ("PUT", f"sales/{sale_id}/items/a", free),
         ("PATCH", f"sales/{sale_id}/items/a", free),
     ):
         answer = await gateway.call(method, f"/v1/admin/{path}", roles=["operator"], json=body)
@@ -60,7 +59,7 @@ async def test_price_of_0_in_a_file_or_command_is_refused(
     await make_sale(shop, sale_id, {"a": (5, 100, None)}, opened=False)
     monkeypatch.setenv("REDIS_URL", settings.redis())
     monkeypatch.setenv("DATABASE_URL", settings.database())
-    arguments = ["sale", "terms", sale_id, "a", "--price", "0"]
+    arguments = ["sale", "change-item", sale_id, "a", "--price", "0"]
     result = await asyncio.to_thread(CliRunner().invoke, app, arguments)
     assert result.exit_code == 1
     assert REASON in result.stderr.replace("\n", " ")

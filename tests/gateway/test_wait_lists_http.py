@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -190,6 +191,31 @@ async def test_staff_set_up_and_read_the_list(gateway: TestGateway, shop: CliSer
         row = await connection.fetchrow("SELECT actor, action FROM sale_log ORDER BY log_id DESC LIMIT 1")
     assert (row["actor"], row["action"]) == ("staff kim", "wait_list")
     assert (await shop.sales.get(sale_id)).has_wait_list
+
+
+async def test_patch_of_the_list_leaves_absent_members(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {SKU: (1, 100, None)})
+    path = f"/v1/admin/sales/{sale_id}/wait-list"
+
+    async def staff(method: str, body: dict[str, Any]) -> Any:
+        return await gateway.call(method, path, user="kim", roles=("sales",), json=body)
+
+    assert (await staff("PATCH", {"accept_s": 60})).status == 404
+    await staff("PUT", {"mode": "off", "accept_s": 60, "max_people_per_sku": 7})
+    for body, expected in (
+        ({"accept_s": 90}, ("off", 90, 7)),
+        ({}, ("off", 90, 7)),
+        ({"mode": "on"}, ("on", 90, 7)),
+        ({"max_people_per_sku": 8}, ("on", 90, 8)),
+    ):
+        changed = await staff("PATCH", body)
+        actual = changed.body["mode"], changed.body["accept_s"], changed.body["max_people_per_sku"]
+        assert (changed.status, actual) == (200, expected), body
+        assert (await shop.sales.get(sale_id)).has_wait_list is (expected[0] == "on")
+    for body in ({"mode": None}, {"accept_s": 1}, {"unknown": 1}):
+        assert (await staff("PATCH", body)).status == 422, body
+    await shop.sales.close(sale_id, "test")
+    assert (await staff("PATCH", {"accept_s": 60})).status == 409
 
 
 async def test_list_without_keeper_is_stalled(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:

@@ -81,7 +81,7 @@ async def test_sale_terms_left_out_stay_as_they_are(floodgate: Command, shop: Cl
     await make_sale(shop, sale_id, {"a": (5, 100, 3)})
 
     async def change_terms(*arguments: str) -> tuple[int, int | None]:
-        status, output = await floodgate("sale", "terms", sale_id, "a", *arguments)
+        status, output = await floodgate("sale", "change-item", sale_id, "a", *arguments)
         assert status == 0, output
         item = await shop.sales.get_item(sale_id, "a")
         return item.price, item.limit_per_user
@@ -90,8 +90,8 @@ async def test_sale_terms_left_out_stay_as_they_are(floodgate: Command, shop: Cl
     assert await change_terms("--limit-per-user", "2") == (150, 2)
     assert await change_terms("--price", "1.20", "--limit-per-user", "4") == (120, 4)
     assert await change_terms("--no-limit") == (120, None)
-    assert (await floodgate("sale", "terms", sale_id, "a"))[0] == 2
-    assert (await floodgate("sale", "terms", sale_id, "a", "--limit-per-user", "2", "--no-limit"))[0] == 2
+    assert (await floodgate("sale", "change-item", sale_id, "a"))[0] == 2
+    assert (await floodgate("sale", "change-item", sale_id, "a", "--limit-per-user", "2", "--no-limit"))[0] == 2
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
