@@ -39,11 +39,11 @@ WHERE releases.release_id = ANY($1::uuid[]) AND releases.reacquires IS NULL
                   WHERE reacquired.reacquires = releases.release_id AND status = 'applied');
 
 -- name: released_other_units
--- P5. The released units are the units of the order's lines.
+-- P5. The released units are those of the order's lines and coupons.
 SELECT release_id::text FROM releases JOIN orders ON order_id = release_id
 WHERE releases.release_id = ANY($1::uuid[]) AND releases.units IS DISTINCT FROM (
     SELECT jsonb_object_agg(sku, units)
-    FROM (SELECT sku, sum(quantity) AS units FROM order_lines WHERE order_lines.order_id = release_id
+    FROM (SELECT sku, sum(quantity) AS units FROM order_units WHERE order_units.order_id = release_id
           GROUP BY sku) AS sums);
 
 -- name: reacquired_without_cause

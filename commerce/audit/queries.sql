@@ -29,7 +29,7 @@ SELECT epoch, loaded_epoch, state FROM sales WHERE sale_id = $1;
 -- Units by SKU of stored orders, of those that are sold, of dead letters, and of applied releases, after a position.
 WITH units (sku, reserved, sold, dead, released) AS (
     SELECT sku, sum(quantity), sum(quantity) FILTER (WHERE is_order_sold(status)), 0, 0
-    FROM order_lines JOIN orders USING (order_id)
+    FROM order_units JOIN orders USING (order_id)
     WHERE sale_id = $1 AND (accepted_at, entry_seq) > ($2, $3) GROUP BY sku
     UNION ALL
     SELECT key, 0, 0, sum(value::bigint), 0 FROM dead_letters, jsonb_each_text(units)
@@ -47,7 +47,7 @@ WITH marks AS (
     SELECT kind, id, sum(weight) AS weight FROM audit_marks, unnest(ids) AS id
     WHERE sale_id = $1 AND weight <> 0 GROUP BY kind, id HAVING sum(weight) <> 0
 ), units AS (
-    SELECT kind, sku, sum(quantity * weight) AS units FROM marks JOIN order_lines ON order_id = id
+    SELECT kind, sku, sum(quantity * weight) AS units FROM marks JOIN order_units ON order_id = id
     WHERE kind IN ('stored', 'sold') GROUP BY kind, sku
     UNION ALL
     SELECT kind, key, sum(value::bigint * weight) FROM marks JOIN dead_letters ON order_id = id, jsonb_each_text(units)
@@ -134,7 +134,7 @@ SELECT order_id::text FROM dead_letters WHERE sale_id = $1 AND units IS NULL AND
 -- name: sum_bought
 -- P4. Units by user of SKUs with a limit, up to the cut, without released units.
 WITH movements AS (
-    SELECT user_id, sku, quantity AS units FROM order_lines JOIN orders USING (order_id)
+    SELECT user_id, sku, quantity AS units FROM order_units JOIN orders USING (order_id)
     WHERE sale_id = $1 AND (accepted_at, entry_seq) <= ($2, $3)
     UNION ALL
     SELECT user_id, key, value::bigint FROM dead_letters, jsonb_each_text(units)
@@ -164,7 +164,7 @@ WITH own_orders AS (
     UNION SELECT release_id FROM own_orders JOIN releases ON reacquires = order_id
     UNION SELECT release_id FROM own_letters JOIN releases ON release_id = order_id
 ), movements AS (
-    SELECT user_id, sku, quantity AS units FROM own_orders JOIN order_lines USING (order_id)
+    SELECT user_id, sku, quantity AS units FROM own_orders JOIN order_units USING (order_id)
     WHERE (accepted_at, entry_seq) <= ($2, $3)
     UNION ALL
     SELECT user_id, key, value::bigint FROM own_letters, jsonb_each_text(units)

@@ -1,10 +1,11 @@
 -- name: schema_tables
 SELECT class.oid::int AS table_id, relname AS name, coalesce(obj_description(class.oid), '') AS comment
-FROM pg_class AS class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY relname;
+FROM pg_class AS class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v') ORDER BY relname;
 
 -- name: schema_columns
 SELECT attname AS name, format_type(atttypid, atttypmod) AS type, attnotnull AS not_null,
-       coalesce(pg_get_expr(adbin, adrelid), '') AS default_value, coalesce(col_description(attrelid, attnum), '') AS comment
+       regexp_replace(coalesce(pg_get_expr(adbin, adrelid), ''), '\s+', ' ', 'g') AS default_value,
+       attgenerated <> '' AS is_generated, coalesce(col_description(attrelid, attnum), '') AS comment
 FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
 WHERE attrelid = $1::int AND attnum > 0 AND NOT attisdropped ORDER BY attnum;
 

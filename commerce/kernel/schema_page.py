@@ -17,7 +17,7 @@ a row is *the job*, a worker claims it when it is due: see [architecture](archit
 
 
 async def schema_page(connection: Connection) -> str:
-    """Return the page: purpose, columns, constraints, indexes and triggers of each table in `public`."""
+    """Return the page: purpose, columns, constraints, indexes and triggers of each table, and views."""
     return "\n".join(
         [_HEAD, *[await _table(connection, row) for row in await connection.fetch(_queries.schema_tables)]]
     )
@@ -34,10 +34,11 @@ async def _table(connection: Connection, table: Any) -> str:
     ]
     for column in await connection.fetch(_queries.schema_columns, table["table_id"]):
         required = "not null" if column["not_null"] else ""
-        default = f"default `{column['default_value']}`" if column["default_value"] else ""
+        kind = "generated" if column["is_generated"] else "default"
+        default = f"{kind} `{column['default_value'].strip()}`" if column["default_value"] else ""
         rule = ", ".join(part for part in (required, default) if part)
         lines.append(f"| `{column['name']}` | {column['type']} | {rule} | {column['comment']} |")
     rules = [row["definition"] for row in await connection.fetch(_queries.schema_constraints, table["table_id"])]
     rules += [row["definition"] for row in await connection.fetch(_queries.schema_indexes, table["name"])]
     rules += [row["definition"] for row in await connection.fetch(_queries.schema_triggers, table["table_id"])]
-    return "\n".join([*lines, "", *(f"- `{rule}`" for rule in rules), ""])
+    return "\n".join([*lines, "", *(f"- `{rule}`" for rule in rules), *([""] if rules else [])])

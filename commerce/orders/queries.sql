@@ -87,7 +87,7 @@ WITH cancelled AS (
 INSERT INTO releases (release_id, sale_id, user_id, units, reason, created_at)
 SELECT order_id, sale_id, user_id, (
     SELECT jsonb_object_agg(sku, units)
-    FROM (SELECT sku, sum(quantity) AS units FROM order_lines WHERE order_lines.order_id = cancelled.order_id
+    FROM (SELECT sku, sum(quantity) AS units FROM order_units WHERE order_units.order_id = cancelled.order_id
           GROUP BY sku) AS sums
 ), $5, $2
 FROM cancelled RETURNING release_id;

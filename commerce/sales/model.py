@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -162,11 +162,23 @@ class OfferPage(msgspec.Struct, frozen=True):
     as_of: datetime | None
 
 
+class CouponTerms(NamedTuple):
+    """The terms of a coupon: its promotion and its limit per user, 0 for none.
+
+    Of one that `is_issued` a customer needs a code that was issued to him.
+    """
+
+    promotion_id: str
+    limit: int
+    is_issued: bool
+
+
 class SaleSnapshot(msgspec.Struct):
     """The terms that a gateway prices orders with.
 
-    `items` maps SKUs to (price in minor units, limit or 0).
+    `items` maps SKUs of products to (price in minor units, limit or 0), `coupons` has coupons by code.
     """
 
     sale: Sale
     items: dict[str, tuple[int, int]]
+    coupons: dict[str, CouponTerms] = {}

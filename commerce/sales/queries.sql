@@ -84,7 +84,12 @@ WHERE sale_id = $1 AND sale_items.sku > $2 ORDER BY sale_items.sku LIMIT $3;
 -- name: list_changed_items
 -- Terms that a gateway does not have yet, in parts that do not block it for long.
 SELECT sku, price_minor, coalesce(user_limit, 0) AS user_limit
-FROM sale_items WHERE sale_id = $1 AND changed_generation > $2 AND sku > $3 ORDER BY sku LIMIT $4;
+FROM sale_items WHERE sale_id = $1 AND product_sku IS NOT NULL AND changed_generation > $2 AND sku > $3
+ORDER BY sku LIMIT $4;
+
+-- name: list_changed_coupons
+SELECT code, promotion_id, coalesce(user_limit, 0) AS user_limit, issued
+FROM coupons JOIN sale_items USING (sale_id, sku) WHERE sale_id = $1 AND changed_generation > $2;
 
 -- name: insert_change
 -- With its job, which is claimed until $8.
@@ -146,7 +151,7 @@ SET LOCAL statement_timeout = '600s';
 WITH movements AS (
     SELECT sku, delta AS units FROM stock_changes WHERE sale_id = $1 AND status = 'applied'
     UNION ALL
-    SELECT sku, -quantity FROM order_lines JOIN orders USING (order_id) WHERE sale_id = $1
+    SELECT sku, -quantity FROM order_units JOIN orders USING (order_id) WHERE sale_id = $1
     UNION ALL
     SELECT key, -value::bigint FROM dead_letters, jsonb_each_text(units) WHERE sale_id = $1 AND status <> 'retried'
     UNION ALL
@@ -159,7 +164,7 @@ WHERE sale_id = $1;
 -- name: compute_bought_units
 -- Reserved units by user, for SKUs with a limit.
 WITH movements AS (
-    SELECT user_id, sku, quantity AS units FROM order_lines JOIN orders USING (order_id) WHERE sale_id = $1
+    SELECT user_id, sku, quantity AS units FROM order_units JOIN orders USING (order_id) WHERE sale_id = $1
     UNION ALL
     SELECT user_id, key, value::bigint FROM dead_letters, jsonb_each_text(units)
     WHERE sale_id = $1 AND status <> 'retried'
@@ -208,9 +213,9 @@ WHERE change_id = ANY($1::uuid[]) AND status = 'pending';
 -- Offers of the wait-list, with the units that stored orders since the offer have taken of them.
 SELECT offer_id, user_id, sku, after_entry_at AS accepted_at, after_entry_seq AS entry_seq,
        offered_units
-       - coalesce((SELECT sum(order_lines.quantity) FROM orders JOIN order_lines USING (order_id)
+       - coalesce((SELECT sum(order_units.quantity) FROM orders JOIN order_units USING (order_id)
                    WHERE orders.user_id = entries.user_id AND orders.sale_id = entries.sale_id
-                     AND order_lines.sku = entries.sku
+                     AND order_units.sku = entries.sku
                      AND (accepted_at, entry_seq) > (after_entry_at, after_entry_seq)), 0)::bigint
        - coalesce((SELECT sum((units ->> entries.sku)::bigint) FROM dead_letters
                    WHERE dead_letters.user_id = entries.user_id AND dead_letters.sale_id = entries.sale_id

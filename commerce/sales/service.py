@@ -265,7 +265,8 @@ class Sales:
             while part := await store.list_changed_items(connection, sale.sale_id, since, after, _ITEMS_PER_QUERY):
                 items.update((sku, (price, limit)) for sku, price, limit in part)
                 after = part[-1][0]
-        return SaleSnapshot(sale, items)
+            coupons = await store.list_changed_coupons(connection, sale.sale_id, since)
+        return SaleSnapshot(sale, items, {**previous.coupons, **coupons} if previous else coupons)
 
     async def _lock(self, connection: Connection, sale_id: str) -> Sale:
         sale = await store.lock(connection, sale_id)

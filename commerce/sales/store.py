@@ -14,7 +14,16 @@ from commerce.kernel.clock import from_ms, to_ms
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection, session_lock
 from commerce.kernel.sql import load_queries
-from commerce.sales.model import ItemInput, Sale, SaleInput, SaleItem, SaleState, StockChange, StockChangeInput
+from commerce.sales.model import (
+    CouponTerms,
+    ItemInput,
+    Sale,
+    SaleInput,
+    SaleItem,
+    SaleState,
+    StockChange,
+    StockChangeInput,
+)
 from lua import EntryId, KeyRecord, Position, buyer_field
 
 queries = load_queries(__package__)
@@ -146,9 +155,15 @@ async def list_items(connection: Connection, sale_id: str, after: str, count: in
 async def list_changed_items(
     connection: Connection, sale_id: str, generation: int, after: str, count: int
 ) -> list[tuple[str, int, int]]:
-    """List items that changed after a generation as (sku, price, limit or 0)."""
+    """List products that changed after a generation as (sku, price, limit or 0)."""
     rows = await connection.fetch(queries.list_changed_items, sale_id, generation, after, count)
     return [(row["sku"], row["price_minor"], row["user_limit"]) for row in rows]
+
+
+async def list_changed_coupons(connection: Connection, sale_id: str, generation: int) -> dict[str, CouponTerms]:
+    """List coupons that changed after a generation, by code."""
+    rows = await connection.fetch(queries.list_changed_coupons, sale_id, generation)
+    return {row["code"]: CouponTerms(row["promotion_id"], row["user_limit"], row["issued"]) for row in rows}
 
 
 async def insert_change(

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 
 import lua
 from commerce.kernel.clock import Clock, from_ms, to_ms
+from commerce.kernel.coupon_skus import is_coupon_sku
 from commerce.kernel.errors import NotReady
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.postgres import Database
@@ -108,7 +109,7 @@ class RoomKeeper:
         """
         if not self._rates.has_risen(room.sale_id) or now < room.opens_at or room.sale_state is not SaleState.OPEN:
             return False
-        if not any(units > 0 for units in (await lua.read_stock(self._redis, keys)).values()):
+        if not any(units > 0 for units in (await self._read_products(keys)).values()):
             self._rates.begin_again(room.sale_id)
         return self._rates.is_high(room.sale_id)
 
@@ -120,6 +121,11 @@ class RoomKeeper:
                 failpoint("room.before_opened")
         if opened:
             _logger.info("opened a room", extra={"sale_id": room.sale_id})
+
+    async def _read_products(self, keys: SaleKeys) -> dict[str, int]:
+        """Return the free units of products by SKU. Free coupons admit nobody."""
+        stock = await lua.read_stock(self._redis, keys)
+        return {sku: units for sku, units in stock.items() if not is_coupon_sku(sku)}
 
     def _is_calm(self, room: Room, last_number: int) -> bool:
         """Tell whether few orders were refused, and nobody has waited, for so long that the room closes."""
@@ -262,7 +268,7 @@ class RoomKeeper:
 
     async def _serve(self, room: Room, keys: SaleKeys, now: datetime, last_number: int) -> None:
         """Raise the number served as far as stock, pace and the people in the room allow."""
-        stock = await lua.read_stock(self._redis, keys)
+        stock = await self._read_products(keys)
         [load] = await lua.read_load_states(self._redis, [keys])
         if not stock or not load.is_adopted:
             return  # Redis does not have the sale, or may be behind: nobody can order, and turns stand still

@@ -45,6 +45,11 @@ INSERT INTO sale_items (sale_id, sku, price_minor, user_limit, limit_bound, init
 SELECT sale_id, 'sku-' || n, 1000, CASE WHEN n % 2 = 0 THEN 5 END, CASE WHEN n % 2 = 0 THEN 5 END, 100000, 1
 FROM sales, generate_series(0, 49) AS n;
 
+INSERT INTO sale_items (sale_id, sku, price_minor, user_limit, limit_bound, initial_units, changed_generation)
+SELECT sale_id, 'coupon:C' || n, 0, 1, 1, 100000, 1 FROM sales, generate_series(0, 4) AS n;
+INSERT INTO coupons (sale_id, code, promotion_id, issued, created_at)
+SELECT sale_id, 'C' || n, 'promotion', n % 2 = 1, created_at FROM sales, generate_series(0, 4) AS n;
+
 INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, status, created_at, ended_at, epoch, seq)
 SELECT id, sale_id, 'sku-' || n / 50 % 50, 10, 'more', 'staff', CASE WHEN age < 200 THEN 'pending' ELSE 'applied' END, at,
        CASE WHEN age >= 200 THEN at END, CASE WHEN age >= 200 THEN 1 END, CASE WHEN age >= 200 THEN n END
@@ -67,6 +72,8 @@ FROM fill.orders ORDER BY n;
 INSERT INTO order_lines (order_id, line_no, address_no, sku, quantity, unit_price_minor)
 SELECT id, line_no, 0, 'sku-' || (n * 7919 + line_no) % 50, 1, 1000 FROM fill.orders, generate_series(0, n % 2) AS line_no
 ORDER BY n;
+
+INSERT INTO order_coupons (order_id, code) SELECT id, 'C' || n / 5 % 5 FROM fill.orders WHERE n % 5 = 2 ORDER BY n;
 
 INSERT INTO order_events (order_id, seq, at, from_status, to_status, actor, reason)
 SELECT id, seq, at + seq * interval '1 hour', steps[seq], steps[seq + 1], 'fulfilment_worker', 'as planned'
