@@ -10,17 +10,20 @@ from config.base import Positive, Seconds, SettingsSection
 
 _Days = Annotated[float, Field(gt=0)]
 _WebhookDays = Annotated[float, Field(ge=7, description="providers and carriers repeat webhooks for days")]
+_RepeatDays = Annotated[float, Field(ge=1, description="clients repeat a request whose answer they lost")]
 
 
 class RetentionSettings(SettingsSection):
     """Ages from which rows are deleted, if nothing that is open needs them.
 
-    `screening_days` count from a customer's last request."""
+    `screening_days` count from a customer's last request, `guest_cart_days` from a cart's last change."""
 
     payment_webhook_days: _WebhookDays = 180
     carrier_webhook_days: _WebhookDays = 90
     tracking_event_days: _WebhookDays = 180
     staff_request_days: _Days = 2
+    guest_cart_days: _Days = 30
+    checkout_days: _RepeatDays = 90
     screening_days: _Days = 30
     rows_per_step: Positive = 1_000
     step_pause_s: Seconds = 0.5

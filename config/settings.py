@@ -98,6 +98,8 @@ class LimitSettings(SettingsSection):
     addresses_per_order: Positive = 50
     payments_per_order: Positive = 8
     quantity_per_line: Positive = 100_000
+    # Of customers who have not ordered yet.
+    addresses_per_user: Annotated[int, Field(ge=1, le=1_000)] = 50
     # Over all gateways: tokens refilled each second, and tokens of a full bucket.
     orders_per_user_per_s: Seconds = 5
     orders_per_user_burst: Positive = 20

@@ -26,6 +26,7 @@ from config.settings import Settings
 from gateway import openapi, problems
 from gateway.connections import SERVER, ConnectionRegistry
 from gateway.endpoints import (
+    addresses,
     admin,
     catalog,
     delivery_routes,
@@ -58,6 +59,7 @@ PUBLIC = [
     *catalog.OPERATIONS,
     *waiting_rooms.OPERATIONS,
     *wait_lists.OPERATIONS,
+    *addresses.OPERATIONS,
     *health.HEALTH,
 ]
 ADMIN = [

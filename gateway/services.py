@@ -88,6 +88,7 @@ from gateway.room_status import RoomStatus
 from gateway.sale_snapshots import SaleSnapshots
 from gateway.screening_actions import ScreeningActions
 from gateway.screening_signals import ScreeningSignals
+from gateway.shopping import Shopping, build_shopping
 from gateway.wait_list_entrance import WaitListEntrance, open_wait_lists
 
 
@@ -112,7 +113,6 @@ class GatewayServices:
     adoption: ServerAdoption
     placement: OrderPlacement
     metrics_buffer: MetricsBuffer
-    head_parser: HeadParser
     response_heads: ResponseHeads
     batch_template: BatchResponseTemplate
     fast_reads: FastReads
@@ -127,6 +127,7 @@ class GatewayServices:
     screening_signals: ScreeningSignals
     screening_actions: ScreeningActions
     wait_lists: WaitListEntrance
+    shopping: Shopping
     stock: StockChanges
     orders: Orders
     staff_requests: StaffRequests
@@ -147,6 +148,7 @@ class GatewayServices:
     database_monitor: DatabaseMonitor
     stopping: asyncio.Event
     request_ids: RequestIdGenerator = field(default_factory=RequestIdGenerator)
+    head_parser: HeadParser = field(default_factory=HeadParser)
 
 
 SERVICES = web.AppKey("services", GatewayServices)
@@ -230,7 +232,6 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         adoption=ServerAdoption(db, redis, clock),
         placement=OrderPlacement(settings, clock, ids, redis, snapshots, intake, _order_limits(settings)),
         metrics_buffer=metrics_buffer,
-        head_parser=HeadParser(),
         response_heads=response_heads,
         batch_template=BatchResponseTemplate(response_heads, ORDERS_PATH),
         fast_reads=fast_reads,
@@ -245,6 +246,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         screening_signals=signals,
         screening_actions=actions,
         wait_lists=wait_lists,
+        shopping=build_shopping(settings, db, clock, ids),
         stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(settings.jobs)),
         orders=orders,
         staff_requests=StaffRequests(db, clock),

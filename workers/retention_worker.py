@@ -54,6 +54,8 @@ def retention_ages(settings: RetentionSettings) -> dict[Table, timedelta]:
         "carrier_webhooks": timedelta(days=settings.carrier_webhook_days),
         "shipment_events": timedelta(days=settings.tracking_event_days),
         "staff_requests": timedelta(days=settings.staff_request_days),
+        "carts": timedelta(days=settings.guest_cart_days),
+        "checkouts": timedelta(days=settings.checkout_days),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal, NamedTuple
 
-Table = Literal["payment_webhooks", "carrier_webhooks", "shipment_events", "staff_requests"]
+Table = Literal["payment_webhooks", "carrier_webhooks", "shipment_events", "staff_requests", "carts", "checkouts"]
 
 
 class Deletion(NamedTuple):

@@ -14,6 +14,8 @@ _DELETIONS: dict[Table, str] = {
     "carrier_webhooks": queries.delete_carrier_webhooks,
     "shipment_events": queries.delete_tracking_events,
     "staff_requests": queries.delete_staff_answers,
+    "carts": queries.delete_guest_carts,
+    "checkouts": queries.delete_checkouts,
 }
 
 

@@ -248,6 +248,23 @@ FROM fill.orders WHERE n % 20 IN (3, 14) AND age >= 300;
 INSERT INTO wait_list_entries (sale_id, sku, number, user_id, quantity, joined_at)
 SELECT sale_id, 'sku-' || n / 20 % 10, n, user_id, 1, at FROM fill.orders WHERE n % 20 IN (3, 14) AND age < 300;
 
+INSERT INTO saved_addresses (address_id, user_id, address, is_default, created_at, updated_at)
+SELECT id, 'u' || n, '{{"name": "Zhang San", "phone": "13800000000", "country": "CN", "city": "Hangzhou", "line": "1"}}', true, at, at
+FROM fill.orders WHERE n % 3 = 0;
+-- Carts of customers have the order's id, those of guests another one.
+INSERT INTO carts (cart_id, user_id, version, checkout_id, created_at, updated_at)
+SELECT id, 'u' || n, 1, CASE WHEN n % 1000 = 0 THEN id END, at, at FROM fill.orders WHERE n % 2 = 0
+UNION ALL SELECT fill.id_of(n + {orders}), NULL, 1, NULL, at, at FROM fill.orders WHERE n % 2 = 1;
+INSERT INTO cart_lines (cart_id, sale_id, sku, quantity, selected, saved, accepted_price_minor, added_at)
+SELECT cart_id, 'ordinary', 'sku-' || n, 1, true, false, 1000, created_at FROM carts, generate_series(0, 1) AS n;
+INSERT INTO checkouts (checkout_id, cart_id, cart_version, user_id, request_digest, state, attempt, lease_until, created_at, ended_at)
+SELECT id, id, 1, 'u' || n, decode(repeat('00', 32), 'hex'), CASE WHEN n % 1000 = 0 THEN 'placing' ELSE 'done' END, 1, at, at,
+       CASE WHEN n % 1000 <> 0 THEN at END
+FROM fill.orders WHERE n % 2 = 0;
+INSERT INTO checkout_orders (checkout_id, sale_id, body, outcome, order_id)
+SELECT checkout_id, 'ordinary', CASE state WHEN 'placing' THEN '{{}}'::jsonb END,
+       CASE state WHEN 'placing' THEN 'pending' ELSE 'placed' END, CASE state WHEN 'done' THEN checkout_id END FROM checkouts;
+
 -- Most jobs are polls that are not due yet; of every hundred one has failed, and of every five hundred one is parked.
 INSERT INTO jobs (subject, queue, kind, system, due_at, parked, last_error, created_at)
 SELECT release_id, 'releases', 'release.apply', 'internal', created_at, created_at < '{now}'::timestamptz - interval '5 days',

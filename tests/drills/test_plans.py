@@ -69,6 +69,8 @@ NEEDED = {
     "payment_webhooks_by_age": "retention.delete_payment_webhooks",
     "carrier_webhooks_by_age": "retention.delete_carrier_webhooks",
     "shipment_events_by_age": "retention.delete_tracking_events",
+    "carts_of_guests": "retention.delete_guest_carts",
+    "checkouts_by_age": "retention.delete_checkouts",
     "routes_planned": "fleet.delete_planned_routes",
 }
 """Indexes, and a statement that cannot do without."""
@@ -100,6 +102,7 @@ class GrownShop:
             **dict.fromkeys(
                 ("order_id", "payment_id", "shipment_id", "booking_id", "release_id", "change_id", "subject"), order_id
             ),
+            **dict.fromkeys(("cart_id", "checkout_id", "address_id"), order_id),
             "sale_id": f"sale-{ORDERS // 500 - 1}",
             "user_id": order["user_id"],
             "idempotency_key": order["idempotency_key"],

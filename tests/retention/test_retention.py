@@ -45,6 +45,8 @@ STAYS: dict[Table, str] = {
     "shipment_events": f"(to_status IS NOT NULL OR is_unknown_code OR contradicts_history OR "
     f"{OF_OPEN_SHIPMENT.format(id='entry.shipment_id')})",
     "staff_requests": "false",
+    "carts": "user_id IS NOT NULL",
+    "checkouts": "state = 'placing'",
 }
 """rows that stay however old they are"""
 
