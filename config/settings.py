@@ -97,6 +97,7 @@ class LimitSettings(SettingsSection):
     lines_per_order: Positive = 1_000
     addresses_per_order: Positive = 50
     payments_per_order: Positive = 8
+    coupons_per_order: Positive = 8
     quantity_per_line: Positive = 100_000
     # Of customers who have not ordered yet.
     addresses_per_user: Annotated[int, Field(ge=1, le=1_000)] = 50

@@ -158,6 +158,7 @@ def _set_limits(components: dict[str, Any], limits: LimitSettings) -> None:
         properties["lines"]["maxItems"] = limits.lines_per_order
         properties["ship_to"]["maxItems"] = limits.addresses_per_order
         properties["payments"]["maxItems"] = limits.payments_per_order
+        properties["coupons"]["maxItems"] = limits.coupons_per_order
         components["OrderLineInput"]["properties"]["quantity"]["maximum"] = limits.quantity_per_line
 
 

@@ -115,7 +115,7 @@ def _build_offers(
         product = products[sku].value
         if product is None:
             continue  # it was deleted by hand
-        price, limit = snapshot.items[sku]
+        terms, currency = snapshot.items[sku], snapshot.sale.currency
         units = stock[sku].value if sku in stock else None
-        offers.append(Offer(sku, product.product.name, price, snapshot.sale.currency, limit or None, units))
+        offers.append(Offer(sku, product.product.name, terms.price, currency, terms.limit or None, units))
     return offers

@@ -367,7 +367,11 @@ def _build_entrance(
 def _order_limits(settings: Settings) -> OrderLimits:
     limits = settings.limits
     return OrderLimits(
-        limits.lines_per_order, limits.addresses_per_order, limits.payments_per_order, limits.quantity_per_line
+        limits.lines_per_order,
+        limits.addresses_per_order,
+        limits.payments_per_order,
+        limits.coupons_per_order,
+        limits.quantity_per_line,
     )
 
 

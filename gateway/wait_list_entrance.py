@@ -81,7 +81,7 @@ class WaitListEntrance:
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
         future: asyncio.Future[JoinResult] = asyncio.get_running_loop().create_future()
-        queue.append(_QueuedJoin(wait_list, WaitListRequest(user_id, join, terms[1]), future))
+        queue.append(_QueuedJoin(wait_list, WaitListRequest(user_id, join, terms.limit), future))
         self._queued += 1
         result = await future
         if isinstance(result, ProblemError):

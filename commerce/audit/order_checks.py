@@ -11,7 +11,9 @@ from commerce.kernel.postgres import Connection, Database
 
 ORDER_CHECKS = (
     ("P2", "orders_without_lines", "orders have no lines"),
-    ("P2", "wrong_totals", "totals of orders are not the sums of their lines"),
+    ("P2", "wrong_totals", "totals of orders are not what their lines and freight cost"),
+    ("P2", "wrong_discounts", "discounts of orders are not those of their lines or promotions"),
+    ("P2", "wrong_freight", "freight of orders is not that of their addresses"),
     ("P3", "repeated_keys", "an idempotency key of a user has several orders"),
     ("P5", "cancelled_without_release", "the stock of cancelled orders is not released"),
     ("P5", "releases_without_job", "nothing is done about pending releases"),

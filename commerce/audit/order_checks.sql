@@ -4,9 +4,24 @@ SELECT order_id::text FROM orders WHERE orders.order_id = ANY($1::uuid[])
   AND NOT EXISTS (SELECT FROM order_lines WHERE order_lines.order_id = orders.order_id);
 
 -- name: wrong_totals
--- P2. The total of an order is the sum of its lines.
+-- P2. The total of an order is what its lines cost, with freight and the fee for cash on delivery.
 SELECT order_id::text FROM orders JOIN order_lines USING (order_id) WHERE order_id = ANY($1::uuid[])
-GROUP BY order_id, total_minor HAVING sum(quantity * unit_price_minor) <> total_minor;
+GROUP BY order_id, total_minor, freight_minor, cod_fee_minor
+HAVING sum(quantity * unit_price_minor - order_lines.discount_minor) + freight_minor + cod_fee_minor <> total_minor;
+
+-- name: wrong_discounts
+-- P2. The discount of an order is the sum of those of its lines, and of those of its promotions.
+SELECT order_id::text FROM orders WHERE order_id = ANY($1::uuid[])
+  AND (discount_minor <> (SELECT coalesce(sum(order_lines.discount_minor), 0) FROM order_lines
+                          WHERE order_lines.order_id = orders.order_id)
+       OR discount_minor <> (SELECT coalesce(sum(amount_minor), 0) FROM order_discounts
+                             WHERE order_discounts.order_id = orders.order_id));
+
+-- name: wrong_freight
+-- P2. The freight of an order is the sum of that of its addresses.
+SELECT order_id::text FROM orders WHERE order_id = ANY($1::uuid[])
+  AND freight_minor <> (SELECT coalesce(sum(amount_minor), 0) FROM order_freight
+                        WHERE order_freight.order_id = orders.order_id);
 
 -- name: repeated_keys
 -- P3. A constraint forbids it too, but an audit trusts no constraint. The other order may be of any sale.

@@ -82,7 +82,7 @@ def parse_money(text: str, currency: str) -> int:
 def check_price(price: int) -> None:
     """Raise `MoneyError` if a price is not above 0."""
     if price < 1:
-        raise MoneyError(f"the price is {price}: an order whose total is 0 cannot be paid; give a price above 0")
+        raise MoneyError(f"the price is {price}; give a price above 0, and give products away by a promotion")
 
 
 def format_money(amount: int, currency: str) -> str:

@@ -8,15 +8,49 @@ import msgspec
 
 from lua import EntryId
 
+COUPON_PREFIX = "coupon:"
+"""begins the SKU of a coupon, which is a unit of its sale's stock; SKUs of products have no colon"""
+
+
+def coupon_sku(code: str) -> str:
+    """Return the SKU of a coupon."""
+    return COUPON_PREFIX + code
+
 
 class AcceptedLine(msgspec.Struct, frozen=True, array_like=True):
-    """The part of an order line for one address; the unit price is in minor units."""
+    """The part of an order line for one address; prices are in minor units.
+
+    `discount` is taken off the whole line. `list_price` is that of a unit outside the sale; orders of earlier versions
+    have none.
+    """
 
     line_no: int
     address_no: int
     sku: str
     quantity: int
     unit_price: int
+    list_price: int | None = None
+    discount: int = 0
+
+
+class AcceptedDiscount(msgspec.Struct, frozen=True, array_like=True):
+    """A promotion of an order with what it takes off, in minor units; customers read `label`."""
+
+    promotion_id: str
+    label: str
+    amount: int
+
+
+class PriceParts(msgspec.Struct, frozen=True, array_like=True):
+    """Parts of an order's price besides its products, in minor units; `freight` is by address.
+
+    `coupons` are the codes that it uses, each once.
+    """
+
+    discounts: list[AcceptedDiscount] = []
+    freight: list[int] = []
+    cod_fee: int = 0
+    coupons: list[str] = []
 
 
 class AcceptedOrder(msgspec.Struct, frozen=True, array_like=True):
@@ -39,12 +73,16 @@ class AcceptedOrder(msgspec.Struct, frozen=True, array_like=True):
     payments: str
     lines: list[AcceptedLine]
     traceparent: str = ""
+    parts: PriceParts | None = None
+    """None if the price is that of the products alone"""
 
     def units(self) -> dict[str, int]:
-        """Sum the units by SKU."""
+        """Sum the units by SKU; a coupon is a unit too."""
         units: dict[str, int] = {}
         for line in self.lines:
             units[line.sku] = units.get(line.sku, 0) + line.quantity
+        for code in self.parts.coupons if self.parts else ():
+            units[coupon_sku(code)] = 1
         return units
 
 

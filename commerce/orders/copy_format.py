@@ -17,9 +17,13 @@ from lua import EntryId
 
 ORDER_COLUMNS = (
     *("order_id", "user_id", "idempotency_key", "body_digest", "sale_id", "generation", "currency", "total_minor"),
+    *("discount_minor", "freight_minor", "cod_fee_minor"),
     *("ship_to", "payment_plan", "accepted_at", "entry_seq", "persisted_at", "pay_by", "traceparent"),
 )
-LINE_COLUMNS = ("order_id", "line_no", "address_no", "sku", "quantity", "unit_price_minor")
+LINE_COLUMNS = (
+    *("order_id", "line_no", "address_no", "sku", "quantity", "unit_price_minor", "list_price_minor"),
+    "discount_minor",
+)
 
 _HEADER, _TRAILER = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 _NULL = b"\xff\xff\xff\xff"
@@ -29,11 +33,12 @@ _length = struct.Struct(">i").pack
 _id_to_user = struct.Struct(">hi16si").pack
 _digest_to_sale = struct.Struct(">i16si").pack
 _generation_to_currency = struct.Struct(">iqi").pack
-_total_to_ship_to = struct.Struct(">iqib").pack
+_total_to_ship_to = struct.Struct(">iqiqiqiqib").pack
 _to_plan = struct.Struct(">ib").pack
 _times = struct.Struct(">iqiiiqiq").pack
 _id_to_sku = struct.Struct(">hi16sihihi").pack
-_quantity_and_price = struct.Struct(">iiiq").pack
+_quantity_and_prices = struct.Struct(">iiiqiqiq").pack
+_quantity_and_price = struct.Struct(">iiiqiiq").pack
 
 
 def encode_copy(
@@ -50,11 +55,13 @@ def encode_copy(
             _add_order(order_rows, order, entry, persisted_us, with_keys)
             id_ = order.order_id.bytes
             for line in order.lines:
-                sku = line.sku.encode()
+                sku, list_price = line.sku.encode(), line.list_price
                 line_rows += (
                     _id_to_sku(len(LINE_COLUMNS), 16, id_, 2, line.line_no, 2, line.address_no, len(sku)),
                     sku,
-                    _quantity_and_price(4, line.quantity, 8, line.unit_price),
+                    _quantity_and_price(4, line.quantity, 8, line.unit_price, -1, 8, line.discount)
+                    if list_price is None
+                    else _quantity_and_prices(4, line.quantity, 8, line.unit_price, 8, list_price, 8, line.discount),
                 )
     except (struct.error, AttributeError) as error:
         raise ValueError(f"cannot encode the order: a field does not fit its column: {error}") from None
@@ -67,6 +74,10 @@ def _add_order(rows: list[bytes], order: AcceptedOrder, entry: EntryId, persiste
     user, sale, currency = order.user_id.encode(), order.sale_id.encode(), order.currency.encode()
     ship_to, plan = order.ship_to.encode(), order.payments.encode()
     accepted_us = _to_postgres_us(entry.ms)
+    discount = freight = cod_fee = 0
+    if order.parts is not None:
+        discount = sum(discount.amount for discount in order.parts.discounts)
+        freight, cod_fee = sum(order.parts.freight), order.parts.cod_fee
     rows += (_id_to_user(len(ORDER_COLUMNS), 16, order.order_id.bytes, len(user)), user)
     if with_key:
         key = order.idempotency_key.encode()
@@ -78,7 +89,8 @@ def _add_order(rows: list[bytes], order: AcceptedOrder, entry: EntryId, persiste
     rows += (
         *(_digest_to_sale(16, order.body_digest, len(sale)), sale),
         *(_generation_to_currency(8, order.generation, len(currency)), currency),
-        *(_total_to_ship_to(8, order.total_minor, len(ship_to) + 1, 1), ship_to),
+        _total_to_ship_to(8, order.total_minor, 8, discount, 8, freight, 8, cod_fee, len(ship_to) + 1, 1),
+        ship_to,
         *(_to_plan(len(plan) + 1, 1), plan),
         _times(8, accepted_us, 4, entry.seq, 8, persisted_us, 8, accepted_us + order.pay_within_s * 1_000_000),
     )

@@ -28,6 +28,7 @@ SoldSku = Annotated[str, msgspec.Meta(examples=["85123A"], extra_json_schema=_SK
 OpenSaleId = Annotated[str, msgspec.Meta(examples=["double-11"], extra_json_schema=_SALE_SCHEMA)]
 Quantity = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 AddressNo = Annotated[int, msgspec.Meta(ge=0, le=1_000, description="index into the order's ship_to")]
+CouponCode = Annotated[str, msgspec.Meta(min_length=1, max_length=64, examples=["FESTIVAL-50"])]
 Method = Literal["alipay", "wechatpay", "balance", "cod"]
 FULFILMENTS = "fulfilments"
 """queue of orders that are to be shipped; triggers fill it when one is paid or refunded"""
@@ -89,12 +90,13 @@ class Tender(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PlaceOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A customer's order. Without `payments` the payment method is chosen later."""
+    """A customer's order. Without `payments` the payment method is chosen later. Each coupon is used once."""
 
     sale_id: OpenSaleId
     lines: Annotated[list[OrderLineInput], msgspec.Meta(min_length=1)]
     ship_to: Annotated[list[Address], msgspec.Meta(min_length=1)]
     payments: list[Tender] = []
+    coupons: list[CouponCode] = []
 
 
 class PlacedOrder(msgspec.Struct, frozen=True):
@@ -109,13 +111,46 @@ class PlacedOrder(msgspec.Struct, frozen=True):
 
 
 class OrderLine(msgspec.Struct, frozen=True):
-    """The part of a stored order line for one address."""
+    """The part of a stored order line for one address, with prices in minor units.
+
+    `unit_price` is that of the sale and `list_price` the one outside it, null in orders of earlier versions. `discount`
+    is taken off the whole line, and `paid` is what is left.
+    """
 
     line_no: int
     sku: str
     quantity: int
     ship_to: int
     unit_price: Minor
+    list_price: Minor | None
+    discount: Minor
+    paid: Minor
+
+
+class OrderDiscount(msgspec.Struct, frozen=True):
+    """A promotion of an order, as its customer read it, with what it took off in minor units."""
+
+    promotion_id: str
+    label: str
+    amount: Minor
+
+
+class OrderFreight(msgspec.Struct, frozen=True):
+    """Freight to one address of an order, in minor units."""
+
+    ship_to: int
+    amount: Minor
+
+
+class OrderPrice(msgspec.Struct, frozen=True):
+    """An order's price in minor units: subtotal - discount + freight + fee for cash on delivery = total."""
+
+    subtotal: Minor
+    discount: Minor
+    freight: Minor
+    cod_fee: Minor
+    discounts: list[OrderDiscount] = []
+    freight_by_address: list[OrderFreight] = []
 
 
 class OrderEvent(msgspec.Struct, frozen=True):
@@ -146,6 +181,7 @@ class Order(msgspec.Struct, frozen=True):
     status: OrderStatus
     sale_id: SaleId
     total: Money | None = None
+    price: OrderPrice | None = None
     accepted_at: datetime | None = None
     pay_by: datetime | None = None
     cancel_reason: Literal["expired", "by_customer", "by_staff", "refused"] | None = None

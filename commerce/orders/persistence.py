@@ -40,7 +40,7 @@ from commerce.kernel.stream_payload import (
 )
 from commerce.orders import store
 from commerce.orders.errors import OrdersNotStorable
-from commerce.orders.model import PersistResult
+from commerce.orders.model import OrderStatus, PersistResult
 from lua import EntryId
 
 _CONTENT_ERRORS = (
@@ -178,6 +178,7 @@ async def _persist(
     try:
         async with connection.transaction():
             await store.copy_orders(connection, batch, now)
+            await _confirm_free(connection, batch, now)
             failpoint("writer.before_commit")
         result.stored += len(batch)
         return
@@ -210,6 +211,16 @@ async def _persist(
             safe_error_text(failure),
         )
     )
+
+
+async def _confirm_free(connection: Connection, batch: Sequence[StreamedOrder], now: datetime) -> None:
+    """Mark orders paid whose total is 0: nobody can pay them, and they wait for nothing."""
+    steps = [
+        store.StatusStep(item.order.order_id, OrderStatus.AWAITING_PAYMENT, OrderStatus.PAID, "there is nothing to pay")
+        for item in batch
+        if item.order.total_minor == 0
+    ]
+    await store.advance_statuses(connection, steps, now, "order_writer")
 
 
 async def _drop_stored_and_refused(

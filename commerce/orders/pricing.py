@@ -13,7 +13,7 @@ from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MAX_MINOR, MoneyError, minor_digits
 from commerce.kernel.stream_payload import AcceptedLine, AcceptedOrder, encode_accepted
 from commerce.orders.model import LineSplit, OrderLineInput, PlaceOrder
-from commerce.sales.model import SaleSnapshot
+from commerce.sales.model import ItemTerms, SaleSnapshot
 from lua import Reservation
 
 _MAX_REPORTED_ERRORS = 20
@@ -22,11 +22,12 @@ _encode_json, _encode_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.E
 
 @dataclass(frozen=True, slots=True)
 class OrderLimits:
-    """Maximum lines, addresses and payments of an order, and maximum quantity per line."""
+    """Maximum lines, addresses, payments and coupons of an order, and maximum quantity per line."""
 
     lines: int
     addresses: int
     payments: int
+    coupons: int
     quantity: int
 
 
@@ -68,6 +69,8 @@ def price_order(
     lines: list[AcceptedLine] = []
     units: dict[str, int] = {}
     total = _price_lines(order, snapshot, limits, lines, units, errors)
+    for number, code in enumerate(order.coupons):
+        errors.add(f"/coupons/{number}", f"{code[:80]!r} is no coupon of this sale")
     sale = snapshot.sale
     if order.payments and not errors.entries:
         _check_payments(order, total, sale.currency, errors)
@@ -99,7 +102,7 @@ def price_order(
         digest,
         total,
         encode_accepted(accepted),
-        [(sku, count, snapshot.items[sku][1]) for sku, count in units.items()],
+        [(sku, count, snapshot.items[sku].limit) for sku, count in units.items()],
     )
 
 
@@ -122,20 +125,18 @@ def _price_lines(
         if quantity > limits.quantity:
             errors.add(f"/lines/{number}/quantity", f"more than {limits.quantity} on one line")
         units[sku] = units.get(sku, 0) + quantity
-        total += quantity * item[0]
+        total += quantity * item.price
         ship_to = line.ship_to
         if isinstance(ship_to, int):
             if ship_to >= addresses:
                 errors.add(f"/lines/{number}/ship_to", f"there is no address {ship_to}; they count from 0")
-            lines.append(AcceptedLine(number, ship_to, sku, quantity, item[0]))
+            lines.append(AcceptedLine(number, ship_to, sku, quantity, item.price, item.list_price))
         else:
-            _price_split_line(line, ship_to, number, item[0], addresses, lines, errors)
+            _price_split_line(line, ship_to, number, item, addresses, lines, errors)
     if len(lines) > limits.lines:
         errors.add("/lines", f"more than {limits.lines} lines once they are split over the addresses")
     if total > MAX_MINOR:
         errors.add("/lines", f"the total is more than {MAX_MINOR} minor units")
-    if not (total or errors.entries):  # of items that were set before prices of 0 were refused
-        errors.add("/lines", "the total is 0, and such an order cannot be paid")
     return total
 
 
@@ -149,8 +150,9 @@ def _digest(order: PlaceOrder, ship_to: bytes, payments: bytes) -> bytes:
 
     MessagePack is self-delimiting and JSON has no NUL, so different orders never yield the same bytes.
     """
-    content = b"\0".join((_encode_msgpack((order.sale_id, order.lines)), ship_to, payments))
-    return hashlib.blake2b(content, digest_size=16).digest()
+    content = (order.sale_id, order.lines, order.coupons) if order.coupons else (order.sale_id, order.lines)
+    encoded = b"\0".join((_encode_msgpack(content), ship_to, payments))
+    return hashlib.blake2b(encoded, digest_size=16).digest()
 
 
 def _check_sizes(order: PlaceOrder, limits: OrderLimits, errors: _FieldErrors) -> None:
@@ -161,6 +163,8 @@ def _check_sizes(order: PlaceOrder, limits: OrderLimits, errors: _FieldErrors) -
         errors.add("/ship_to", f"more than {limits.addresses} addresses: send several orders")
     if len(order.payments) > limits.payments:
         errors.add("/payments", f"more than {limits.payments} payments")
+    if len(order.coupons) > limits.coupons:
+        errors.add("/coupons", f"more than {limits.coupons} coupons")
     if errors.entries:
         raise errors.to_invalid()
 
@@ -169,7 +173,7 @@ def _price_split_line(
     line: OrderLineInput,
     splits: list[LineSplit],
     number: int,
-    price: int,
+    item: ItemTerms,
     addresses: int,
     lines: list[AcceptedLine],
     errors: _FieldErrors,
@@ -182,7 +186,7 @@ def _price_split_line(
     for index, split in enumerate(splits):
         if split.address >= addresses:
             errors.add(f"/lines/{number}/ship_to/{index}/address", f"there is no address {split.address}")
-        lines.append(AcceptedLine(number, split.address, line.sku, split.quantity, price))
+        lines.append(AcceptedLine(number, split.address, line.sku, split.quantity, item.price, item.list_price))
 
 
 def _check_payments(order: PlaceOrder, total: int, currency: str, errors: _FieldErrors) -> None:

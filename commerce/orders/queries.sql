@@ -6,13 +6,39 @@ SELECT user_id, idempotency_key, order_id FROM orders
 JOIN unnest($1::text[], $2::text[]) AS input (user_id, idempotency_key) USING (user_id, idempotency_key);
 
 -- name: get_order
-SELECT order_id, user_id, status, sale_id, total_minor, currency, accepted_at, pay_by, cancel_reason, ship_to,
-       payment_plan, (
+SELECT order_id, user_id, status, sale_id, total_minor, discount_minor, freight_minor, cod_fee_minor, currency,
+       accepted_at, pay_by, cancel_reason, ship_to, payment_plan, (
     SELECT json_agg(json_build_object('line_no', line_no, 'sku', sku, 'quantity', quantity, 'ship_to', address_no,
-                                      'unit_price', unit_price_minor) ORDER BY line_no, address_no)
+                                      'unit_price', unit_price_minor, 'list_price', list_price_minor,
+                                      'discount', discount_minor,
+                                      'paid', quantity * unit_price_minor - discount_minor)
+                    ORDER BY line_no, address_no)
     FROM order_lines WHERE order_lines.order_id = orders.order_id
 ) AS lines
 FROM orders WHERE order_id = $1;
+
+-- name: get_discounts
+SELECT order_id, promotion_id, label, amount_minor AS amount FROM order_discounts WHERE order_id = ANY($1::uuid[])
+ORDER BY order_id, discount_no;
+
+-- name: get_freight
+SELECT order_id, address_no AS ship_to, amount_minor AS amount FROM order_freight WHERE order_id = ANY($1::uuid[])
+ORDER BY order_id, address_no;
+
+-- name: insert_coupons
+INSERT INTO order_coupons (order_id, code)
+SELECT order_id, code FROM unnest($1::uuid[], $2::text[]) AS input (order_id, code);
+
+-- name: insert_discounts
+INSERT INTO order_discounts (order_id, discount_no, promotion_id, label, amount_minor)
+SELECT order_id, discount_no, promotion_id, label, amount
+FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::bigint[])
+     AS input (order_id, discount_no, promotion_id, label, amount);
+
+-- name: insert_freight
+INSERT INTO order_freight (order_id, address_no, amount_minor)
+SELECT order_id, address_no, amount
+FROM unnest($1::uuid[], $2::smallint[], $3::bigint[]) AS input (order_id, address_no, amount);
 
 -- name: get_first_events
 -- The times of the two events that every stored order has.
@@ -21,8 +47,8 @@ SELECT accepted_at, persisted_at FROM orders WHERE order_id = $1;
 -- name: read_changed_orders
 -- Those of the orders that differ from what the caller has, by the number of the transaction that wrote the row; NULL
 -- stands for an order that the caller does not have. An order that is gone comes back without a user.
-SELECT input.order_id, orders.xmin AS version, user_id, status, sale_id, total_minor, currency, accepted_at, pay_by,
-       cancel_reason, ship_to, payment_plan
+SELECT input.order_id, orders.xmin AS version, user_id, status, sale_id, total_minor, discount_minor, freight_minor,
+       cod_fee_minor, currency, accepted_at, pay_by, cancel_reason, ship_to, payment_plan
 FROM unnest($1::uuid[], $2::xid[]) AS input (order_id, version) LEFT JOIN orders USING (order_id)
 WHERE orders.xmin IS DISTINCT FROM input.version;
 
@@ -40,7 +66,8 @@ SELECT order_id, user_id, sale_id, status, total_minor, currency, payment_plan, 
 FROM orders WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[])));
 
 -- name: get_lines_of_orders
-SELECT order_id, line_no, sku, quantity, address_no AS ship_to, unit_price_minor AS unit_price
+SELECT order_id, line_no, sku, quantity, address_no AS ship_to, unit_price_minor AS unit_price,
+       list_price_minor AS list_price, discount_minor AS discount, quantity * unit_price_minor - discount_minor AS paid
 FROM order_lines WHERE order_id = ANY($1::uuid[]) ORDER BY order_id, line_no, address_no;
 
 -- name: find_id_by_key

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -16,13 +16,16 @@ from commerce.kernel.address import Address
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.kernel.stream_payload import StreamedOrder
+from commerce.kernel.stream_payload import PriceParts, StreamedOrder
 from commerce.orders.copy_format import LINE_COLUMNS, ORDER_COLUMNS, encode_copy
 from commerce.orders.model import (
     FULFILMENTS,
     Order,
+    OrderDiscount,
     OrderEvent,
+    OrderFreight,
     OrderLine,
+    OrderPrice,
     OrderStatus,
     OrderSummary,
     Tender,
@@ -61,7 +64,7 @@ class StatusStep(NamedTuple):
 async def copy_orders(
     connection: Connection, orders: Sequence[StreamedOrder], now: datetime, *, with_keys: bool = True
 ) -> None:
-    """Store orders and lines with two COPYs. Call inside a transaction.
+    """Store orders and lines with two COPYs, with the parts of prices. Call inside a transaction.
 
     Without keys, idempotency keys are left NULL, for orders that are refused because of their key. Raises
     `UniqueViolationError` if an order or a key exists already.
@@ -69,6 +72,31 @@ async def copy_orders(
     order_rows, line_rows = encode_copy([(item.order, item.entry) for item in orders], now, with_keys=with_keys)
     for table, columns, rows in (("orders", ORDER_COLUMNS, order_rows), ("order_lines", LINE_COLUMNS, line_rows)):
         await connection.copy_to_table(table, source=BytesIO(rows), columns=columns, format="binary")
+    parts = [(item.order.order_id, item.order.parts) for item in orders if item.order.parts is not None]
+    if parts:
+        await _insert_price_parts(connection, parts)
+
+
+async def _insert_price_parts(connection: Connection, parts: Sequence[tuple[UUID, PriceParts]]) -> None:
+    discounts = [
+        (order_id, number, discount.promotion_id, discount.label, discount.amount)
+        for order_id, price in parts
+        for number, discount in enumerate(price.discounts)
+    ]
+    freight = [
+        (order_id, address_no, amount)
+        for order_id, price in parts
+        for address_no, amount in enumerate(price.freight)
+        if amount
+    ]
+    coupons = [(order_id, code) for order_id, price in parts for code in price.coupons]
+    for statement, rows in (
+        (queries.insert_discounts, discounts),
+        (queries.insert_freight, freight),
+        (queries.insert_coupons, coupons),
+    ):
+        if rows:
+            await connection.execute(statement, *zip(*rows, strict=True))
 
 
 async def find_existing(connection: Connection, order_ids: Sequence[UUID]) -> set[UUID]:
@@ -115,15 +143,37 @@ async def get(connection: Connection, order_id: UUID) -> tuple[str, Order] | Non
     row = await connection.fetchrow(queries.get_order, order_id)
     if row is None:
         return None
-    return row["user_id"], _order(row, msgspec.json.decode(row["lines"], type=list[OrderLine]))
+    prices = await _read_prices(connection, [row])
+    return row["user_id"], _order(row, msgspec.json.decode(row["lines"], type=list[OrderLine]), prices)
 
 
-def _order(row: Any, lines: list[OrderLine]) -> Order:
+async def _read_prices(connection: Connection, rows: Iterable[Any]) -> dict[UUID, OrderPrice]:
+    """Read the discounts and the freight of orders that have some; others take no query."""
+    rows = [row for row in rows if row["discount_minor"] or row["freight_minor"] or row["cod_fee_minor"]]
+    ids = [row["order_id"] for row in rows]
+    discounts: dict[UUID, list[OrderDiscount]] = defaultdict(list)
+    freight: dict[UUID, list[OrderFreight]] = defaultdict(list)
+    if ids:
+        for order_id, *values in await connection.fetch(queries.get_discounts, ids):
+            discounts[order_id].append(OrderDiscount(*values))
+        for order_id, *values in await connection.fetch(queries.get_freight, ids):
+            freight[order_id].append(OrderFreight(*values))
+    return {row["order_id"]: _price(row, discounts[row["order_id"]], freight[row["order_id"]]) for row in rows}
+
+
+def _price(row: Any, discounts: list[OrderDiscount], freight: list[OrderFreight]) -> OrderPrice:
+    discount, freight_minor, cod_fee = row["discount_minor"], row["freight_minor"], row["cod_fee_minor"]
+    subtotal = row["total_minor"] + discount - freight_minor - cod_fee
+    return OrderPrice(subtotal, discount, freight_minor, cod_fee, discounts, freight)
+
+
+def _order(row: Any, lines: list[OrderLine], prices: Mapping[UUID, OrderPrice]) -> Order:
     return Order(
         order_id=row["order_id"],
         status=OrderStatus(row["status"]),
         sale_id=row["sale_id"],
         total=Money(row["total_minor"], row["currency"]),
+        price=prices.get(row["order_id"]) or _price(row, [], []),
         accepted_at=row["accepted_at"],
         pay_by=row["pay_by"],
         cancel_reason=row["cancel_reason"],
@@ -142,9 +192,10 @@ async def read_changed(
     lines: dict[UUID, list[OrderLine]] = defaultdict(list)
     for order_id, *values in await connection.fetch(queries.get_lines_of_orders, list(stored)) if stored else ():
         lines[order_id].append(OrderLine(*values))
+    prices = await _read_prices(connection, stored.values())
     orders: dict[UUID, VersionedOrder | None] = {row["order_id"]: None for row in rows}
     for order_id, row in stored.items():
-        orders[order_id] = VersionedOrder(row["version"], row["user_id"], _order(row, lines[order_id]))
+        orders[order_id] = VersionedOrder(row["version"], row["user_id"], _order(row, lines[order_id], prices))
     return orders
 
 

@@ -173,12 +173,21 @@ class CouponTerms(NamedTuple):
     is_issued: bool
 
 
-class SaleSnapshot(msgspec.Struct):
-    """The terms that a gateway prices orders with.
+class ItemTerms(NamedTuple):
+    """Terms of a SKU in a sale, as they were when they changed last; prices are in minor units.
 
-    `items` maps SKUs of products to (price in minor units, limit or 0), `coupons` has coupons by code.
+    `limit` is the limit per user, 0 if there is none; `list_price` is the product's own; `weight_g` is 0 if unknown.
     """
 
+    price: int
+    limit: int
+    list_price: int
+    weight_g: int
+
+
+class SaleSnapshot(msgspec.Struct):
+    """The terms that a gateway prices orders with: items by the SKUs of products, coupons by code."""
+
     sale: Sale
-    items: dict[str, tuple[int, int]]
+    items: dict[str, ItemTerms]
     coupons: dict[str, CouponTerms] = {}

@@ -83,9 +83,10 @@ WHERE sale_id = $1 AND sale_items.sku > $2 ORDER BY sale_items.sku LIMIT $3;
 
 -- name: list_changed_items
 -- Terms that a gateway does not have yet, in parts that do not block it for long.
-SELECT sku, price_minor, coalesce(user_limit, 0) AS user_limit
-FROM sale_items WHERE sale_id = $1 AND product_sku IS NOT NULL AND changed_generation > $2 AND sku > $3
-ORDER BY sku LIMIT $4;
+SELECT sku, sale_items.price_minor, coalesce(user_limit, 0) AS user_limit, products.price_minor AS list_price_minor,
+       coalesce(weight_g, 0) AS weight_g
+FROM sale_items JOIN products USING (sku) LEFT JOIN product_logistics USING (sku)
+WHERE sale_id = $1 AND changed_generation > $2 AND sku > $3 ORDER BY sku LIMIT $4;
 
 -- name: list_changed_coupons
 SELECT code, promotion_id, coalesce(user_limit, 0) AS user_limit, issued

@@ -101,7 +101,7 @@ class Sales:
             raise Invalid(f"not priced in {currency}: {', '.join(mismatched[:10])}", skus=mismatched[:100])
         if free := [sku for sku, item in items if item.price is None and list_prices[sku].amount == 0]:
             raise Invalid(
-                f"the list price is 0: {', '.join(free[:10])}; an order whose total is 0 cannot be paid; give a price",
+                f"the list price is 0: {', '.join(free[:10])}; give a price, and give products away by a promotion",
                 skus=free[:100],
             )
         await store.put_items(connection, sale_id, items, generation)
@@ -263,7 +263,7 @@ class Sales:
         since, after = (previous.sale.generation if previous else 0), ""
         async with self._db.connection() as connection:
             while part := await store.list_changed_items(connection, sale.sale_id, since, after, _ITEMS_PER_QUERY):
-                items.update((sku, (price, limit)) for sku, price, limit in part)
+                items.update(part)
                 after = part[-1][0]
             coupons = await store.list_changed_coupons(connection, sale.sale_id, since)
         return SaleSnapshot(sale, items, {**previous.coupons, **coupons} if previous else coupons)

@@ -17,6 +17,7 @@ from commerce.kernel.sql import load_queries
 from commerce.sales.model import (
     CouponTerms,
     ItemInput,
+    ItemTerms,
     Sale,
     SaleInput,
     SaleItem,
@@ -154,10 +155,10 @@ async def list_items(connection: Connection, sale_id: str, after: str, count: in
 
 async def list_changed_items(
     connection: Connection, sale_id: str, generation: int, after: str, count: int
-) -> list[tuple[str, int, int]]:
-    """List products that changed after a generation as (sku, price, limit or 0)."""
+) -> list[tuple[str, ItemTerms]]:
+    """List products that changed after a generation as (sku, terms)."""
     rows = await connection.fetch(queries.list_changed_items, sale_id, generation, after, count)
-    return [(row["sku"], row["price_minor"], row["user_limit"]) for row in rows]
+    return [(sku, ItemTerms(*terms)) for sku, *terms in rows]
 
 
 async def list_changed_coupons(connection: Connection, sale_id: str, generation: int) -> dict[str, CouponTerms]:

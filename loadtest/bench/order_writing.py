@@ -25,7 +25,7 @@ _TABLES = {"orders": ORDER_COLUMNS, "order_lines": LINE_COLUMNS}
 _BATCH = 64
 _POLL_INTERVAL_S, _IDLE_INTERVAL_S = 0.01, 0.1
 _TIMEOUT_S = 300.0
-_LIMITS = OrderLimits(lines=1_000, addresses=50, payments=8, quantity=100_000)
+_LIMITS = OrderLimits(lines=1_000, addresses=50, payments=8, coupons=8, quantity=100_000)
 
 
 class WriteMeasurement(msgspec.Struct, frozen=True):

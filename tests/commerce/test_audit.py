@@ -107,6 +107,31 @@ VIOLATIONS: dict[str, tuple[str, Violate]] = {
         "P2",
         lambda shop, keys: _execute(shop, "UPDATE orders SET total_minor = total_minor + 1"),
     ),
+    "the discount of a line was changed": (
+        "P2",
+        lambda shop, keys: _execute(
+            shop, "UPDATE order_lines SET discount_minor = 1", "UPDATE orders SET total_minor = total_minor - 2"
+        ),
+    ),
+    "a discount belongs to no promotion": (
+        "P2",
+        lambda shop, keys: _execute(shop, "UPDATE orders SET discount_minor = 1, freight_minor = 0"),
+    ),
+    "the discount of a promotion was changed": (
+        "P2",
+        lambda shop, keys: _execute(
+            shop,
+            "INSERT INTO order_discounts (order_id, discount_no, promotion_id, label, amount_minor) "
+            "SELECT order_id, 0, 'p', 'A promotion', 1 FROM orders LIMIT 1",
+        ),
+    ),
+    "the freight of an address was changed": (
+        "P2",
+        lambda shop, keys: _execute(
+            shop,
+            "INSERT INTO order_freight (order_id, address_no, amount_minor) SELECT order_id, 0, 1 FROM orders LIMIT 1",
+        ),
+    ),
     "two orders have one key": (
         "P3",
         lambda shop, keys: _execute(

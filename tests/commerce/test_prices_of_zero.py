@@ -1,10 +1,11 @@
-"""A price of 0 is refused wherever one is set: an order whose total is 0 cannot be paid."""
+"""A price of 0 is refused wherever one is set; an order whose total is 0 is paid at once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from msgspec import UNSET
@@ -14,15 +15,16 @@ from commerce.catalog.model import ProductInput
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MoneyError
+from commerce.orders import store as orders
 from commerce.sales.item_csv import read_items
 from commerce.sales.model import ItemInput, SaleInput
 from config.settings import Settings
 from ops.cli import app
 from ops.services import CliServices
-from tests.support.gateway import TestGateway
-from tests.support.sales import make_sale, order_body
+from tests.support.gateway import TestGateway, run_workers
+from tests.support.sales import eventually, make_sale, order_body
 
-REASON = "an order whose total is 0 cannot be paid"
+REASON = "give products away by a promotion"
 
 
 async def test_price_of_0_is_refused_by_the_api(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
@@ -71,10 +73,15 @@ def test_price_of_0_is_refused_by_the_type(make: Callable[[], object]) -> None:
         make()
 
 
-async def test_items_with_a_price_of_0_of_earlier_days_cannot_make_an_order_of_0(
+async def _is_stored(shop: CliServices, order_id: UUID) -> bool:
+    async with shop.db.connection() as connection:
+        return bool(await orders.find_existing(connection, [order_id]))
+
+
+async def test_order_with_a_total_of_0_is_paid_when_stored(
     gateway: TestGateway, shop: CliServices, sale_id: str
 ) -> None:
-    """A free item may come with others. Its limit may be changed; its price stays 0 until it gets another."""
+    """Items of earlier versions may have a price of 0. Their limit may be changed; the price stays."""
     await make_sale(shop, sale_id, {"a": (5, 100, None), "free": (5, 100, None)})
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE products SET price_minor = 0 WHERE sku = 'free'")
@@ -84,8 +91,14 @@ async def test_items_with_a_price_of_0_of_earlier_days_cannot_make_an_order_of_0
         await shop.sales.create(sale, [("free", ItemInput())], "test")
     await shop.sales.change_item(sale_id, "free", UNSET, 3, "test")
     await gateway.services.snapshots.refresh()
-    answer = await gateway.order(order_body(sale_id, ("free", 2)))
-    assert (answer.status, answer.code) == (422, "invalid")
-    assert "the total is 0" in answer.body["detail"]
-    answer = await gateway.order(order_body(sale_id, ("free", 2), ("a", 1)))
-    assert (answer.status, answer.body["total"]["amount"]) == (202, 100)
+    free = await gateway.order(order_body(sale_id, ("free", 2)))
+    assert (free.status, free.body["total"]["amount"]) == (202, 0)
+    priced = await gateway.order(order_body(sale_id, ("free", 1), ("a", 1)))
+    assert (priced.status, priced.body["total"]["amount"]) == (202, 100)
+    async with run_workers(gateway.settings, "order_writer"):
+        await eventually(lambda: _is_stored(shop, UUID(priced.body["order_id"])))
+    details = await shop.orders.get_details(UUID(free.body["order_id"]), [sale_id])
+    assert [event.status for event in details.events] == ["accepted", "awaiting_payment", "paid"]
+    assert details.events[-1].reason == "there is nothing to pay"
+    details = await shop.orders.get_details(UUID(priced.body["order_id"]), [sale_id])
+    assert details.order.status == "awaiting_payment"

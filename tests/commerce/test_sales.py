@@ -228,8 +228,8 @@ async def test_free_units_of_several_sales_leave_out_unknown_items(shop: CliServ
 async def test_snapshot_with_previous_one_has_changed_terms(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, dict.fromkeys("abc", (5, 100, None)))
     first = await shop.sales.read_snapshot(await shop.sales.get(sale_id), None)
-    assert first.items == dict.fromkeys("abc", (100, 0))
+    assert first.items == dict.fromkeys("abc", (100, 0, 100, 0))
     await shop.sales.change_item(sale_id, "b", 70, 4, "test")
     second = await shop.sales.read_snapshot(await shop.sales.get(sale_id), first)
-    assert second.items == {"a": (100, 0), "b": (70, 4), "c": (100, 0)}
-    assert first.items["b"] == (100, 0)
+    assert second.items == {"a": (100, 0, 100, 0), "b": (70, 4, 100, 0), "c": (100, 0, 100, 0)}
+    assert first.items["b"] == (100, 0, 100, 0)

@@ -97,6 +97,10 @@ SELECT fill.id_of(n + {orders}), sale_id, user_id, jsonb_build_object('sku-' || 
        CASE WHEN age >= 500 THEN 'staff' END
 FROM fill.orders WHERE n % 50 = 7;
 
+INSERT INTO order_discounts (order_id, discount_no, promotion_id, label, amount_minor)
+SELECT id, 0, 'every-300-less-50', 'Every 300 less 50', 100 FROM fill.orders WHERE n % 2 = 0 ORDER BY n;
+INSERT INTO order_freight (order_id, address_no, amount_minor) SELECT id, 0, 600 FROM fill.orders WHERE n % 2 = 1 ORDER BY n;
+
 INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, amount_minor, currency, status,
                       transaction_id, created_at, expires_at, captured_at, ended_at, refunded_minor)
 SELECT id, id, user_id, 1, 0, method, 'page', 2000, 'CNY', step, CASE step WHEN 'captured' THEN 'transaction-' || n END, at,

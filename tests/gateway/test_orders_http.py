@@ -51,10 +51,19 @@ async def test_order_accepted_is_readable_at_once_and_stored(
         await eventually(lambda: drained(shop, keys))
     stored = (await gateway.call("GET", answer.headers["Location"])).body
     assert stored["status"] == "awaiting_payment"
+    unreduced = {"ship_to": 0, "discount": 0}
     assert stored["lines"] == [
-        {"line_no": 0, "sku": "a", "quantity": 2, "ship_to": 0, "unit_price": 100},
-        {"line_no": 1, "sku": "b", "quantity": 1, "ship_to": 0, "unit_price": 255},
+        {"line_no": 0, "sku": "a", "quantity": 2, "unit_price": 100, "list_price": 100, "paid": 200, **unreduced},
+        {"line_no": 1, "sku": "b", "quantity": 1, "unit_price": 255, "list_price": 255, "paid": 255, **unreduced},
     ]
+    assert stored["price"] == {
+        "subtotal": 455,
+        "discount": 0,
+        "freight": 0,
+        "cod_fee": 0,
+        "discounts": [],
+        "freight_by_address": [],
+    }
     assert stored["ship_to"] == [ADDRESS]
     assert stored["payments"] == [{"method": "alipay", "amount": 455, "currency": None}]
     assert stored["pay_by"] == answer.body["pay_by"]
@@ -234,7 +243,7 @@ async def test_changed_terms_reach_a_gateway_that_gets_no_orders(
 
 
 async def _knows(gateway: TestGateway, sale_id: str, sku: str, price: int) -> bool:
-    return (await gateway.services.snapshots.get(sale_id)).items[sku][0] == price
+    return (await gateway.services.snapshots.get(sale_id)).items[sku].price == price
 
 
 async def test_order_list_pages_newest_first_and_cancel_releases_stock(

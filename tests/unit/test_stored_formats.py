@@ -21,7 +21,7 @@ ORDER = AcceptedOrder(
     payments='[{"method":"alipay","amount":1500},{"method":"balance","amount":497}]',
     lines=[AcceptedLine(0, 0, "A", 1, 499), AcceptedLine(0, 1, "A", 2, 499), AcceptedLine(1, 0, "B", 1, 500)],
 )
-PAYLOAD = bytes.fromhex(
+PAYLOAD_OF_EARLIER_VERSIONS = bytes.fromhex(
     "9dc41001890a5dac96774bbcceb302099a8057a6757365722d31a56b65792d31"
     "c410000102030405060708090a0b0c0d0e0fa6676f6c64656e07a3434e59cd07"
     "cdcd0384d9665b7b226e616d65223a224c69204c6569222c2270686f6e65223a"
@@ -32,11 +32,22 @@ PAYLOAD = bytes.fromhex(
     "6e6365222c22616d6f756e74223a3439377d5d93950000a14101cd01f3950001"
     "a14102cd01f3950100a14201cd01f4a0"
 )
+PAYLOAD = bytes.fromhex(
+    "9ec41001890a5dac96774bbcceb302099a8057a6757365722d31a56b65792d31"
+    "c410000102030405060708090a0b0c0d0e0fa6676f6c64656e07a3434e59cd07"
+    "cdcd0384d9665b7b226e616d65223a224c69204c6569222c2270686f6e65223a"
+    "222b38362031333820303030302030303030222c22636f756e747279223a2243"
+    "4e222c2263697479223a225368616e67686169222c226c696e65223a2231204e"
+    "616e6a696e67205264227d5dd9455b7b226d6574686f64223a22616c69706179"
+    "222c22616d6f756e74223a313530307d2c7b226d6574686f64223a2262616c61"
+    "6e6365222c22616d6f756e74223a3439377d5d93970000a14101cd01f3c00097"
+    "0001a14102cd01f3c000970100a14201cd01f4c000a0c0"
+)
 
 
 def test_stream_payload_of_an_order_keeps_its_bytes() -> None:
     assert encode_accepted(ORDER) == PAYLOAD
-    assert decode_accepted(PAYLOAD) == ORDER
+    assert decode_accepted(PAYLOAD) == decode_accepted(PAYLOAD_OF_EARLIER_VERSIONS) == ORDER
 
 
 def test_redis_keys_of_a_sale_keep_their_names() -> None:
