@@ -29,6 +29,7 @@ from config.retention import RetentionSettings
 from config.screening import ScreeningSettings
 from config.server_urls import DatabaseUrl, RedisUrl
 from config.shipping import ShippingSettings
+from config.shop import ShopSettings
 from config.waiting_rooms import WaitingRoomSettings
 
 Durability = Literal["fsync", "replicated", "memory"]
@@ -262,6 +263,7 @@ class Settings(BaseSettings):
     )
     replicas: int = Field(default=1, ge=1, description="replicas that must confirm, with durability 'replicated'")
     metrics_dir: AbsolutePath | None = Field(default=None, description="shared by the processes of one machine")
+    shop: ShopSettings = ShopSettings()
     http: HttpSettings = HttpSettings()
     limits: LimitSettings = LimitSettings()
     database_shares: DatabaseShareSettings = DatabaseShareSettings()

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from datetime import time
-from typing import Annotated
-from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import Field, SecretStr
 
-from config.base import CredentialSection, Positive, Seconds, SettingsSection
-
-
-def _check_time_zone(name: str) -> str:
-    if name not in available_timezones():
-        raise ValueError(f"{name!r} is no time zone: set one like Asia/Shanghai")
-    return name
+from config.base import CredentialSection, Positive, Seconds, SettingsSection, TimeZoneName
 
 
 class SfExpressSettings(CredentialSection):
@@ -59,7 +51,7 @@ class BoxSettings(SettingsSection):
 class ShippingSettings(SettingsSection):
     """Planning, packing and tracking of shipments, our own fleet, and the accounts at carriers."""
 
-    timezone: Annotated[str, AfterValidator(_check_time_zone)] = "Asia/Shanghai"
+    timezone: TimeZoneName = "Asia/Shanghai"
     dispatch_cutoff: time = Field(default=time(16), description="orders paid later than this leave on the next day")
     delivery_promise_days: int = Field(
         default=5, ge=0, le=90, description="days after payment for which delivery is promised"

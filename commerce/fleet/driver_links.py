@@ -23,7 +23,7 @@ _ALGORITHM = "HS256"
 def make_link(key: str, route_id: UUID, day: date, zone: ZoneInfo) -> str:
     """Make the token of a route.
 
-    It is valid until the end of the day after the route's, in the shop's time zone.
+    It is valid until the end of the day after the route's, in the warehouses' time zone.
     """
     ends = datetime.combine(day + timedelta(days=2), time(), zone)
     subject = urlsafe_b64encode(route_id.bytes).rstrip(b"=").decode()

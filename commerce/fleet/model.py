@@ -20,7 +20,7 @@ Note = Annotated[str, filled_line(500)]
 
 
 class Vehicle(msgspec.Struct, frozen=True):
-    """A vehicle with its shift in the shop's time zone.
+    """A vehicle with its shift in the warehouses' time zone.
 
     The break of `break_s` seconds lies between `break_from` and `break_to`.
     """

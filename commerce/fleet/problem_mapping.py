@@ -1,6 +1,6 @@
 """Maps deliveries and vehicles to a routing problem, and its solution back to routes.
 
-Times of a problem are seconds since the day began in the shop's time zone.
+Times of a problem are seconds since the day began in the warehouses' time zone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DAY_S = 86_400
 
 
 class Day:
-    """A day in the shop's time zone; it need not have 24 hours."""
+    """A day in the warehouses' time zone; it need not have 24 hours."""
 
     def __init__(self, day: date, zone: ZoneInfo) -> None:
         self.day = day

@@ -67,7 +67,7 @@ WHERE shipment_id > $2 AND ($1::text IS NULL OR warehouse_id = $1) AND ended_at 
 ORDER BY shipment_id LIMIT $3;
 
 -- name: list_overdue
--- $4: today in the shop's time zone.
+-- $4: today in the warehouses' time zone.
 SELECT {shipments}, 'promised for ' || promised_on AS reason FROM shipments
 WHERE shipment_id > $2 AND ($1::text IS NULL OR warehouse_id = $1) AND ended_at IS NULL AND promised_on < $4
 ORDER BY shipment_id LIMIT $3;

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -45,6 +46,30 @@ def parse_moment(text: str) -> datetime:
         raise ValueError(f"{text[:40]!r} has no time zone")
     check_years(moment)
     return moment.astimezone(UTC)
+
+
+def parse_local_moment(text: str, zone: ZoneInfo) -> datetime:
+    """Parse ISO 8601 into UTC; a text without a zone is a time of the clocks in `zone`.
+
+    Raises `ValueError` for any other text and for other years, and with two choices for a time that these clocks skip
+    or show twice.
+    """
+    local = datetime.fromisoformat(text)
+    if local.tzinfo is not None:
+        return parse_moment(text)
+    check_years(local.date())
+    first, second = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    if first != second:
+        is_skipped = first > second
+        choices = " or ".join(moment.astimezone(zone).isoformat() for moment in sorted((first, second)))
+        reason = "does not exist: clocks go forward then" if is_skipped else "occurs twice: clocks go back then"
+        raise LocalTimeError(f"{local.isoformat()} in {zone.key} {reason}; write {choices}")
+    check_years(first)
+    return first
+
+
+class LocalTimeError(ValueError):
+    """A local time that stands for no moment or for two. The text names the two choices."""
 
 
 def parse_day(text: str) -> date:

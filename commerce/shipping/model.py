@@ -273,7 +273,7 @@ class RedirectInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Appointment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A time window in the shop's time zone and coordinates, for delivery by our own vehicles."""
+    """A time window in the warehouses' time zone and coordinates, for delivery by our own vehicles."""
 
     deliver_from: LocalTime | None = None
     deliver_to: LocalTime | None = None

@@ -53,11 +53,11 @@ class ShippingPolicy(Protocol):
 
 
 def dispatch_day(policy: ShippingPolicy, now: datetime) -> date:
-    """Return the day in the shop's time zone on which a shipment that is planned now is dispatched."""
+    """Return the day in the warehouses' time zone on which a shipment that is planned now is dispatched."""
     local = now.astimezone(ZoneInfo(policy.timezone))
     return local.date() + timedelta(days=local.time() > policy.dispatch_cutoff)
 
 
 def promised_day(policy: ShippingPolicy, paid_at: datetime) -> date:
-    """Return the day in the shop's time zone by which an order is promised to be delivered."""
+    """Return the day in the warehouses' time zone by which an order is promised to be delivered."""
     return paid_at.astimezone(ZoneInfo(policy.timezone)).date() + timedelta(days=policy.delivery_promise_days)

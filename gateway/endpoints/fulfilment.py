@@ -135,7 +135,7 @@ async def redirect_shipment(call: Call) -> web.Response:
 
 
 async def set_appointment(call: Call) -> web.Response:
-    """Set the delivery window in the shop's time zone, and the coordinates, for route planning."""
+    """Set the delivery window in the warehouses' time zone, and the coordinates, for route planning."""
     return json_response(
         await call.services.fulfilment.set_appointment(call.parameters["shipment_id"], call.body, call.staff_actor)
     )

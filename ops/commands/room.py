@@ -22,7 +22,7 @@ from ops.commands.console import (
     run,
     run_change,
 )
-from ops.commands.moment_arguments import read_moment
+from ops.commands.moment_arguments import format_clocks, read_moment
 from ops.services import CliServices, open_cli_services
 
 app = typer.Typer(help="Set up and show the waiting room of a sale.", no_args_is_help=True)
@@ -70,7 +70,7 @@ def set_room(
             return await shop.rooms.put(sale_id, settings, get_actor())
 
     room = run_change(work())
-    end = f"list closes at {format_time(room.list_closes_at)}" if room.mode == "on" else f"state is {room.state}"
+    end = f"list closes at {format_clocks(room.list_closes_at)}" if room.mode == "on" else f"state is {room.state}"
     print_line(f"the waiting room of {sale_id} is {room.mode}; its {end}")
 
 
@@ -104,7 +104,7 @@ def show(sale_id: SaleId, json: JsonOption = False) -> None:
         print_json(msgspec.to_builtins(values))
         return
     print_values(
-        (name.replace("_", " "), format_time(value) if isinstance(value, datetime) else value)
+        (name.replace("_", " "), f"{format_time(value)} UTC" if isinstance(value, datetime) else value)
         for name, value in values.items()
         if value not in (None, [])
     )

@@ -39,7 +39,7 @@ from ops.services import create_fleet, open_cli_services
 
 app = typer.Typer(help="Plan and show the routes of our own vehicles, and print drivers' links.", no_args_is_help=True)
 Day = Annotated[
-    date, typer.Option("--date", parser=read_day, metavar="YYYY-MM-DD", help="the day, in the shop's time zone")
+    date, typer.Option("--date", parser=read_day, metavar="YYYY-MM-DD", help="the day, in the warehouses' time zone")
 ]
 GeoJsonFile = Annotated[
     Path | None, typer.Option("--geojson", callback=check_writable, help="write the routes to this file, for a map")

@@ -31,13 +31,14 @@ from ops.commands.console import (
     run,
     run_change,
 )
-from ops.commands.moment_arguments import read_moment
+from ops.commands.moment_arguments import format_clocks, read_moment
 from ops.commands.safe_console import Table
 from ops.services import CliServices, open_cli_services
 
 app = typer.Typer(help="Create, open, change and show sales and their stock.", no_args_is_help=True)
 SaleId = Annotated[str, typer.Argument(metavar="SALE", help="the sale's id, such as double-11")]
 Sku = Annotated[str, typer.Argument(metavar="SKU")]
+_TIME_HELP = "`now` or ISO 8601; without a zone: by the shop's clock (`shop.time_zone`)"
 _PAGE_SIZE = 1_000
 _LOST = "not loaded: see `floodgate rebuild`"
 
@@ -51,7 +52,7 @@ def create(
     ],
     title: Annotated[str, typer.Option()],
     currency: Annotated[str, typer.Option(help="ISO 4217, such as CNY")],
-    opens: Annotated[datetime, typer.Option(parser=read_moment, metavar="TIME", help="`now` or ISO 8601")] = "now",  # type: ignore[assignment]
+    opens: Annotated[datetime, typer.Option(parser=read_moment, metavar="TIME", help=_TIME_HELP)] = "now",  # type: ignore[assignment]
     closes: Annotated[
         datetime | None, typer.Option(parser=read_moment, metavar="TIME", help="left out: it never closes")
     ] = None,
@@ -265,8 +266,8 @@ def _show_sale(sale_id: str, json: bool) -> None:
             ("sale", sale.sale_id),
             ("title", sale.title),
             ("state", sale.state),
-            ("opens (UTC)", format_time(sale.opens_at)),
-            ("closes (UTC)", _format_end(sale.closes_at)),
+            ("opens", format_clocks(sale.opens_at)),
+            ("closes", format_clocks(sale.closes_at)),
             ("pay within", f"{sale.pay_within_s} s"),
             ("generation", f"{sale.generation}, published to Redis {sale.published_generation}"),
             ("epoch", f"{sale.epoch}, loaded {sale.loaded_epoch}"),

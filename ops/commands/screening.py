@@ -24,7 +24,7 @@ from ops.commands.console import (
     run,
     run_change,
 )
-from ops.commands.moment_arguments import read_moment
+from ops.commands.moment_arguments import format_clocks, read_moment
 from ops.commands.safe_console import Table
 from ops.services import open_cli_services
 
@@ -124,7 +124,7 @@ def clear(
             return await shop.screening.clear(sale_id, customer, text, until, get_actor())
 
     user = run_change(work()).user
-    print_line(f"{user.user_id} is cleared in {sale_id} until {format_time(user.cleared_until)}")
+    print_line(f"{user.user_id} is cleared in {sale_id} until {format_clocks(user.cleared_until)}")
 
 
 @app.command()

@@ -167,7 +167,7 @@ def set_appointment(
     shipment_id: ShipmentId,
     from_: Annotated[
         datetime | None,
-        typer.Option("--from", formats=["%H:%M"], metavar="HH:MM", help="begin of the window, in the shop's time zone"),
+        typer.Option("--from", formats=["%H:%M"], metavar="HH:MM", help="begin, in the warehouses' time zone"),
     ] = None,
     to: Annotated[datetime | None, typer.Option(formats=["%H:%M"], metavar="HH:MM", help="end of the window")] = None,
     at: Annotated[
