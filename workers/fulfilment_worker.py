@@ -38,12 +38,15 @@ async def fulfilment_worker(services: WorkerServices) -> None:
             policy,
         )
         systems = {carrier.system for carrier in carriers.by_name.values() if carrier.is_external}
-        due = services.due_jobs.event(jobs.shipments.name, jobs.orders.name)
-        runner = JobRunner("fulfilment_worker", [jobs.shipments, jobs.orders], systems, settings, services.clock, due)
+        queues = [jobs.shipments, jobs.orders]
+        names = [queue.name for queue in queues]
+        due, wake_ups = services.due_jobs.event(*names), {name: services.due_jobs.event(name) for name in names}
+        runner = JobRunner("fulfilment_worker", queues, systems, settings, services.clock, due, wake_ups)
 
         async def start_due_jobs() -> int:
             await jobs.reassign(runner.unavailable_systems)
             return await runner.start_due_jobs()
 
-        await run_steps("fulfilment_worker", start_due_jobs, services.stop, settings.poll_ms / 1000, due)
+        poll_s = settings.poll_ms / 1000
+        await run_steps("fulfilment_worker", start_due_jobs, services.stop, poll_s, due, runner.may_have_more)
         await runner.drain()

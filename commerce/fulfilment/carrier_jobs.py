@@ -67,7 +67,7 @@ class CarrierJobs:
         """
         carrier = self._carrier(shipment)
         if carrier is None:
-            raise ExternalRefusal("not_offered", "the settings do not name it")
+            raise not_offered()
         return carrier
 
     def _postpone_held(self) -> JobResult:
@@ -107,6 +107,11 @@ class CarrierJobs:
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
+
+
+def not_offered() -> ExternalRefusal:
+    """Make the error of a job of a carrier that got a request and that the settings do not name any more."""
+    return ExternalRefusal("not_offered", "the settings do not name it")
 
 
 async def cancel_before_dispatch(

@@ -37,6 +37,7 @@ from commerce.shipping.model import (
     to_tracking_no,
 )
 from commerce.shipping.policy import ShippingPolicy
+from commerce.shipping.records import ConfirmedBooking, NewBooking
 from commerce.shipping.shipment_tasks import SHIPMENTS
 from commerce.shipping.tracking import TrackingReport, by_key
 
@@ -126,10 +127,9 @@ class Fulfilment(Worklists):
         if await shipments.find_by_tracking_nos(connection, {(carrier.name, tracking_no)}):
             raise InvalidShipmentState(f"the tracking number {tracking_no} {_TAKEN}")
         booking_id = self._ids.new()
-        await shipments.insert_booking(connection, booking_id, shipment.shipment_id, carrier.name, now)
-        await shipment_status.record_booking(
-            connection, shipment, booking_id, BookingConfirmation(tracking_no), now, "staff", actor
-        )
+        await shipments.insert_bookings(connection, [NewBooking(booking_id, shipment.shipment_id, carrier.name)], now)
+        booked = ConfirmedBooking(shipment, booking_id, BookingConfirmation(tracking_no))
+        await shipment_status.record_bookings(connection, [booked], now, "staff", actor)
         await shipment_tasks.put_follow_up(connection, shipment.shipment_id, carrier, now, now)
 
     async def create_wave(self, warehouse_id: str, max_shipments: int, actor: str) -> Wave:
@@ -252,7 +252,7 @@ class Fulfilment(Worklists):
         await shipment_status.record_note(connection, shipment, now, "staff", actor, note)
 
     async def _assign_again(self, connection: Connection, shipment_id: UUID, now: datetime) -> None:
-        await shipments.clear_refusals(connection, shipment_id)
+        await shipments.clear_refusals(connection, [shipment_id])
         await self._assignment.assign(connection, await self._read(connection, shipment_id), now)
 
     # After dispatch.

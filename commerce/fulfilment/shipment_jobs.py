@@ -1,21 +1,24 @@
-"""Jobs of shipments: assign a carrier, book, cancel, subscribe to tracking, poll tracking.
+"""Jobs of shipments: assign a carrier, book, cancel.
 
-A request to a carrier is stored before it is sent (the booking) and after it is answered, each in a transaction of its
-own that holds the order lock. In between the job is leased. After a crash another worker repeats the request under the
-same booking id, for which a carrier books only once.
+A request to a carrier is stored before it is sent (the booking) and after it is answered, each time in a transaction
+that holds the order lock and that concurrent jobs share. In between the job is leased. After a crash another worker
+repeats the request under the same booking id, for which a carrier books only once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
+from commerce.fulfilment.booking_answers import BookingAnswer, BookingAnswers
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
-from commerce.fulfilment.carrier_jobs import UNCHANGED, CarrierJobs, Work, cancel_before_dispatch, reload_shipment
+from commerce.fulfilment.carrier_jobs import UNCHANGED, CarrierJobs, Work, cancel_before_dispatch, not_offered
 from commerce.jobs.model import Job, JobHandler, JobResult, written
+from commerce.kernel.address import Address
 from commerce.kernel.clock import Clock
 from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.kernel.failpoints import failpoint
@@ -23,18 +26,23 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection, Database
+from commerce.kernel.shared_transactions import SharedTransactions
 from commerce.shipping import shipment_status
 from commerce.shipping import store as shipments
-from commerce.shipping.carrier_port import (
-    BookingConfirmation,
-    BookingRequest,
-    Carrier,
-    CarrierRegistry,
-)
+from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest, Carrier, CarrierRegistry, ContentLine
 from commerce.shipping.model import Shipment, ShipmentStatus
 from commerce.shipping.policy import ShippingPolicy
-from commerce.shipping.shipment_tasks import Task, put_follow_up, put_task
+from commerce.shipping.records import ConfirmedBooking, NewBooking
+from commerce.shipping.shipment_tasks import Task, put_task
 from commerce.warehouses import store as warehouses
+
+
+class _PreparedRequest(NamedTuple):
+    """A stored request for a booking, with the shipment as the request leaves it."""
+
+    shipment: Shipment
+    carrier: Carrier
+    request: BookingRequest
 
 
 class ShipmentJobs(CarrierJobs):
@@ -54,6 +62,8 @@ class ShipmentJobs(CarrierJobs):
         self._ids = ids
         self._retry_policy = retry_policy
         self._assignment = assignment
+        self._beginnings: SharedTransactions[Job, JobResult | _PreparedRequest] = SharedTransactions(db, self._begin)
+        self._answers = BookingAnswers(db, clock, assignment, policy)
         self.unavailable_systems: Collection[str] = ()
         """systems that do not answer now, so that shipments are assigned to carriers of others"""
 
@@ -68,110 +78,103 @@ class ShipmentJobs(CarrierJobs):
         return self.make_handlers(works, max_attempts)
 
     async def _book(self, job: Job) -> JobResult:
-        async with self._db.transaction() as connection:
-            order, shipment = await shipment_status.lock_shipment(connection, job.subject)
-            if not _must_be_booked(shipment):
-                return self._postpone_held() if shipment.held_reason is not None else UNCHANGED
-            if await self._cancel_if_must_not_ship(connection, order, shipment):
-                return written("stopped")
-            carrier = self._carrier(shipment)
-            if carrier is None and shipment.booking_id is None:
-                return await self._assign_locked(connection, shipment)
-            carrier = self._booked_carrier(shipment)
-            shipment = await self._record_request(connection, shipment, carrier)
-            request = await self._booking_request(connection, shipment)
+        begun = await self._beginnings.add(job)
+        if isinstance(begun, JobResult):
+            return begun
+        answer: BookingConfirmation | ExternalRefusal
         try:
-            confirmation = await carrier.book(request)
+            answer = await begun.carrier.book(begun.request)
         except ExternalRefusal as error:
-            return await self._on_refused(shipment, carrier, error)
-        failpoint("shipment.after_book")
-        return await self._on_booked(shipment, carrier, confirmation)
-
-    async def _record_request(self, connection: Connection, shipment: Shipment, carrier: Carrier) -> Shipment:
-        """Store that a booking is about to be requested: a new one, or the one left unanswered."""
-        if shipment.booking_id is not None:
-            await shipments.touch_booking_request(connection, shipment.booking_id, self._now())
-            return shipment
-        booking_id = self._ids.new()
-        await shipments.insert_booking(connection, booking_id, shipment.shipment_id, carrier.name, self._now())
-        return msgspec.structs.replace(shipment, booking_id=booking_id)
-
-    async def _booking_request(self, connection: Connection, shipment: Shipment) -> BookingRequest:
-        senders = await warehouses.warehouses_of(connection, [shipment.warehouse_id])
-        assert shipment.booking_id is not None
-        return BookingRequest(
-            booking_id=shipment.booking_id,
-            order_id=shipment.order_id,
-            sender=senders[shipment.warehouse_id].address,
-            recipient=shipment.address,
-            weight_g=shipment.weight_g,
-            length_mm=shipment.length_mm,
-            width_mm=shipment.width_mm,
-            height_mm=shipment.height_mm,
-            contents=await shipments.list_contents(connection, shipment.shipment_id),
-            value=Money(shipment.value_minor, shipment.currency),
-            cod=shipment.cod,
-        )
+            answer = error
+        else:
+            failpoint("shipment.after_book")
+        return await self._answers.record(BookingAnswer(begun.shipment, begun.carrier, answer))
 
     async def _assign(self, job: Job) -> JobResult:
-        async with self._db.transaction() as connection:
-            order, shipment = await shipment_status.lock_shipment(connection, job.subject)
-            if not _must_be_booked(shipment) or shipment.booking_id is not None:
-                return self._postpone_held() if shipment.held_reason is not None else UNCHANGED
-            if await self._cancel_if_must_not_ship(connection, order, shipment):
-                return written("stopped")
-            if job.kind == "shipment.assign_again":
-                await shipments.clear_refusals(connection, job.subject)
-                shipment = await reload_shipment(connection, job.subject)
-            return await self._assign_locked(connection, shipment)
+        result = await self._beginnings.add(job)
+        assert isinstance(result, JobResult)
+        return result
 
-    async def _assign_locked(self, connection: Connection, shipment: Shipment) -> JobResult:
-        now = self._now()
+    async def _begin(
+        self, connection: Connection, claimed: Sequence[Job], may_wait: bool
+    ) -> list[JobResult | _PreparedRequest | Exception | None]:
+        """Assign carriers to shipments and store requests for bookings, as their jobs want it.
+
+        The second of two jobs of a shipment waits."""
+        first_of = {job.subject: job for job in reversed(claimed)}
+        locked = await shipment_status.lock_shipments(connection, list(first_of), may_wait=may_wait)
+        orders = {order.order_id: order for order, _ in locked.values()}
+        unshippable = await shipment_status.list_unshippable(connection, list(orders.values()))
+        now, results = self._now(), dict[UUID, JobResult | _PreparedRequest | Exception]()
+        to_assign, to_request = list[Shipment](), list[tuple[Shipment, Carrier]]()
+        for id_, (_, shipment) in locked.items():
+            is_booking, carrier = first_of[id_].kind == "shipment.book", self._carrier(shipment)
+            if not _must_be_booked(shipment) or (shipment.booking_id is not None and not is_booking):
+                results[id_] = self._postpone_held() if shipment.held_reason is not None else UNCHANGED
+            elif shipment.order_id in unshippable:
+                await cancel_before_dispatch(connection, shipment, carrier, now)
+                results[id_] = written("stopped")
+            elif not is_booking or (carrier is None and shipment.booking_id is None):
+                to_assign.append(shipment)
+            elif carrier is None:
+                results[id_] = not_offered()
+            else:
+                to_request.append((shipment, carrier))
+        again = {id_ for id_, job in first_of.items() if job.kind == "shipment.assign_again"}
+        results |= await self._assign_locked(connection, to_assign, again, now)
+        results |= await self._record_requests(connection, to_request, now)
+        return [results.get(job.subject) if first_of[job.subject] is job else None for job in claimed]
+
+    async def _assign_locked(
+        self, connection: Connection, to_assign: Sequence[Shipment], again: Collection[UUID], now: datetime
+    ) -> dict[UUID, JobResult]:
+        """Assign carriers to shipments; those that have refused one that is in `again` may be asked again."""
+        if not to_assign:
+            return {}
+        if cleared := [shipment.shipment_id for shipment in to_assign if shipment.shipment_id in again]:
+            await shipments.clear_refusals(connection, cleared)
+            to_assign = [
+                msgspec.structs.replace(shipment, refused_by=[]) if shipment.shipment_id in again else shipment
+                for shipment in to_assign
+            ]
         unavailable = {
             name: "it does not answer now"
             for name, carrier in self._carriers.by_name.items()
             if carrier.accepts_bookings and carrier.system in self.unavailable_systems
         }
-        name = await self._assignment.assign(connection, shipment, now, excluded=unavailable)
-        if name is None and unavailable:
-            # No available carrier takes the shipment, so it waits for one that is unavailable.
+        names = await self._assignment.assign_all(connection, to_assign, now, excluded=unavailable)
+        results = {id_: written("assigned" if name else "no_carrier") for id_, name in names.items()}
+        left = [shipment for shipment in to_assign if names[shipment.shipment_id] is None]
+        if left and unavailable:
+            # No available carrier takes them, so they wait for one that is unavailable.
             due_at = now + timedelta(seconds=self._retry_policy.max_s)
-            if await self._assignment.assign(connection, shipment, now, due_at=due_at):
-                return written("waiting")
-        return written("assigned" if name else "no_carrier")
+            names = await self._assignment.assign_all(connection, left, now, due_at=due_at)
+            results |= {id_: written("waiting") for id_, name in names.items() if name}
+        return results
 
-    async def _on_refused(self, requested: Shipment, carrier: Carrier, error: ExternalRefusal) -> JobResult:
-        """Record the refusal and assign the next best carrier, or park the shipment if there is none."""
-        now, reason = self._now(), f"{carrier.name} refuses: {error}"
-        async with self._db.transaction() as connection:
-            _, shipment = await shipment_status.lock_shipment(connection, requested.shipment_id)
-            if shipment.booking_id != requested.booking_id or shipment.status is not ShipmentStatus.PLANNED:
-                return UNCHANGED
-            assert requested.booking_id is not None
-            await shipments.end_booking(connection, requested.booking_id, "refused", now, reason)
-            await shipments.record_refusal(connection, shipment.shipment_id, carrier.name)
-            await shipment_status.record_note(connection, shipment, now, "system", shipment_status.ACTOR, reason)
-            if shipment.after_cancel is not None:
-                return await self._after_booking_ended(connection, shipment)
-            await self._assignment.assign(connection, await reload_shipment(connection, shipment.shipment_id), now)
-        return written("refused")
-
-    async def _on_booked(self, requested: Shipment, carrier: Carrier, confirmation: BookingConfirmation) -> JobResult:
-        now = self._now()
-        async with self._db.transaction() as connection:
-            order, shipment = await shipment_status.lock_shipment(connection, requested.shipment_id)
-            if shipment.booking_id != requested.booking_id or shipment.status is not ShipmentStatus.PLANNED:
-                return UNCHANGED
-            assert requested.booking_id is not None
-            await shipment_status.record_booking(
-                connection, shipment, requested.booking_id, confirmation, now, "system", shipment_status.ACTOR
-            )
-            if await shipment_status.must_not_ship(connection, order):
-                await cancel_before_dispatch(connection, shipment, carrier, now)
-            elif shipment.after_cancel is None:  # a cancellation requested meanwhile has put its job already
-                poll_at = now + timedelta(seconds=self._policy.tracking_poll_initial_s)
-                await put_follow_up(connection, shipment.shipment_id, carrier, poll_at, now)
-        return written("booked")
+    async def _record_requests(
+        self, connection: Connection, to_request: Sequence[tuple[Shipment, Carrier]], now: datetime
+    ) -> dict[UUID, _PreparedRequest]:
+        """Store that bookings are about to be requested: new ones, and those left unanswered."""
+        if not to_request:
+            return {}
+        unanswered = [shipment.booking_id for shipment, _ in to_request if shipment.booking_id is not None]
+        await shipments.touch_booking_requests(connection, unanswered, now)
+        new_bookings = [
+            NewBooking(self._ids.new(), shipment.shipment_id, carrier.name)
+            for shipment, carrier in to_request
+            if shipment.booking_id is None
+        ]
+        await shipments.insert_bookings(connection, new_bookings, now)
+        ids = {booking.shipment_id: booking.booking_id for booking in new_bookings}
+        senders = await warehouses.warehouses_of(connection, {shipment.warehouse_id for shipment, _ in to_request})
+        contents = await shipments.list_contents(connection, [shipment.shipment_id for shipment, _ in to_request])
+        prepared = dict[UUID, _PreparedRequest]()
+        for shipment, carrier in to_request:
+            id_, sender = shipment.shipment_id, senders[shipment.warehouse_id].address
+            requested = msgspec.structs.replace(shipment, booking_id=shipment.booking_id or ids[id_])
+            prepared[id_] = _PreparedRequest(requested, carrier, _booking_request(requested, sender, contents[id_]))
+        return prepared
 
     async def _cancel(self, job: Job) -> JobResult:
         shipment = await self._read(job)
@@ -194,8 +197,8 @@ class ShipmentJobs(CarrierJobs):
             # A tracking event may have arrived before the answer.
             if outcome == "too_late" or shipment.status not in (ShipmentStatus.PLANNED, ShipmentStatus.BOOKED):
                 return await self._on_too_late(connection, shipment, carrier, confirmation, now)
-            await shipments.end_booking(connection, booking_id, "cancelled", now, "it was cancelled")
-            return await self._after_booking_ended(connection, shipment)
+            await shipments.end_bookings(connection, "cancelled", {booking_id: "it was cancelled"}, now)
+            return await self._answers.after_booking_ended(connection, shipment, now)
 
     async def _require_absence(self, booking_id: UUID) -> None:
         """Check that a booking unknown to the carrier cannot arrive there any more.
@@ -206,28 +209,6 @@ class ShipmentJobs(CarrierJobs):
             requested_at = await shipments.get_booking_requested_at(connection, booking_id)
         if self._now() < requested_at + timedelta(seconds=self._retry_policy.lease_s):
             raise ExternalOutcomeUnknown("the carrier does not know the booking, and may receive it yet")
-
-    async def _after_booking_ended(self, connection: Connection, shipment: Shipment) -> JobResult:
-        """Plan the shipment again or cancel it, now that no carrier will collect it."""
-        now, id_ = self._now(), shipment.shipment_id
-        if shipment.after_cancel == "cancelled":
-            await shipment_status.record_step(
-                *(connection, shipment, ShipmentStatus.CANCELLED, now),
-                *("system", shipment_status.ACTOR, "its booking is cancelled"),
-            )
-        elif shipment.status is ShipmentStatus.BOOKED:
-            await shipment_status.record_step(
-                *(connection, shipment, ShipmentStatus.PLANNED, now),
-                *("system", shipment_status.ACTOR, f"its booking with {shipment.carrier} is cancelled"),
-            )
-        await shipments.clear_booking(connection, id_)
-        if shipment.after_cancel == "cancelled":
-            return written("cancelled")
-        if shipment.next_address is not None:
-            await shipments.redirect_shipment(connection, id_, shipment.next_address, later=False)
-        await shipments.clear_refusals(connection, id_)
-        await self._assignment.assign(connection, await reload_shipment(connection, id_), now)
-        return written("replanned")
 
     async def _on_too_late(
         self,
@@ -244,9 +225,8 @@ class ShipmentJobs(CarrierJobs):
         if shipment.status is ShipmentStatus.PLANNED:
             assert confirmation is not None
             assert shipment.booking_id is not None
-            await shipment_status.record_booking(
-                connection, shipment, shipment.booking_id, confirmation, now, "system", shipment_status.ACTOR
-            )
+            booked = ConfirmedBooking(shipment, shipment.booking_id, confirmation)
+            await shipment_status.record_bookings(connection, [booked], now, "system", shipment_status.ACTOR)
         reason = f"too late to cancel: {shipment.carrier} has collected it"
         await shipment_status.record_note(connection, shipment, now, "system", shipment_status.ACTOR, reason)
         if shipment.ended_at is None:
@@ -258,3 +238,20 @@ class ShipmentJobs(CarrierJobs):
 
 def _must_be_booked(shipment: Shipment) -> bool:
     return shipment.status is ShipmentStatus.PLANNED and shipment.after_cancel is None and shipment.held_reason is None
+
+
+def _booking_request(shipment: Shipment, sender: Address, contents: Sequence[ContentLine]) -> BookingRequest:
+    assert shipment.booking_id is not None
+    return BookingRequest(
+        booking_id=shipment.booking_id,
+        order_id=shipment.order_id,
+        sender=sender,
+        recipient=shipment.address,
+        weight_g=shipment.weight_g,
+        length_mm=shipment.length_mm,
+        width_mm=shipment.width_mm,
+        height_mm=shipment.height_mm,
+        contents=contents,
+        value=Money(shipment.value_minor, shipment.currency),
+        cod=shipment.cod,
+    )

@@ -64,9 +64,6 @@ DELETE FROM shipment_lines WHERE shipment_id = $1;
 UPDATE shipments SET weight_g = $2, length_mm = $3, width_mm = $4, height_mm = $5, value_minor = $6, cod_minor = $7
 WHERE shipment_id = $1;
 
--- name: get_shipment
-SELECT {shipments} FROM shipments WHERE shipment_id = $1;
-
 -- name: get_shipments
 SELECT {shipments} FROM shipments WHERE shipment_id = ANY(ARRAY(SELECT unnest($1::uuid[])));
 
@@ -78,8 +75,8 @@ SELECT shipment_id, line_no, address_no, sku, quantity FROM shipment_lines WHERE
 ORDER BY shipment_id, line_no;
 
 -- name: list_contents
-SELECT sku, name, line_no, quantity FROM shipment_lines JOIN products USING (sku) WHERE shipment_id = $1
-ORDER BY line_no;
+SELECT shipment_id, name, quantity FROM shipment_lines JOIN products USING (sku)
+WHERE shipment_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) ORDER BY shipment_id, line_no;
 
 -- name: find_by_tracking_nos
 -- Also by the number of a booking that is no longer current.
@@ -107,34 +104,42 @@ ORDER BY order_id FOR UPDATE;
 -- name: list_orders_of_shipments
 SELECT shipment_id, order_id FROM shipments WHERE shipment_id = ANY($1::uuid[]) ORDER BY shipment_id;
 
--- name: record_refusal
-UPDATE shipments SET refused_by = array_append(refused_by, $2), booking_id = NULL WHERE shipment_id = $1;
+-- name: record_refusals
+UPDATE shipments SET refused_by = array_append(refused_by, input.carrier), booking_id = NULL
+FROM unnest($1::uuid[], $2::text[]) AS input (shipment_id, carrier) WHERE shipments.shipment_id = input.shipment_id;
 
 -- name: clear_refusals
-UPDATE shipments SET refused_by = '{}' WHERE shipment_id = $1;
+UPDATE shipments SET refused_by = '{}' WHERE shipment_id = ANY(ARRAY(SELECT unnest($1::uuid[])));
 
--- name: insert_booking
-INSERT INTO bookings (booking_id, shipment_id, carrier, requested_at) VALUES ($1, $2, $3, $4);
+-- name: insert_bookings
+WITH inserted AS (
+    INSERT INTO bookings (booking_id, shipment_id, carrier, requested_at)
+    SELECT booking_id, shipment_id, carrier, $1
+    FROM unnest($2::uuid[], $3::uuid[], $4::text[]) AS input (booking_id, shipment_id, carrier)
+    RETURNING booking_id, shipment_id)
+UPDATE shipments SET booking_id = inserted.booking_id FROM inserted WHERE shipments.shipment_id = inserted.shipment_id;
 
--- name: set_current_booking
-UPDATE shipments SET booking_id = $2 WHERE shipment_id = $1;
-
--- name: touch_booking_request
-UPDATE bookings SET requested_at = $2 WHERE booking_id = $1;
+-- name: touch_booking_requests
+UPDATE bookings SET requested_at = $2 WHERE booking_id = ANY(ARRAY(SELECT unnest($1::uuid[])));
 
 -- name: get_booking_requested_at
 SELECT requested_at FROM bookings WHERE booking_id = $1;
 
--- name: end_booking
-UPDATE bookings SET outcome = $2, ended_at = $3, reason = $4
-WHERE booking_id = $1 AND outcome IN ('requested', 'booked');
+-- name: end_bookings
+UPDATE bookings SET outcome = $1, ended_at = $2, reason = input.reason
+FROM unnest($3::uuid[], $4::text[]) AS input (booking_id, reason)
+WHERE bookings.booking_id = input.booking_id AND outcome IN ('requested', 'booked');
 
--- name: confirm_booking
-UPDATE bookings SET outcome = 'booked', tracking_no = $2
-WHERE booking_id = $1 AND outcome IN ('requested', 'booked');
+-- name: confirm_bookings
+UPDATE bookings SET outcome = 'booked', tracking_no = input.tracking_no
+FROM unnest($1::uuid[], $2::text[]) AS input (booking_id, tracking_no)
+WHERE bookings.booking_id = input.booking_id AND outcome IN ('requested', 'booked');
 
--- name: set_confirmation
-UPDATE shipments SET tracking_no = $2, sort_code = $3, booked_at = $4, booking_id = $5 WHERE shipment_id = $1;
+-- name: set_confirmations
+UPDATE shipments SET tracking_no = input.tracking_no, sort_code = input.sort_code, booked_at = $1,
+                     booking_id = input.booking_id
+FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[]) AS input (shipment_id, booking_id, tracking_no, sort_code)
+WHERE shipments.shipment_id = input.shipment_id;
 
 -- name: clear_booking
 UPDATE shipments SET tracking_no = NULL, sort_code = NULL, booked_at = NULL, booking_id = NULL, packed_at = NULL,

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from commerce.kernel.address import Address
-from commerce.shipping.model import ShipmentStatus, Source
+from commerce.shipping.carrier_port import BookingConfirmation
+from commerce.shipping.model import Shipment, ShipmentStatus, Source
 
 
 class ShipmentLine(NamedTuple):
@@ -71,6 +72,22 @@ class ShipmentKey(NamedTuple):
 
     order_id: UUID
     shipment_id: UUID
+
+
+class NewBooking(NamedTuple):
+    """A booking that is about to be requested."""
+
+    booking_id: UUID
+    shipment_id: UUID
+    carrier: str
+
+
+class ConfirmedBooking(NamedTuple):
+    """A shipment under the lock of its order, and the confirmation of its booking."""
+
+    shipment: Shipment
+    booking_id: UUID
+    confirmation: BookingConfirmation
 
 
 CarrierNumber = tuple[str, str]

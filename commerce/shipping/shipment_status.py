@@ -21,11 +21,10 @@ from commerce.orders.store import OrderHeader, StatusStep
 from commerce.payments import locked_orders
 from commerce.payments import store as payments
 from commerce.shipping import store
-from commerce.shipping.carrier_port import BookingConfirmation
 from commerce.shipping.errors import NoSuchShipment
 from commerce.shipping.model import FINAL_STATUSES, Shipment, ShipmentStatus, Source
 from commerce.shipping.policy import ShippingPolicy
-from commerce.shipping.records import NewHistory, NewShipmentEvent, ShipmentKey, UnitMove
+from commerce.shipping.records import ConfirmedBooking, NewHistory, NewShipmentEvent, ShipmentKey, UnitMove
 from commerce.shipping.shipment_tasks import SHIPMENTS, put_order_tasks
 from commerce.shipping.tracking import OrderProgress, TrackedShipment, TrackingReport, TrackingResult
 
@@ -68,6 +67,20 @@ async def lock_free_shipments(connection: Connection, keys: Collection[ShipmentK
     return {id_: LockedShipment(headers[shipment.order_id], shipment) for id_, shipment in shipments.items()}
 
 
+async def lock_shipments(
+    connection: Connection, shipment_ids: Sequence[UUID], *, may_wait: bool
+) -> dict[UUID, LockedShipment]:
+    """Lock the orders of shipments and read both.
+
+    With `may_wait` there is one shipment; raises `NoSuchShipment` if it does not exist. Otherwise never waits: those
+    that do not exist, or whose order is locked, are left out."""
+    if may_wait:
+        [shipment_id] = shipment_ids
+        return {shipment_id: await lock_shipment(connection, shipment_id)}
+    orders_of = await store.list_orders_of_shipments(connection, shipment_ids)
+    return await lock_free_shipments(connection, [ShipmentKey(order_id, id_) for id_, order_id in orders_of.items()])
+
+
 async def must_not_ship(connection: Connection, order: OrderHeader) -> bool:
     """Return whether the order must not be shipped: it is cancelled, or refunded in full."""
     return bool(await list_unshippable(connection, [order]))
@@ -95,23 +108,31 @@ async def record_note(
     connection: Connection, shipment: Shipment, now: datetime, source: Source, actor: str, text: str
 ) -> None:
     """Store an event that leaves the status unchanged."""
-    event = NewShipmentEvent(now, source, actor, text)
-    await store.insert_events(connection, [NewHistory(shipment.order_id, shipment.shipment_id, [event])], now)
+    await record_notes(connection, [(shipment, text)], now, source, actor)
 
 
-async def record_booking(
-    connection: Connection,
-    shipment: Shipment,
-    booking_id: UUID,
-    confirmation: BookingConfirmation,
-    now: datetime,
-    source: Source,
-    actor: str,
+async def record_notes(
+    connection: Connection, notes: Sequence[tuple[Shipment, str]], now: datetime, source: Source, actor: str
 ) -> None:
-    """Store a carrier's confirmation and advance the shipment to booked."""
-    await store.confirm_booking(connection, shipment.shipment_id, booking_id, confirmation, now)
-    text = f"{shipment.carrier} takes it as {confirmation.tracking_no}"
-    await record_step(connection, shipment, ShipmentStatus.BOOKED, now, source, actor, text)
+    """Store an event for each shipment, with its text, that leaves the status unchanged."""
+    histories = [
+        NewHistory(shipment.order_id, shipment.shipment_id, [NewShipmentEvent(now, source, actor, text)])
+        for shipment, text in notes
+    ]
+    await store.insert_events(connection, histories, now)
+
+
+async def record_bookings(
+    connection: Connection, bookings: Sequence[ConfirmedBooking], now: datetime, source: Source, actor: str
+) -> None:
+    """Store carriers' confirmations and advance the shipments to booked."""
+    await store.confirm_bookings(connection, bookings, now)
+    histories = list[NewHistory]()
+    for shipment, _, confirmation in bookings:
+        text = f"{shipment.carrier} takes it as {confirmation.tracking_no}"
+        event = NewShipmentEvent(now, source, actor, text, step=(shipment.status, ShipmentStatus.BOOKED))
+        histories.append(NewHistory(shipment.order_id, shipment.shipment_id, [event]))
+    await store.insert_events(connection, histories, now)
 
 
 async def apply_reports(

@@ -46,10 +46,20 @@ async def put_follow_up(
     A carrier that needs it gets a subscription now, others are polled at `poll_at`: also a shipment that cannot be
     tracked, because its order may be stopped.
     """
-    if carrier.needs_subscription:
-        await put_task(connection, shipment_id, "shipment.subscribe", carrier, now, now)
-    else:
-        await put_task(connection, shipment_id, "shipment.track", carrier, poll_at, now)
+    await put_follow_ups(connection, [(shipment_id, carrier)], poll_at, now)
+
+
+async def put_follow_ups(
+    connection: Connection, booked: Sequence[tuple[UUID, Carrier]], poll_at: datetime, now: datetime
+) -> None:
+    """Put the jobs that follow booked shipments, as `put_follow_up` does."""
+    new_jobs = [
+        NewJob(shipment_id, "shipment.subscribe", system_of(carrier), now)
+        if carrier.needs_subscription
+        else NewJob(shipment_id, "shipment.track", system_of(carrier), poll_at)
+        for shipment_id, carrier in booked
+    ]
+    await jobs.put(connection, SHIPMENTS, new_jobs, now)
 
 
 async def put_order_tasks(

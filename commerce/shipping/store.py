@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import zip_longest
 from typing import Any, Literal
@@ -14,7 +14,7 @@ import msgspec
 from commerce.kernel.address import Address
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.shipping.carrier_port import BookingConfirmation, ContentLine
+from commerce.shipping.carrier_port import ContentLine
 from commerce.shipping.model import (
     AfterCancel,
     Shipment,
@@ -25,7 +25,9 @@ from commerce.shipping.model import (
 )
 from commerce.shipping.records import (
     CarrierNumber,
+    ConfirmedBooking,
     FulfilmentTotals,
+    NewBooking,
     NewHistory,
     NewShipment,
     NewShipmentEvent,
@@ -146,8 +148,7 @@ async def resize_shipment(
 
 
 async def get_shipment(connection: Connection, shipment_id: UUID) -> Shipment | None:
-    row = await connection.fetchrow(queries.get_shipment, shipment_id)
-    return read_shipment(row) if row else None
+    return (await get_shipments(connection, [shipment_id])).get(shipment_id)
 
 
 async def get_shipments(connection: Connection, shipment_ids: Sequence[UUID]) -> dict[UUID, Shipment]:
@@ -171,9 +172,11 @@ def make_line_views(lines: Sequence[ShipmentLine]) -> list[ShipmentLineView]:
     return [ShipmentLineView(line.line_no, line.sku, line.quantity) for line in lines]
 
 
-async def list_contents(connection: Connection, shipment_id: UUID) -> list[ContentLine]:
-    rows = await connection.fetch(queries.list_contents, shipment_id)
-    return [ContentLine(row["name"], row["quantity"]) for row in rows]
+async def list_contents(connection: Connection, shipment_ids: Sequence[UUID]) -> dict[UUID, list[ContentLine]]:
+    contents: dict[UUID, list[ContentLine]] = {shipment_id: [] for shipment_id in shipment_ids}
+    for shipment_id, *line in await connection.fetch(queries.list_contents, shipment_ids):
+        contents[shipment_id].append(ContentLine(*line))
+    return contents
 
 
 async def find_by_tracking_nos(
@@ -221,17 +224,16 @@ async def begin_poll(connection: Connection, shipment_id: UUID, now: datetime, i
 # Bookings.
 
 
-async def insert_booking(
-    connection: Connection, booking_id: UUID, shipment_id: UUID, carrier: str, now: datetime
-) -> None:
-    """Insert a booking as the shipment's current one. Commit before the request to the carrier."""
-    await connection.execute(queries.insert_booking, booking_id, shipment_id, carrier, now)
-    await connection.execute(queries.set_current_booking, shipment_id, booking_id)
+async def insert_bookings(connection: Connection, bookings: Sequence[NewBooking], now: datetime) -> None:
+    """Insert bookings as the current ones of their shipments. Commit before the requests to carriers."""
+    if bookings:
+        await connection.execute(queries.insert_bookings, now, *_transpose(bookings))
 
 
-async def touch_booking_request(connection: Connection, booking_id: UUID, now: datetime) -> None:
-    """Record the time of a repeated request for a booking."""
-    await connection.execute(queries.touch_booking_request, booking_id, now)
+async def touch_booking_requests(connection: Connection, booking_ids: Sequence[UUID], now: datetime) -> None:
+    """Record the time of repeated requests for bookings."""
+    if booking_ids:
+        await connection.execute(queries.touch_booking_requests, booking_ids, now)
 
 
 async def get_booking_requested_at(connection: Connection, booking_id: UUID) -> datetime:
@@ -239,22 +241,21 @@ async def get_booking_requested_at(connection: Connection, booking_id: UUID) -> 
     return requested_at
 
 
-async def end_booking(
-    connection: Connection, booking_id: UUID, outcome: Literal["refused", "cancelled"], now: datetime, reason: str
+async def end_bookings(
+    connection: Connection, outcome: Literal["refused", "cancelled"], reasons: Mapping[UUID, str], now: datetime
 ) -> None:
-    await connection.execute(queries.end_booking, booking_id, outcome, now, reason[:_MAX_TEXT_CHARACTERS])
+    """End bookings; `reasons` by their ids."""
+    texts = [reason[:_MAX_TEXT_CHARACTERS] for reason in reasons.values()]
+    await connection.execute(queries.end_bookings, outcome, now, list(reasons), texts)
 
 
-async def confirm_booking(
-    connection: Connection, shipment_id: UUID, booking_id: UUID, confirmation: BookingConfirmation, now: datetime
-) -> None:
-    """Store a carrier's confirmation with the booking and the shipment.
+async def confirm_bookings(connection: Connection, bookings: Sequence[ConfirmedBooking], now: datetime) -> None:
+    """Store carriers' confirmations with the bookings and the shipments.
 
     Raises `UniqueViolationError` if another booking of the carrier has the number."""
-    await connection.execute(queries.confirm_booking, booking_id, confirmation.tracking_no)
-    await connection.execute(
-        queries.set_confirmation, shipment_id, confirmation.tracking_no, confirmation.sort_code, now, booking_id
-    )
+    columns = _transpose((shipment.shipment_id, id_, *confirmation) for shipment, id_, confirmation in bookings)
+    await connection.execute(queries.confirm_bookings, *columns[1:3])
+    await connection.execute(queries.set_confirmations, now, *columns)
 
 
 async def clear_booking(connection: Connection, shipment_id: UUID) -> None:
@@ -273,13 +274,13 @@ async def list_orders_of_shipments(connection: Connection, shipment_ids: Sequenc
     return {row["shipment_id"]: row["order_id"] for row in rows}
 
 
-async def record_refusal(connection: Connection, shipment_id: UUID, carrier: str) -> None:
-    """Add a carrier to those that refused a shipment, and remove its booking."""
-    await connection.execute(queries.record_refusal, shipment_id, carrier)
+async def record_refusals(connection: Connection, carriers: Mapping[UUID, str]) -> None:
+    """Add a carrier to those that refused a shipment, and remove its booking; `carriers` by shipment."""
+    await connection.execute(queries.record_refusals, *_transpose(carriers.items()))
 
 
-async def clear_refusals(connection: Connection, shipment_id: UUID) -> None:
-    await connection.execute(queries.clear_refusals, shipment_id)
+async def clear_refusals(connection: Connection, shipment_ids: Sequence[UUID]) -> None:
+    await connection.execute(queries.clear_refusals, shipment_ids)
 
 
 async def redirect_shipment(connection: Connection, shipment_id: UUID, address: Address, *, later: bool) -> None:

@@ -186,6 +186,29 @@ async def processes(settings: Settings, tmp_path: Path) -> AsyncIterator[Process
         yield processes
 
 
+async def test_worker_killed_during_set_of_bookings_repeats_all_requests(
+    shop: CliServices, settings: Settings, processes: Processes
+) -> None:
+    """Killed when carriers have booked some of the shipments: all requests are stored, and no answer is."""
+    async with open_shipping_shop(shop, settings, rates=OWN_FLEET_RATES) as ship:
+        for number in range(5):
+            await ship.add_order(user=f"u{number}")
+        assert await wait_for_exit(await processes.worker("fulfilment_worker", crash_at="shipment.after_book:3")) == -9
+        before = await ship.fetch_rows("SELECT booking_id, outcome, xmin::text FROM bookings")
+        assert (len(before), {row["outcome"] for row in before}) == (5, {"requested"})
+        assert len({row["xmin"] for row in before}) == 1
+        await processes.worker("fulfilment_worker")
+
+        async def are_booked() -> bool:
+            return bool(await ship.fetch_value("SELECT count(*) = 5 FROM shipments WHERE status = 'booked'"))
+
+        await eventually(are_booked)
+        after = await ship.fetch_rows("SELECT booking_id, outcome FROM bookings")
+        assert {row["booking_id"] for row in after} == {row["booking_id"] for row in before}
+        assert {row["outcome"] for row in after} == {"booked"}
+        await ship.check_records()
+
+
 async def test_worker_killed_after_call_continues_same_booking(
     shop: CliServices, settings: Settings, processes: Processes
 ) -> None:
