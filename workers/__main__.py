@@ -11,6 +11,7 @@ from commerce.kernel import logs, metrics
 from commerce.kernel.outages import exit_on_failed_start
 from commerce.kernel.standard_streams import open_standard_streams
 from config.settings import Settings, SettingsError, load
+from workers.cpu_priority import lower_cpu_priority
 
 NAMES = (
     "order_writer",
@@ -33,6 +34,8 @@ def main(names: Sequence[str], instance: str = "main", settings: Settings | None
     Raises `SettingsError` or `NotReady` if they cannot start."""
     settings = settings or load()
     logs.configure_logging(settings.log.level, settings.log.file, settings.log.file_bytes, " ".join(names))
+    if "order_writer" not in names:
+        lower_cpu_priority()
     metrics.enable_multiprocess(settings.metrics_dir)
     from workers.registry import WORKERS  # noqa: PLC0415  # metrics may be created only now
     from workers.runtime import run  # noqa: PLC0415

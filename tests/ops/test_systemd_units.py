@@ -38,6 +38,15 @@ def test_unit_restarts_stops_in_time_and_has_limits(unit: Path) -> None:
     assert {"RuntimeDirectory", "MemoryMax", "User", "EnvironmentFile"} <= set(service)
 
 
+def test_workers_give_way_to_gateways_and_the_order_writer_does_not() -> None:
+    """A machine with busy CPUs divides their time by these weights; 100 is the default, which databases have."""
+    gateway, worker = UNITS
+    drop_in = worker.with_name("floodgate-worker@order_writer.service.d") / "cpu.conf"
+    weights = [re.findall(r"^CPUWeight=(\d+)$", file.read_text(), re.MULTILINE) for file in (gateway, worker, drop_in)]
+    assert weights == [["100"], ["10"], ["100"]]
+    assert "order_writer" in WORKERS
+
+
 @pytest.mark.parametrize(("instance", "port"), [("1", 8_091), ("9", 8_099), ("10", 8_100), ("64", 8_154)])
 def test_gateway_of_any_number_has_an_admin_port_of_its_own(instance: str, port: int) -> None:
     [unit] = [unit for unit in UNITS if "gateway" in unit.name]

@@ -1,0 +1,106 @@
+"""Workers give way to what customers wait for: gateways, the order writer, databases."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from config.settings import Settings
+from ops.local.subprocesses import RunningProcess
+from tests.support.processes import Processes, run_processes
+from tests.support.sales import eventually
+from workers import cpu_priority
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems keep their priorities")
+HAS_AUTOGROUPS = Path("/proc/self/autogroup").exists()
+
+
+@pytest.fixture
+async def processes(settings: Settings, tmp_path: Path) -> AsyncIterator[Processes]:
+    async with run_processes(settings, tmp_path) as processes:
+        yield processes
+
+
+def priorities_of(process_id: int) -> list[int]:
+    """Return the nice value of a process and, if the system has autogroups, that of its session."""
+    session = [int(read_autogroup(process_id).split()[-1])] if HAS_AUTOGROUPS else []
+    return [os.getpriority(os.PRIO_PROCESS, process_id), *session]
+
+
+def read_autogroup(process_id: int | str) -> str:
+    return Path(f"/proc/{process_id}/autogroup").read_text() if HAS_AUTOGROUPS else ""
+
+
+async def wait_until_started(running: RunningProcess, home: Path) -> None:
+    async def has_started() -> bool:
+        assert running.process.returncode is None
+        return any('"started"' in log.read_text() for log in home.glob("*.log"))
+
+    await eventually(has_started, timeout_s=30)
+
+
+@pytest.mark.parametrize("names", [("sale_sync", "release_worker"), ("order_writer",), ("sale_sync", "order_writer")])
+async def test_worker_gives_way_unless_it_writes_orders(
+    processes: Processes, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    own = priorities_of(os.getpid())
+    running = await processes.worker(*names)
+    await wait_until_started(running, tmp_path)
+    started = priorities_of(running.process.pid)
+    if "order_writer" in names:
+        assert started == [own[0], 0][: len(own)]
+    else:
+        assert started == [10] * len(own)
+    assert priorities_of(os.getpid()) == own
+
+
+def test_session_of_another_process_keeps_its_priority() -> None:
+    """A worker that is started from a shell does not slow down the shell."""
+    before = read_autogroup("self")
+    code = "import os; from workers.cpu_priority import lower_cpu_priority as lower; lower(); print(os.nice(0))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "10\n"
+    assert read_autogroup("self") == before
+
+
+def test_refusal_is_logged_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*values: int) -> None:
+        raise PermissionError("not permitted")
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    monkeypatch.setattr(os, "getpriority", lambda *values: 0)
+    with caplog.at_level(logging.INFO):
+        cpu_priority.lower_cpu_priority()
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("INFO", "cannot lower the CPU priority")
+    ]
+
+
+def test_write_that_comes_too_soon_is_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Processes of one machine that start at once refuse each other."""
+    path, refusals = tmp_path / "autogroup", [BlockingIOError("too soon"), BlockingIOError("too soon")]
+    path.touch()
+
+    class FakeAutogroup:
+        def exists(self) -> bool:
+            return True
+
+        def write_text(self, text: str) -> None:
+            if refusals:
+                raise refusals.pop()
+            path.write_text(text)
+
+    monkeypatch.setattr(cpu_priority, "_AUTOGROUP", FakeAutogroup())
+    monkeypatch.setattr(cpu_priority, "_PAUSE_S", 0)
+    monkeypatch.setattr(os, "setpriority", lambda *values: None)
+    monkeypatch.setattr(os, "getsid", lambda _: os.getpid())
+    cpu_priority.lower_cpu_priority()
+    assert (path.read_text(), refusals) == ("10", [])
