@@ -39,7 +39,7 @@ def test_unit_restarts_stops_in_time_and_has_limits(unit: Path) -> None:
 
 
 def test_workers_give_way_to_gateways_and_the_order_writer_does_not() -> None:
-    """A machine with busy CPUs divides their time by these weights; 100 is the default, which databases have."""
+    """Busy CPUs are shared by these weights; 100 is the default, which databases have."""
     gateway, worker = UNITS
     drop_in = worker.with_name("floodgate-worker@order_writer.service.d") / "cpu.conf"
     weights = [re.findall(r"^CPUWeight=(\d+)$", file.read_text(), re.MULTILINE) for file in (gateway, worker, drop_in)]
