@@ -152,7 +152,7 @@ async def test_gateway_killed_while_setting_first_limit_counts_earlier_purchases
             assert await crowd.order(client, customer, "before", {"a": 2}) == "202"
         url = f"http://127.0.0.1:{processes.admin_port}/v1/admin/sales/{sale_id}/items/a"
         with pytest.raises(aiohttp.ClientError):
-            await client.put(
+            await client.patch(
                 url, headers=bearer(settings, "ann", roles=["sales"]), json={"price": 100, "limit_per_user": 3}
             )
         assert await wait_for_exit(killed) == -9
