@@ -102,6 +102,7 @@ class LimitSettings(SettingsSection):
     quantity_per_line: Positive = 100_000
     # Of customers who have not ordered yet.
     addresses_per_user: Annotated[int, Field(ge=1, le=1_000)] = 50
+    lines_per_cart: Annotated[int, Field(ge=1, le=10_000)] = 200
     # Over all gateways: tokens refilled each second, and tokens of a full bucket.
     orders_per_user_per_s: Seconds = 5
     orders_per_user_burst: Positive = 20

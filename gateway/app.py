@@ -28,6 +28,7 @@ from gateway.connections import SERVER, ConnectionRegistry
 from gateway.endpoints import (
     addresses,
     admin,
+    cart,
     catalog,
     delivery_routes,
     fulfilment,
@@ -60,6 +61,7 @@ PUBLIC = [
     *waiting_rooms.OPERATIONS,
     *wait_lists.OPERATIONS,
     *addresses.OPERATIONS,
+    *cart.OPERATIONS,
     *health.HEALTH,
 ]
 ADMIN = [

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
 
+from commerce.cart.model import Cart
 from commerce.kernel.errors import ProblemError
 
 CONTENT_TYPE = "application/problem+json"
@@ -43,6 +44,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     limit: str | None = None
     until: str | None = None
     challenge: dict[str, Any] | None = None
+    cart: Cart | None = None
 
 
 class BadRequest(ProblemError):

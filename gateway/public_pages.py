@@ -7,12 +7,13 @@ was read. While Postgres is unavailable the last content is used, however old; s
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 
 from commerce.catalog.errors import NoSuchProduct
 from commerce.catalog.model import VersionedProduct
 from commerce.catalog.service import Catalog
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.errors import NotReady
+from commerce.kernel.errors import NotReady, Overloaded
 from commerce.kernel.paging import Page
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.sales.model import Offer, OfferPage, PublicSale, SaleSnapshot
@@ -69,6 +70,20 @@ class PublicPages:
             read_at=min(read_at, default=self._clock.monotonic()),
             same_content=(offers, next_sku),
         )
+
+    async def read_units(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int | None]:
+        """Read the free units of SKUs of several sales, None where they cannot be read now."""
+        try:
+            entries = await self._stock.get_many(keys)
+        except (*REDIS_UNAVAILABLE, NotReady, Overloaded):
+            return {}
+        oldest = self._clock.monotonic() - MAX_AGE_S
+        return {key: entry.value if entry.read_at >= oldest else None for key, entry in entries.items()}
+
+    async def read_names(self, skus: Iterable[str]) -> dict[str, str]:
+        """Read the names of products."""
+        entries = await self._products.get_many(skus)
+        return {sku: entry.value.product.name for sku, entry in entries.items() if entry.value is not None}
 
     def is_page_start(self, sale_id: str, cursor: str | None, size: int) -> bool:
         """Tell whether a client gets to this cursor who reads all pages of this size from the first."""

@@ -246,7 +246,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         screening_signals=signals,
         screening_actions=actions,
         wait_lists=wait_lists,
-        shopping=build_shopping(settings, db, clock, ids),
+        shopping=build_shopping(settings, db, clock, ids, snapshots, public_pages),
         stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(settings.jobs)),
         orders=orders,
         staff_requests=StaffRequests(db, clock),

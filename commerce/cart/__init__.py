@@ -1,0 +1,1 @@
+"""Carts of customers and guests, and their checkouts. A cart reserves nothing."""

@@ -1,0 +1,198 @@
+"""Carts: the input of customers, carts as stored, and as they are shown."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal, NamedTuple
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from commerce.catalog.model import Sku
+from commerce.kernel.money import Currency, Minor, Money
+from commerce.orders.model import Quantity
+from commerce.sales.model import ItemTerms, SaleId, SaleState
+
+CartVersion = Annotated[int, msgspec.Meta(ge=0, le=2**53, description="rises with each change of the cart")]
+
+
+class CartLineInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A line of a cart. A checkout takes lines that are `selected` and not `saved` for later."""
+
+    quantity: Quantity
+    selected: bool = True
+    saved: bool = False
+
+
+class CartLineChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Changes of a line; what is left out stays.
+
+    `accept_price` accepts the present price, as a new quantity does.
+    """
+
+    quantity: Quantity | UnsetType = UNSET
+    selected: bool | UnsetType = UNSET
+    saved: bool | UnsetType = UNSET
+    accept_price: bool = False
+
+
+WarningCode = Literal[
+    "price_changed",
+    "sold_out",
+    "too_few_units",
+    "over_limit",
+    "sale_not_open",
+    "sale_paused",
+    "sale_closed",
+    "gone",
+    "quantity_cut",
+    "not_merged",
+]
+
+
+class CartWarning(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that the customer should know about a line, as `code` says.
+
+    | code | meaning |
+    |---|---|
+    | `price_changed` | it costs `new_price`; `old_price` is the one that the customer accepted |
+    | `sold_out`, `too_few_units` | none is free, or only `available` |
+    | `over_limit` | one customer may buy `limit` |
+    | `sale_not_open`, `sale_paused`, `sale_closed` | the sale takes no orders now |
+    | `gone` | the sale does not offer it any more |
+    | `quantity_cut` | a merge kept `quantity` of `wanted` |
+    | `not_merged` | a merge left the line with `wanted` units in the guest's cart |
+    """
+
+    code: WarningCode
+    sale_id: SaleId
+    sku: Sku
+    old_price: Minor | None = None
+    new_price: Minor | None = None
+    available: int | None = None
+    limit: int | None = None
+    quantity: int | None = None
+    wanted: int | None = None
+
+
+class CartLine(msgspec.Struct, frozen=True):
+    """A line with the price of this moment, null if it is gone.
+
+    `available` are the free units, null if that is not known; the limit per user counts earlier orders too.
+    """
+
+    sku: Sku
+    name: str | None
+    quantity: int
+    selected: bool
+    saved: bool
+    price: Minor | None
+    accepted_price: Minor
+    limit_per_user: int | None
+    available: int | None
+    added_at: datetime
+
+
+class CartSale(msgspec.Struct, frozen=True):
+    """The lines of one sale, which become one order. `total` is that of the selected lines."""
+
+    sale_id: SaleId
+    title: str | None
+    state: SaleState | None
+    opens_at: datetime | None
+    closes_at: datetime | None
+    currency: Currency | None
+    lines: list[CartLine]
+    total: Money | None
+
+
+class CheckoutState(msgspec.Struct, frozen=True):
+    """A checkout that is under way, and the version of the cart that it takes."""
+
+    checkout_id: UUID
+    version: CartVersion
+
+
+class Cart(msgspec.Struct, frozen=True):
+    """A cart as it is now. It reserves nothing.
+
+    `cart_id` is what a guest sends as `Cart-Id`, null for customers. `totals` has the selected lines of all sales, by
+    currency.
+    """
+
+    cart_id: str | None
+    version: CartVersion
+    sales: list[CartSale]
+    totals: list[Money]
+    warnings: list[CartWarning]
+    checkout: CheckoutState | None
+
+
+class CartOwner(NamedTuple):
+    """The customer of a cart, or the guest, known by the id of the cart.
+
+    Without either the cart is empty.
+    """
+
+    user_id: str | None
+    cart_id: UUID | None = None
+
+
+class StoredLine(NamedTuple):
+    """A line as stored."""
+
+    sale_id: str
+    sku: str
+    quantity: int
+    selected: bool
+    saved: bool
+    accepted_price_minor: int
+    added_at: datetime
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.sale_id, self.sku
+
+    @property
+    def is_ordered(self) -> bool:
+        """Tell whether a checkout takes the line."""
+        return self.selected and not self.saved
+
+
+class StoredCart(NamedTuple):
+    """A cart as stored; version 0 is a cart that has no row yet."""
+
+    cart_id: UUID | None
+    user_id: str | None
+    version: int
+    merged_into: UUID | None
+    checkout: CheckoutState | None
+    lines: list[StoredLine]
+
+
+class CartLimits(NamedTuple):
+    """Maximum lines of a cart, and maximum quantity of a line."""
+
+    lines: int
+    quantity: int
+
+
+class OfferedSale(NamedTuple):
+    """A sale as carts show it, with its items by SKU."""
+
+    title: str
+    state: SaleState
+    opens_at: datetime
+    closes_at: datetime | None
+    currency: str
+    items: dict[str, ItemTerms]
+
+
+class ShopView(NamedTuple):
+    """The state of the shop that a cart is shown with: sales, free units by sale and SKU, names by SKU."""
+
+    sales: dict[str, OfferedSale]
+    units: dict[tuple[str, str], int | None]
+    names: dict[str, str]
+    now: datetime

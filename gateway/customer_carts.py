@@ -1,0 +1,145 @@
+"""Carts of customers and guests, shown with the prices and free units that this process has in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from uuid import UUID
+
+from commerce.cart.contents import show_cart
+from commerce.cart.errors import CartChanged, NoSuchCart
+from commerce.cart.guest_ids import GuestIds
+from commerce.cart.model import (
+    Cart,
+    CartLineChange,
+    CartLineInput,
+    CartOwner,
+    CartWarning,
+    OfferedSale,
+    ShopView,
+    StoredCart,
+)
+from commerce.cart.service import Carts
+from commerce.kernel.clock import Clock, from_ms
+from commerce.sales.errors import NoSuchItem, SaleClosed
+from commerce.sales.model import ItemTerms, SaleSnapshot, SaleState
+from gateway.problems import Unauthorized
+from gateway.public_pages import PublicPages
+from gateway.sale_snapshots import SaleSnapshots
+
+
+class CustomerCarts:
+    """Carts as customers see them.
+
+    `guest_ids` is None if the shop signs no ids: then guests have no carts.
+
+    Every operation returns the cart as it is now. `CartChanged` has it as `cart`.
+    """
+
+    def __init__(
+        self, carts: Carts, snapshots: SaleSnapshots, pages: PublicPages, guest_ids: GuestIds | None, clock: Clock
+    ) -> None:
+        self._carts = carts
+        self._snapshots = snapshots
+        self._pages = pages
+        self._guest_ids = guest_ids
+        self._clock = clock
+
+    def find_guest(self, guest_id: str | None) -> CartOwner:
+        """Return the owner of a guest's cart, without an id one who has no cart yet.
+
+        Raises `NoSuchCart` if the id was not signed here, `Unauthorized` if this shop has no carts for guests.
+        """
+        if self._guest_ids is None:
+            raise Unauthorized("this shop keeps carts for customers: send a header `Authorization: Bearer TOKEN`")
+        if guest_id is None:
+            return CartOwner(None)
+        cart_id = self._guest_ids.verify(guest_id)
+        if cart_id is None:
+            raise NoSuchCart("this Cart-Id is not one of this shop; leave it out to begin a new cart")
+        return CartOwner(None, cart_id)
+
+    async def read(self, owner: CartOwner) -> Cart:
+        """Read a cart; nothing is changed by that."""
+        return await self.show(await self._carts.read(owner))
+
+    async def put_line(
+        self, owner: CartOwner, sale_id: str, sku: str, line: CartLineInput, expected_version: int | None
+    ) -> Cart:
+        """Put a line into the cart at the present price.
+
+        Raises `NoSuchSale`, `NoSuchItem`, `SaleClosed`, and as `Carts.put_line` does.
+        """
+        snapshot = await self._snapshots.get(sale_id)
+        item = snapshot.items.get(sku)
+        if item is None:
+            raise NoSuchItem(f"{sale_id} does not offer {sku}")
+        sale = snapshot.sale
+        now = from_ms(self._clock.now_ms())
+        if sale.state is SaleState.CLOSED or (sale.closes_at is not None and sale.closes_at <= now):
+            raise SaleClosed(f"{sale_id} takes no more orders")
+        put = self._carts.put_line(owner, (sale_id, sku), line, item.price, expected_version)
+        return await self._show_changed(owner, put)
+
+    async def change_line(
+        self, owner: CartOwner, sale_id: str, sku: str, changes: CartLineChange, expected_version: int | None
+    ) -> Cart:
+        """Change a line. Raises as `Carts.change_line` does."""
+        snapshot = self._snapshots.cached(sale_id)
+        item = snapshot.items.get(sku) if snapshot else None
+        price = item.price if item else None
+        change = self._carts.change_line(owner, (sale_id, sku), changes, price, expected_version)
+        return await self._show_changed(owner, change)
+
+    async def delete_line(self, owner: CartOwner, sale_id: str, sku: str, expected_version: int | None) -> Cart:
+        """Delete a line, if the cart has it."""
+        return await self._show_changed(owner, self._carts.delete_line(owner, (sale_id, sku), expected_version))
+
+    async def merge(self, user_id: str, guest_id: str) -> Cart:
+        """Merge a guest's cart into the customer's; its warnings come first.
+
+        Raises as `Carts.merge` does.
+        """
+        stored, warnings = await self._carts.merge(user_id, self.find_guest(guest_id), self._find_limit)
+        return await self.show(stored, warnings)
+
+    async def show(self, stored: StoredCart, warnings: Sequence[CartWarning] = ()) -> Cart:
+        """Show a stored cart."""
+        return show_cart(stored, await self.view_shop(stored), self._sign(stored), warnings)
+
+    async def view_shop(self, stored: StoredCart) -> ShopView:
+        """Return the state of the shop, as far as a cart needs it."""
+        sales: dict[str, OfferedSale] = {}
+        for sale_id in {line.sale_id for line in stored.lines}:
+            snapshot = self._snapshots.cached(sale_id)
+            if snapshot is not None:
+                sales[sale_id] = _terms_of(snapshot)
+        offered = [line.key for line in stored.lines if line.sku in _items_of(sales, line.sale_id)]
+        units = await self._pages.read_units(offered) if offered else {}
+        names = await self._pages.read_names({line.sku for line in stored.lines}) if stored.lines else {}
+        return ShopView(sales, units, names, from_ms(self._clock.now_ms()))
+
+    async def _show_changed(self, owner: CartOwner, change: Awaitable[StoredCart]) -> Cart:
+        try:
+            stored = await change
+        except CartChanged as refusal:
+            raise CartChanged(refusal.detail, cart=await self.read(owner)) from None
+        return await self.show(stored)
+
+    def _find_limit(self, sale_id: str, sku: str) -> int:
+        snapshot = self._snapshots.cached(sale_id)
+        item = snapshot.items.get(sku) if snapshot else None
+        return item.limit if item else 0
+
+    def _sign(self, stored: StoredCart) -> str | None:
+        cart_id: UUID | None = stored.cart_id
+        is_guests = stored.user_id is None and cart_id is not None
+        return self._guest_ids.sign(cart_id) if is_guests and cart_id and self._guest_ids else None
+
+
+def _terms_of(snapshot: SaleSnapshot) -> OfferedSale:
+    sale = snapshot.sale
+    return OfferedSale(sale.title, sale.state, sale.opens_at, sale.closes_at, sale.currency, snapshot.items)
+
+
+def _items_of(sales: dict[str, OfferedSale], sale_id: str) -> dict[str, ItemTerms]:
+    return sales[sale_id].items if sale_id in sales else {}
