@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from math import asin, cos, radians, sin, sqrt
 
 from commerce.fleet.model import Point
-from commerce.kernel.address import Address, to_region_path
+from commerce.kernel.address import Address
+from commerce.kernel.regions import to_region_path
 
 EARTH_RADIUS_M = 6_371_009
 """Mean radius of the Earth (IUGG)."""
@@ -36,11 +37,11 @@ def region_keys(address: Address) -> list[str]:
 
     The postcode comes after the district.
     """
-    named = [part for part in (address.province, address.city, address.district) if part.strip()]
+    named = to_region_path((address.province, address.city, address.district))
     nested = [region_key(address.country, *named[:count]) for count in range(len(named), -1, -1)]
-    if not address.postcode.strip():
+    if not to_region_path([address.postcode]):
         return nested
-    after = 1 if address.district.strip() else 0
+    after = 1 if to_region_path([address.district]) else 0
     return [*nested[:after], region_key(address.country, address.postcode), *nested[after:]]
 
 

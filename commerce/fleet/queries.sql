@@ -60,7 +60,11 @@ ORDER BY promised_on, planned_at, shipment_id LIMIT $3;
 
 -- name: find_places
 SELECT region, latitude, longitude FROM places
-WHERE region = ANY($1::text[]) OR lower(normalize(region, NFKC)) = ANY($1::text[])
+WHERE region = ANY($1::text[])
+   OR regexp_replace(lower(normalize(region, NFKC)),
+                     '\s|(?<=[^/][^/])(省|市|(壮族|回族|维吾尔)?自治区|特别行政区|特別行政區'
+                     '|\s?(province|municipality|((zhuang|hui|uygh?ur) )?autonomous region|special administrative region)'
+                     ')(?=/|$)', '', 'g') = ANY($1::text[])
 ORDER BY region = ANY($1::text[]);
 
 -- name: delete_planned_routes

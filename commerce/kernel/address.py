@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Iterable
-from functools import lru_cache
 from string import ascii_letters, digits
 from typing import Annotated
 
@@ -68,22 +65,3 @@ def address_errors(address: Address) -> list[tuple[str, str]]:
     if len(address.phone) > _MAX_PHONE_CHARS or not _PHONE.fullmatch(address.phone):
         errors.append(("phone", "not a phone number of 4 to 31 digits, with spaces, dashes and brackets"))
     return errors
-
-
-def to_region_path(parts: Iterable[str]) -> tuple[str, ...]:
-    """Return the parts of a region in the one form in which regions are compared, without empty parts.
-
-    Width and form of letters, case, blanks and invisible characters make no difference.
-    """
-    return tuple(folded for part in parts if (folded := _fold(part)))
-
-
-def parse_region(text: str) -> list[str]:
-    """Split `CN/Zhejiang/Hangzhou` into parts in the form of `to_region_path`, empty ones too."""
-    return [_fold(part) for part in unicodedata.normalize("NFKC", text).split("/")]
-
-
-@lru_cache(maxsize=10_000)
-def _fold(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join("".join(char for char in folded if unicodedata.category(char) != "Cf").split())

@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from commerce.kernel.address import Address, to_region_path
+from commerce.kernel.address import Address
+from commerce.kernel.regions import to_region_path
 
 RegionPath = tuple[str, ...]
 """The parts of a region as by `to_region_path`: ("cn", "zhejiang", "hangzhou")."""
@@ -111,6 +112,7 @@ class RateTableIndex:
         ):
             rates_of_region = list(steps)
             carriers = self._regions.setdefault(to_region_path(region.split("/")), {})
+            # A table of an older version may have a region in two forms, 浙江 and 浙江省: here the longer one is in force.
             carriers[carrier] = WeightSteps(region, [rate.to_g for rate in rates_of_region], rates_of_region)
         self.carriers = sorted({carrier for carriers in self._regions.values() for carrier in carriers})
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice, pairwise
 from typing import NamedTuple, TypeVar
 
-from commerce.kernel.address import parse_region
+from commerce.kernel.regions import parse_region
 from commerce.kernel.countries import COUNTRIES
 from commerce.kernel.csv_rows import CsvLineError, LineError, parse_unsigned, read_rows
 from commerce.kernel.money import MoneyError, minor_digits, parse_money

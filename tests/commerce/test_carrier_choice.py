@@ -129,6 +129,29 @@ def test_choose_carrier_for_random_shipments_equals_search_of_all_rows(seed: int
     assert outcomes == {(True, True), (True, False), (False, False)}
 
 
+@pytest.mark.parametrize(
+    ("stored", "to"),
+    [
+        ("cn/浙江省/杭州市", ("CN", "浙江", "杭州", "西湖区")),
+        ("cn/浙江/杭州", ("CN", "浙江省", "杭州市", "")),
+        ("cn/广西壮族自治区", ("CN", "广西", "南宁市", "")),
+        ("cn/zhejiang province", ("CN", "Zhejiang", "Hangzhou", "")),
+        ("us/new york", ("US", " NEW\u00a0York ", "Albany", "")),
+        ("ch/zu\u0308rich", ("CH", "Z\u00fcrich", "Winterthur", "")),
+    ],
+)
+def test_stored_rate_matches_region_written_in_another_way(stored: str, to: tuple[str, str, str, str]) -> None:
+    steps = table_index([Rate("sf", stored, 0, 1000, 800, 2, False)]).steps_by_carrier(address(*to))
+    assert steps["sf"].region == stored
+
+
+def test_stored_region_in_two_forms_counts_in_the_longer_one() -> None:
+    rates = [Rate("sf", region, 0, 1000, price, 2, False) for region, price in (("cn/浙江省", 9), ("cn/浙江", 7))]
+    rate = table_index(rates).steps_by_carrier(address("CN", "浙江", "杭州", ""))["sf"].at(500)
+    assert rate is not None
+    assert rate.price_minor == 9
+
+
 def reasons_of(choice: CarrierChoice) -> dict[str, str]:
     return {candidate.carrier: f"{candidate.verdict}: {candidate.reason}" for candidate in choice.candidates}
 

@@ -101,6 +101,11 @@ def test_rate_table_with_overlapping_step_is_refused() -> None:
     assert errors == {3: "the step overlaps line 2, where sf in cn goes up to 9 g"}
 
 
+def test_rate_table_region_written_in_two_ways_is_one_region() -> None:
+    errors = read_errors("sf,CN/浙江省,0,9,1,CNY,2,yes\nsf,CN/浙江,0,9,1,CNY,2,yes\n")
+    assert errors == {3: "the step of sf in cn/浙江 from 0 g is on line 2 already"}
+
+
 def test_rate_table_with_invalid_step_reports_no_gap() -> None:
     assert list(read_errors("sf,CN,0,1000,1,CNY,2,yes\nsf,CN,1000,2k,1,CNY,2,yes\nsf,CN,2000,3000,1,CNY,2,yes\n")) == [
         3

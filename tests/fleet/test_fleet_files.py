@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commerce.fleet import store
 from commerce.fleet.fleet_csv import read_places, read_travel_matrix, read_vehicles
 from commerce.fleet.geography import great_circle_m, locate, region_key, region_keys
 from commerce.fleet.geojson import feature_collection
@@ -106,6 +107,26 @@ def test_region_keys_begin_with_smallest_region(province: str, city: str, distri
     assert place is not None
     assert place[0] == names[0]
     assert locate(address, {}) is None
+
+
+async def test_places_stored_in_older_forms_are_found(shop: CliServices) -> None:
+    stored = ["cn/浙江省/杭州市", "cn/广西壮族自治区", "us/new york", "cn/zhejiang province", "cn/湖南省/常德市/津市市"]
+    async with shop.db.transaction() as connection:
+        await connection.execute(
+            "INSERT INTO places (region, latitude, longitude) SELECT region, n, n "
+            "FROM unnest($1::text[]) WITH ORDINALITY AS place (region, n)",
+            stored,
+        )
+        places = await store.find_places(connection, {region_key(*region.split("/")) for region in stored})
+    addresses = [
+        Address("A", "1", "CN", "杭州", "line", "浙江"),
+        Address("A", "1", "CN", "南宁市", "line", "广西"),
+        Address("A", "1", "US", "Albany", "line", "New York"),
+        Address("A", "1", "CN", "Hangzhou", "line", "Zhejiang"),
+        Address("A", "1", "CN", "常德", "line", "湖南", "津市市"),
+    ]
+    found = [locate(address, places) for address in addresses]
+    assert [place and place[1].latitude for place in found] == [1, 2, 3, 4, 5]
 
 
 def test_great_circle_of_known_points_has_known_length() -> None:

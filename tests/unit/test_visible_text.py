@@ -14,9 +14,10 @@ from commerce.catalog.product_csv import read_products
 from commerce.fleet.fleet_csv import read_places, read_travel_matrix
 from commerce.fleet.geography import region_key
 from commerce.fulfilment.carrier_assignment import missing_address_fields
-from commerce.kernel.address import Address, address_errors, parse_region, to_region_path
+from commerce.kernel.address import Address, address_errors
 from commerce.kernel.countries import COUNTRIES
 from commerce.kernel.csv_rows import LineError
+from commerce.kernel.regions import parse_region, to_region_path
 from commerce.kernel.types import Name, Reason, explain_mismatch, is_filled
 from commerce.rates.errors import InvalidRateTable
 from commerce.rates.rate_csv import read_rate_table
