@@ -12,9 +12,9 @@ import msgspec
 
 from commerce.fleet.geography import region_key
 from commerce.fleet.model import Place, Point, Vehicle, VehicleId
-from commerce.kernel.regions import parse_region
 from commerce.kernel.countries import COUNTRIES
 from commerce.kernel.csv_rows import CsvLineError, LineError, check_unique, parse_degrees, parse_unsigned, read_rows
+from commerce.kernel.regions import parse_region
 from commerce.kernel.types import is_filled
 
 _MAX_CAPACITY_G = 100_000_000

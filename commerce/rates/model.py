@@ -112,7 +112,7 @@ class RateTableIndex:
         ):
             rates_of_region = list(steps)
             carriers = self._regions.setdefault(to_region_path(region.split("/")), {})
-            # A table of an older version may have a region in two forms, 浙江 and 浙江省: here the longer one is in force.
+            # A table of an older version may have a region in two forms, 浙江 and 浙江省: the longer one is in force.
             carriers[carrier] = WeightSteps(region, [rate.to_g for rate in rates_of_region], rates_of_region)
         self.carriers = sorted({carrier for carriers in self._regions.values() for carrier in carriers})
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from itertools import islice, pairwise
 from typing import NamedTuple, TypeVar
 
-from commerce.kernel.regions import parse_region
 from commerce.kernel.countries import COUNTRIES
 from commerce.kernel.csv_rows import CsvLineError, LineError, parse_unsigned, read_rows
 from commerce.kernel.money import MoneyError, minor_digits, parse_money
+from commerce.kernel.regions import parse_region
 from commerce.kernel.types import CONTROL, is_filled
 from commerce.rates.errors import InvalidRateTable
 from commerce.rates.model import Rate

@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 
 from commerce.catalog.model import Sku
+from commerce.freight.model import CompiledFreight, FreightName
 from commerce.kernel.moments import Moment, WithMoments
 from commerce.kernel.money import Currency, Minor, Price, check_price
 from commerce.kernel.types import Name, Reason
@@ -63,7 +64,8 @@ class Sale(msgspec.Struct, frozen=True):
     """A sale as stored.
 
     `epoch` counts loads into Redis and `generation` changes of terms; `loaded_epoch` and `published_generation` are
-    those that Redis has. With `has_wait_list` returned units are held back for those who wait.
+    those that Redis has. With `has_wait_list` returned units are held back for those who wait. Without a
+    `freight_template` freight is free.
     """
 
     sale_id: SaleId
@@ -79,6 +81,7 @@ class Sale(msgspec.Struct, frozen=True):
     epoch: int
     loaded_epoch: int
     has_wait_list: bool = False
+    freight_template: FreightName | None = None
 
     @property
     def is_loaded(self) -> bool:
@@ -186,8 +189,12 @@ class ItemTerms(NamedTuple):
 
 
 class SaleSnapshot(msgspec.Struct):
-    """The terms that a gateway prices orders with: items by the SKUs of products, coupons by code."""
+    """The terms that a gateway prices orders with: items by the SKUs of products, coupons by code.
+
+    Without `freight` customers pay none.
+    """
 
     sale: Sale
     items: dict[str, ItemTerms]
     coupons: dict[str, CouponTerms] = {}
+    freight: CompiledFreight | None = None

@@ -5,23 +5,23 @@ ON CONFLICT (sale_id) DO NOTHING RETURNING sale_id;
 
 -- name: get_sale
 SELECT sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_within_s, generation,
-       published_generation, epoch, loaded_epoch, has_wait_list
+       published_generation, epoch, loaded_epoch, has_wait_list, freight_template
 FROM sales WHERE sale_id = $1;
 
 -- name: lock_sale
 SELECT sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_within_s, generation,
-       published_generation, epoch, loaded_epoch, has_wait_list
+       published_generation, epoch, loaded_epoch, has_wait_list, freight_template
 FROM sales WHERE sale_id = $1 FOR UPDATE;
 
 -- name: list_sales
 SELECT sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_within_s, generation,
-       published_generation, epoch, loaded_epoch, has_wait_list
+       published_generation, epoch, loaded_epoch, has_wait_list, freight_template
 FROM sales WHERE sale_id > $1 AND ($3 OR state <> 'draft') ORDER BY sale_id LIMIT $2;
 
 -- name: list_out_of_sync
 -- Sales with an unfinished load, or with terms that are not published.
 SELECT sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_within_s, generation,
-       published_generation, epoch, loaded_epoch, has_wait_list
+       published_generation, epoch, loaded_epoch, has_wait_list, freight_template
 FROM sales WHERE loaded_epoch < epoch OR (epoch > 0 AND published_generation < generation);
 
 -- name: set_state
@@ -236,6 +236,24 @@ WHERE offer_id = ANY($1::uuid[]) AND state = 'offered' AND wait_lists.sale_id = 
 
 -- name: set_wait_list
 UPDATE sales SET has_wait_list = $2, generation = generation + 1 WHERE sale_id = $1 AND has_wait_list <> $2;
+
+-- name: set_freight_template
+UPDATE sales SET freight_template = $2, generation = generation + 1 WHERE sale_id = $1;
+
+-- name: list_freight_mismatches
+SELECT sale_id FROM sales WHERE freight_template = $1 AND currency <> $2 AND state <> 'closed' ORDER BY sale_id LIMIT $3;
+
+-- name: raise_generations
+-- Of the sales of a freight template, locked in one order.
+WITH locked AS MATERIALIZED (
+    SELECT sale_id FROM sales WHERE freight_template = $1 AND state <> 'closed' ORDER BY sale_id FOR UPDATE
+), raised AS (
+    UPDATE sales SET generation = generation + 1 FROM locked WHERE sales.sale_id = locked.sale_id
+    RETURNING sales.sale_id
+), logged AS (
+    INSERT INTO sale_log (sale_id, at, actor, action, detail) SELECT sale_id, $2, $3, 'freight', $4 FROM raised
+)
+SELECT sale_id FROM raised ORDER BY sale_id;
 
 -- name: find_persisted
 -- Those of the orders that are stored, or dead-lettered with their units. A dead letter without units does not stand for

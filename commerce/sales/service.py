@@ -10,6 +10,7 @@ from datetime import datetime
 from msgspec import UNSET, UnsetType
 from redis.asyncio import Redis
 
+from commerce.freight.service import Freight
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import Conflict, Invalid
 from commerce.kernel.failpoints import failpoint
@@ -43,6 +44,7 @@ class Sales:
         self._db = db
         self._redis = redis
         self._clock = clock
+        self._freight = Freight(db)
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
@@ -266,7 +268,13 @@ class Sales:
                 items.update(part)
                 after = part[-1][0]
             coupons = await store.list_changed_coupons(connection, sale.sale_id, since)
-        return SaleSnapshot(sale, items, {**previous.coupons, **coupons} if previous else coupons)
+        name = sale.freight_template
+        return SaleSnapshot(
+            sale,
+            items,
+            {**previous.coupons, **coupons} if previous else coupons,
+            await self._freight.compile(name) if name is not None else None,
+        )
 
     async def _lock(self, connection: Connection, sale_id: str) -> Sale:
         sale = await store.lock(connection, sale_id)

@@ -111,6 +111,27 @@ async def increase_generation(connection: Connection, sale_id: str) -> int:
     return int(await connection.fetchval(queries.increase_generation, sale_id))
 
 
+async def set_freight_template(connection: Connection, sale_id: str, name: str | None) -> None:
+    """Set the freight template of a sale that exists, and raise its generation."""
+    await connection.execute(queries.set_freight_template, sale_id, name)
+
+
+async def list_freight_mismatches(connection: Connection, name: str, currency: str, count: int) -> list[str]:
+    """List sales that use a freight template and have another currency."""
+    return [row["sale_id"] for row in await connection.fetch(queries.list_freight_mismatches, name, currency, count)]
+
+
+async def raise_generations(
+    connection: Connection, name: str, now: datetime, actor: str, detail: dict[str, Any]
+) -> list[str]:
+    """Raise and log the generation of the sales of a freight template that are not closed.
+
+    Returns their ids.
+    """
+    rows = await connection.fetch(queries.raise_generations, name, now, actor, orjson.dumps(detail).decode())
+    return [row["sale_id"] for row in rows]
+
+
 async def log(
     connection: Connection, sale_id: str, now: datetime, actor: str, action: str, detail: dict[str, Any]
 ) -> None:

@@ -156,6 +156,16 @@ SELECT fill.at_of(0), 'staff', 'rates.csv', 'CNY' FROM generate_series(1, 20);
 INSERT INTO rates (table_id, carrier, region, from_g, to_g, price_minor, days, cod)
 SELECT table_id, 'sf_express', 'cn/' || n, 0, 1000, 1200, 2, true FROM rate_tables, generate_series(1, 1000) AS n;
 
+INSERT INTO freight_templates (name, version, currency, charged_by, cod_fee_minor, changed_at, actor)
+SELECT 'freight-' || n, 1, 'CNY', 'weight', 0, fill.at_of(0), 'staff' FROM generate_series(1, 20) AS n;
+INSERT INTO freight_zones (template, zone_no, name)
+SELECT name, n, 'zone ' || n FROM freight_templates, generate_series(0, 9) AS n;
+INSERT INTO freight_regions (template, zone_no, region_no, country, province, city)
+SELECT template, zone_no, n, 'CN', zone_no || '.' || n, '' FROM freight_zones, generate_series(0, 99) AS n;
+INSERT INTO freight_steps (template, zone_no, above, up_to, fee_minor)
+SELECT template, zone_no, n * 1000, n * 1000 + 1000, 100 FROM freight_zones, generate_series(0, 9) AS n;
+UPDATE sales SET freight_template = 'freight-1' WHERE state = 'open';
+
 INSERT INTO waves (wave_id, warehouse_id, created_at, actor)
 SELECT fill.id_of(n * 200), 'w0', fill.at_of(n * 200), 'staff' FROM generate_series(0, {orders} / 200) AS n;
 

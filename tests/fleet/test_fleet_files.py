@@ -125,8 +125,8 @@ async def test_places_stored_in_older_forms_are_found(shop: CliServices) -> None
         Address("A", "1", "CN", "Hangzhou", "line", "Zhejiang"),
         Address("A", "1", "CN", "常德", "line", "湖南", "津市市"),
     ]
-    found = [locate(address, places) for address in addresses]
-    assert [place and place[1].latitude for place in found] == [1, 2, 3, 4, 5]
+    located = [locate(address, places) for address in addresses]
+    assert [place and place[1].latitude for place in located] == [1, 2, 3, 4, 5]
 
 
 def test_great_circle_of_known_points_has_known_length() -> None:

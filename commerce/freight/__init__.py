@@ -1,0 +1,1 @@
+"""Freight that customers pay: templates by region and weight, pieces or amount."""

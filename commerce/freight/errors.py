@@ -1,0 +1,22 @@
+"""Problems that freight answers with."""
+
+from __future__ import annotations
+
+from commerce.kernel.errors import Invalid, NotFound, ProblemError
+
+
+class NoFreight(ProblemError):
+    """The shop does not deliver to the address, or not that much."""
+
+    code = "no_delivery"
+    title = "The shop does not deliver this there"
+
+
+class InvalidFreight(Invalid):
+    """The template breaks a rule. `errors` has a JSON pointer into its terms for each fault."""
+
+    title = "The freight template cannot be used"
+
+
+class NoSuchFreightTemplate(NotFound):
+    title = "There is no such freight template"
