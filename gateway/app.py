@@ -30,6 +30,7 @@ from gateway.endpoints import (
     admin,
     cart,
     catalog,
+    coupons,
     delivery_routes,
     fulfilment,
     health,
@@ -66,6 +67,7 @@ PUBLIC = [
 ]
 ADMIN = [
     *admin.OPERATIONS,
+    *coupons.ADMIN,
     *screening.ADMIN,
     *jobs.ADMIN,
     *wait_lists.ADMIN,

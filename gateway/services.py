@@ -16,6 +16,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from commerce.catalog.service import Catalog
+from commerce.coupons.service import Coupons
 from commerce.dead_letters.service import DeadLetters
 from commerce.fleet.route_execution import RouteExecution
 from commerce.fleet.service import Fleet
@@ -54,7 +55,7 @@ from commerce.waiting_rooms.tickets import RoomTickets
 from config.settings import LimitSettings, Settings
 from gateway import metrics
 from gateway.admission import Admission
-from gateway.auth import Authenticator, room_ticket_key
+from gateway.auth import Authenticator, build_issued_codes, room_ticket_key
 from gateway.background_loops import (
     adopt_sales_forever,
     adopt_sales_once,
@@ -129,6 +130,7 @@ class GatewayServices:
     wait_lists: WaitListEntrance
     shopping: Shopping
     stock: StockChanges
+    coupons: Coupons
     orders: Orders
     staff_requests: StaffRequests
     payments: Payments
@@ -207,7 +209,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     snapshots, rooms = await _open_snapshots(sales, clock), WaitingRooms(db, sales, clock)
     wait_lists = await open_wait_lists(settings, WaitLists(db, redis, sales, clock), snapshots, clock)
     room_status = await _open_rooms(settings, rooms, refused_orders, clock)
-    public_pages = PublicPages(snapshots, sales, catalog, clock)
+    public_pages, stock = PublicPages(snapshots, sales, catalog, clock), _build_stock(settings, db, redis, clock)
     read_from = (stack, limits, clock, auth, snapshots, public_pages, orders, room_status, wait_lists.status)
     fast_reads = build_fast_reads(*read_from, response_heads, metrics_buffer, stopping)
     screening, signals, actions = await _open_screening(settings, db, clock)
@@ -247,7 +249,8 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         screening_actions=actions,
         wait_lists=wait_lists,
         shopping=build_shopping(settings, db, clock, ids, snapshots, public_pages),
-        stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(settings.jobs)),
+        stock=stock,
+        coupons=Coupons(db, redis, sales, stock, ids, clock, build_issued_codes(settings.auth)),
         orders=orders,
         staff_requests=StaffRequests(db, clock),
         payments=Payments(db, clock, ids, providers, settings.payments, Shipping.has_cash_shipments),
@@ -267,6 +270,10 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         database_monitor=DatabaseMonitor(settings.database(), clock),
         stopping=stopping,
     )
+
+
+def _build_stock(settings: Settings, db: Database, redis: Redis, clock: Clock) -> StockChanges:
+    return StockChanges(db, redis, clock, RetryPolicy.from_settings(settings.jobs))
 
 
 async def _open_snapshots(sales: Sales, clock: Clock) -> SaleSnapshots:
