@@ -30,7 +30,6 @@ from gateway.endpoints import (
     admin,
     cart,
     catalog,
-    coupons,
     delivery_routes,
     fulfilment,
     health,
@@ -67,7 +66,6 @@ PUBLIC = [
 ]
 ADMIN = [
     *admin.OPERATIONS,
-    *coupons.ADMIN,
     *screening.ADMIN,
     *jobs.ADMIN,
     *wait_lists.ADMIN,
@@ -89,6 +87,7 @@ def build_application(services: GatewayServices, operations: Sequence[Operation]
             app.router.add_get(operation.path, operation.__call__, expect_handler=_handle_expect)  # and HEAD
         else:
             app.router.add_route(operation.method, operation.path, operation.__call__, expect_handler=_handle_expect)
+    _refuse_other_methods(app, operations)
     document = openapi.build_document(operations, services.settings.limits, version("floodgate"))
     for path, body, content_type in (
         ("/openapi.json", msgspec.json.encode(document), "application/json"),
@@ -96,6 +95,34 @@ def build_application(services: GatewayServices, operations: Sequence[Operation]
     ):
         app.router.add_get(path, _constant_handler(body, content_type), expect_handler=_handle_expect)
     return app
+
+
+def _refuse_other_methods(app: web.Application, operations: Sequence[Operation]) -> None:
+    """Refuse what would reach a template through a literal path: `GET /v1/orders/quote` reads no order."""
+    for path in {operation.path for operation in operations if "{" not in operation.path}:
+        allowed = {operation.method for operation in operations if operation.path == path}
+        templates = (operation for operation in operations if _fits(path, operation.path))
+        for method in {operation.method for operation in templates} - allowed:
+            handler = _refusing_handler(sorted(allowed))
+            for refused in (method, "HEAD") if method == "GET" else (method,):
+                app.router.add_route(refused, path, handler, expect_handler=_handle_expect)
+
+
+def _fits(path: str, template: str) -> bool:
+    """Tell whether a literal path is one of those of a template."""
+    parts, others = path.split("/"), template.split("/")
+    return (
+        "{" in template
+        and len(parts) == len(others)
+        and all(other.startswith("{") or part == other for part, other in zip(parts, others, strict=True))
+    )
+
+
+def _refusing_handler(allowed: Sequence[str]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPMethodNotAllowed(request.method, allowed)
+
+    return refuse
 
 
 def _constant_handler(body: bytes, content_type: str) -> Callable[[web.Request], Awaitable[web.Response]]:

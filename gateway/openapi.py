@@ -159,6 +159,12 @@ def _set_limits(components: dict[str, Any], limits: LimitSettings) -> None:
         properties["ship_to"]["maxItems"] = limits.addresses_per_order
         properties["payments"]["maxItems"] = limits.payments_per_order
         properties["coupons"]["maxItems"] = limits.coupons_per_order
+        if "QuoteInput" in components:
+            components["QuoteInput"]["properties"] |= {
+                name: properties[name] for name in ("lines", "payments", "coupons")
+            } | {
+                "ship_to": {**components["QuoteInput"]["properties"]["ship_to"], "maxItems": limits.addresses_per_order}
+            }
         components["OrderLineInput"]["properties"]["quantity"]["maximum"] = limits.quantity_per_line
 
 

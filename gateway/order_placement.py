@@ -19,8 +19,9 @@ from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.orders.model import PlacedOrder, PlaceOrder
 from commerce.orders.pricing import OrderLimits, body_digest, price_order
 from commerce.sales.errors import NoSuchSale, OverLimit, SaleClosed, SaleNotOpen, SalePaused, SoldOut
-from commerce.sales.model import SALE_PATTERN, Sale
+from commerce.sales.model import SALE_PATTERN, Sale, SaleSnapshot
 from config.settings import Settings
+from gateway.new_customers import NewCustomers
 from gateway.order_intake import OrderIntake, redis_unreachable
 from gateway.sale_snapshots import SaleSnapshots
 from lua import EntryId, KeyRecord, Reservation, ReserveOutcome, ReserveResult, SaleKeys, find_key_records, has_offer
@@ -47,6 +48,7 @@ class OrderPlacement:
         snapshots: SaleSnapshots,
         intake: OrderIntake,
         limits: OrderLimits,
+        new_customers: NewCustomers,
     ) -> None:
         self._durability = settings.durability
         self._clock = clock
@@ -54,7 +56,8 @@ class OrderPlacement:
         self._redis = redis
         self._snapshots = snapshots
         self._intake = intake
-        self._limits = limits
+        self.limits = limits
+        self._new_customers = new_customers
         self._last_deadline: tuple[tuple[int, int], datetime] = ((0, 0), from_ms(0))
 
     def price_from_memory(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> Reservation:
@@ -62,8 +65,13 @@ class OrderPlacement:
         snapshot = self._snapshots.cached(order.sale_id)
         if snapshot is None:
             raise NeedsSlowPath
+        promotions, now_ms = snapshot.promotions, 0
+        if promotions is not None:
+            now_ms = self._clock.now_ms()
+            if promotions.knows_new_customers and not self._new_customers.has_ordered(user_id):
+                raise NeedsSlowPath
         try:
-            return price_order(order, snapshot, self._limits, user_id, key, self._ids.new(), traceparent)
+            return price_order(order, snapshot, self.limits, user_id, key, self._ids.new(), traceparent, now_ms=now_ms)
         except Invalid:
             raise NeedsSlowPath from None
 
@@ -120,7 +128,19 @@ class OrderPlacement:
             detail = "not the id of a sale"
             raise Invalid(f"/sale_id: {detail}", errors=[{"pointer": "/sale_id", "detail": detail}])
         snapshot = await self._snapshots.get(order.sale_id)
-        return price_order(order, snapshot, self._limits, user_id, key, self._ids.new(), traceparent)
+        is_new = await self.is_new_customer(snapshot, user_id)
+        return price_order(
+            *(order, snapshot, self.limits, user_id, key, self._ids.new(), traceparent),
+            now_ms=self._clock.now_ms(),
+            is_new_customer=is_new,
+        )
+
+    async def is_new_customer(self, snapshot: SaleSnapshot, user_id: str) -> bool:
+        """Tell whether a customer has no order yet, if a promotion of the sale depends on it; else False."""
+        promotions = snapshot.promotions
+        if promotions is None or not promotions.knows_new_customers:
+            return False
+        return await self._new_customers.is_new(user_id)
 
     async def _find_replay(self, order: PlaceOrder, user_id: str, key: str) -> KeyRecord | None:
         """Find the record of an order that was accepted on terms that have changed since.

@@ -16,7 +16,6 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from commerce.catalog.service import Catalog
-from commerce.coupons.service import Coupons
 from commerce.dead_letters.service import DeadLetters
 from commerce.fleet.route_execution import RouteExecution
 from commerce.fleet.service import Fleet
@@ -55,7 +54,7 @@ from commerce.waiting_rooms.tickets import RoomTickets
 from config.settings import LimitSettings, Settings
 from gateway import metrics
 from gateway.admission import Admission
-from gateway.auth import Authenticator, build_issued_codes, room_ticket_key
+from gateway.auth import Authenticator, room_ticket_key
 from gateway.background_loops import (
     adopt_sales_forever,
     adopt_sales_once,
@@ -74,6 +73,7 @@ from gateway.fleet_usage import FleetUsage
 from gateway.known_keys import KnownKeys
 from gateway.load_shedding import LoadShedder
 from gateway.metrics_buffer import MetricsBuffer
+from gateway.new_customers import NewCustomers
 from gateway.order_intake import OrderIntake
 from gateway.order_placement import ORDERS_PATH, OrderPlacement
 from gateway.order_turns import OrderTurns
@@ -130,7 +130,6 @@ class GatewayServices:
     wait_lists: WaitListEntrance
     shopping: Shopping
     stock: StockChanges
-    coupons: Coupons
     orders: Orders
     staff_requests: StaffRequests
     payments: Payments
@@ -209,13 +208,16 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     snapshots, rooms = await _open_snapshots(sales, clock), WaitingRooms(db, sales, clock)
     wait_lists = await open_wait_lists(settings, WaitLists(db, redis, sales, clock), snapshots, clock)
     room_status = await _open_rooms(settings, rooms, refused_orders, clock)
-    public_pages, stock = PublicPages(snapshots, sales, catalog, clock), _build_stock(settings, db, redis, clock)
+    public_pages = PublicPages(snapshots, sales, catalog, clock)
     read_from = (stack, limits, clock, auth, snapshots, public_pages, orders, room_status, wait_lists.status)
     fast_reads = build_fast_reads(*read_from, response_heads, metrics_buffer, stopping)
     screening, signals, actions = await _open_screening(settings, db, clock)
     link, providers, carriers = await _open_connections(stack, settings, clock)
     intake = OrderIntake(redis, link, settings, clock, admission, metrics_buffer, snapshots.ids_with_live_keys)
     rates, shipping, fulfilment = _build_fulfilment(settings, db, clock, ids, carriers)
+    placement = OrderPlacement(
+        settings, clock, ids, redis, snapshots, intake, _order_limits(limits), NewCustomers(orders)
+    )
     return GatewayServices(
         settings=settings,
         clock=clock,
@@ -232,7 +234,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         snapshots=snapshots,
         intake=intake,
         adoption=ServerAdoption(db, redis, clock),
-        placement=OrderPlacement(settings, clock, ids, redis, snapshots, intake, _order_limits(settings)),
+        placement=placement,
         metrics_buffer=metrics_buffer,
         response_heads=response_heads,
         batch_template=BatchResponseTemplate(response_heads, ORDERS_PATH),
@@ -248,9 +250,8 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         screening_signals=signals,
         screening_actions=actions,
         wait_lists=wait_lists,
-        shopping=build_shopping(settings, db, clock, ids, snapshots, public_pages),
-        stock=stock,
-        coupons=Coupons(db, redis, sales, stock, ids, clock, build_issued_codes(settings.auth)),
+        shopping=build_shopping(settings, db, clock, ids, snapshots, public_pages, placement, redis, providers),
+        stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(settings.jobs)),
         orders=orders,
         staff_requests=StaffRequests(db, clock),
         payments=Payments(db, clock, ids, providers, settings.payments, Shipping.has_cash_shipments),
@@ -270,10 +271,6 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         database_monitor=DatabaseMonitor(settings.database(), clock),
         stopping=stopping,
     )
-
-
-def _build_stock(settings: Settings, db: Database, redis: Redis, clock: Clock) -> StockChanges:
-    return StockChanges(db, redis, clock, RetryPolicy.from_settings(settings.jobs))
 
 
 async def _open_snapshots(sales: Sales, clock: Clock) -> SaleSnapshots:
@@ -371,8 +368,7 @@ def _build_entrance(
     return RoomEntrance(room_status, RoomJoins(link, settings), signals, actions, proofs, clock)
 
 
-def _order_limits(settings: Settings) -> OrderLimits:
-    limits = settings.limits
+def _order_limits(limits: LimitSettings) -> OrderLimits:
     return OrderLimits(
         limits.lines_per_order,
         limits.addresses_per_order,

@@ -1,8 +1,11 @@
-"""Services of customers who have not ordered yet: the address book and the cart."""
+"""Services of customers who have not ordered yet: the address book, the cart and quotes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from redis.asyncio import Redis
 
 from commerce.addresses.service import Addresses
 from commerce.cart.guest_ids import GuestIds
@@ -11,10 +14,13 @@ from commerce.cart.service import Carts
 from commerce.kernel.clock import Clock
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Database
+from commerce.payments.provider_port import Provider
 from config.settings import Settings
 from gateway.auth import room_ticket_key
 from gateway.customer_carts import CustomerCarts
+from gateway.order_placement import OrderPlacement
 from gateway.public_pages import PublicPages
+from gateway.quotes import OrderQuotes
 from gateway.sale_snapshots import SaleSnapshots
 
 
@@ -24,10 +30,19 @@ class Shopping:
 
     addresses: Addresses
     carts: CustomerCarts
+    quotes: OrderQuotes
 
 
 def build_shopping(
-    settings: Settings, db: Database, clock: Clock, ids: IdGenerator, snapshots: SaleSnapshots, pages: PublicPages
+    settings: Settings,
+    db: Database,
+    clock: Clock,
+    ids: IdGenerator,
+    snapshots: SaleSnapshots,
+    pages: PublicPages,
+    placement: OrderPlacement,
+    redis: Redis,
+    providers: Mapping[str, Provider],
 ) -> Shopping:
     """Build the services. Ids of guests' carts are signed with the key of waiting rooms, if there is one."""
     limits, key = settings.limits, room_ticket_key(settings.auth)
@@ -35,4 +50,5 @@ def build_shopping(
     return Shopping(
         Addresses(db, clock, ids, limits.addresses_per_user),
         CustomerCarts(carts, snapshots, pages, GuestIds(key) if key else None, clock),
+        OrderQuotes(snapshots, placement, redis, clock, providers, settings.shipping),
     )

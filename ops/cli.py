@@ -11,7 +11,6 @@ from ops.commands import (
     audit,
     backups,
     catalog,
-    coupon,
     dead_letters,
     draw,
     jobs,
@@ -82,7 +81,6 @@ for entry_point in sorted(entry_points(group=_ENTRY_POINT_GROUP), key=lambda ent
 for group_name, group in (
     ("catalog", catalog.app),
     ("sale", sale.app),
-    ("coupon", coupon.app),
     ("room", room.app),
     ("screening", screening.app),
     ("draw", draw.app),

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from commerce.kernel.address import address_errors
-from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MAX_MINOR, MoneyError, minor_digits
-from commerce.kernel.stream_payload import AcceptedLine, AcceptedOrder, encode_accepted
+from commerce.kernel.stream_payload import AcceptedLine, AcceptedOrder, PriceParts, coupon_sku, encode_accepted
+from commerce.orders.field_errors import FieldErrors
 from commerce.orders.model import LineSplit, OrderLineInput, PlaceOrder
+from commerce.orders.price_parts import PricingContext, find_price_parts
 from commerce.sales.model import ItemTerms, SaleSnapshot
 from lua import Reservation
 
-_MAX_REPORTED_ERRORS = 20
 _encode_json, _encode_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
@@ -31,21 +33,14 @@ class OrderLimits:
     quantity: int
 
 
-class _FieldErrors:
-    """Collects errors of fields, so that one answer lists all of them."""
+class PricedOrder(NamedTuple):
+    """A valid order with its price; `units` are those of products by SKU, `total` is in minor units."""
 
-    __slots__ = ("entries",)
-
-    def __init__(self) -> None:
-        self.entries: list[dict[str, str]] = []
-
-    def add(self, pointer: str, detail: str) -> None:
-        if len(self.entries) < _MAX_REPORTED_ERRORS:
-            self.entries.append({"pointer": pointer, "detail": detail})
-
-    def to_invalid(self) -> Invalid:
-        detail = "; ".join(f"{entry['pointer']}: {entry['detail']}" for entry in self.entries[:3])
-        return Invalid(detail, errors=self.entries)
+    lines: list[AcceptedLine]
+    units: dict[str, int]
+    coupons: Sequence[str]
+    parts: PriceParts | None
+    total: int
 
 
 def price_order(
@@ -56,21 +51,20 @@ def price_order(
     idempotency_key: str,
     order_id: UUID,
     traceparent: str = "",
+    *,
+    now_ms: int = 0,
+    is_new_customer: bool = False,
 ) -> Reservation:
     """Validate an order, price it and return its reservation for Redis.
 
-    Raises `Invalid` that lists up to twenty field errors by JSON pointer.
+    `now_ms` decides which promotions are in force. Raises `Invalid` that lists up to twenty field errors by JSON
+    pointer.
     """
-    errors = _FieldErrors()
-    _check_sizes(order, limits, errors)
-    for number, address in enumerate(order.ship_to):
-        for name, detail in address_errors(address):
-            errors.add(f"/ship_to/{number}/{name}", detail)
-    lines: list[AcceptedLine] = []
-    units: dict[str, int] = {}
-    total = _price_lines(order, snapshot, limits, lines, units, errors)
-    for number, code in enumerate(order.coupons):
-        errors.add(f"/coupons/{number}", f"{code[:80]!r} is no coupon of this sale")
+    errors = FieldErrors()
+    check_sizes(order, limits, errors)
+    lines, units, coupons, parts, total = compute_price(
+        order, snapshot, limits, user_id, errors, now_ms=now_ms, is_new_customer=is_new_customer
+    )
     sale = snapshot.sale
     if order.payments and not errors.entries:
         _check_payments(order, total, sale.currency, errors)
@@ -93,17 +87,56 @@ def price_order(
         payments.decode(),
         lines,
         traceparent,
+        parts,
     )
+    reserved = [(sku, count, snapshot.items[sku].limit) for sku, count in units.items()]
+    if coupons:
+        reserved += [(coupon_sku(code), 1, snapshot.coupons[code].limit) for code in coupons]
     return Reservation(
-        sale.generation,
-        user_id,
-        idempotency_key,
-        order_id,
-        digest,
-        total,
-        encode_accepted(accepted),
-        [(sku, count, snapshot.items[sku].limit) for sku, count in units.items()],
+        sale.generation, user_id, idempotency_key, order_id, digest, total, encode_accepted(accepted), reserved
     )
+
+
+def compute_price(
+    order: PlaceOrder,
+    snapshot: SaleSnapshot,
+    limits: OrderLimits,
+    user_id: str,
+    errors: FieldErrors,
+    *,
+    now_ms: int,
+    is_new_customer: bool,
+) -> PricedOrder:
+    """Price an order. What is wrong with it is added to the errors, and then the price means nothing."""
+    for number, address in enumerate(order.ship_to):
+        for name, detail in address_errors(address):
+            errors.add(f"/ship_to/{number}/{name}", detail)
+    lines: list[AcceptedLine] = []
+    units: dict[str, int] = {}
+    total = _price_lines(order, snapshot, limits, lines, units, errors)
+    coupons: Sequence[str] = ()
+    if order.coupons:
+        coupons = _check_coupons(order.coupons, snapshot, user_id, errors)
+    parts = None
+    if (coupons or snapshot.promotions is not None or snapshot.freight is not None) and not errors.entries:
+        context = PricingContext(now_ms, is_new_customer, coupons)
+        parts = find_price_parts(lines, units, order.ship_to, order.payments, snapshot, context, errors)
+    if parts is not None:
+        total += sum(parts.freight) + parts.cod_fee - sum(discount.amount for discount in parts.discounts)
+    return PricedOrder(lines, units, coupons, parts, total)
+
+
+def _check_coupons(presented: Sequence[str], snapshot: SaleSnapshot, user_id: str, errors: FieldErrors) -> list[str]:
+    """Return the codes of valid coupons that an order presents; the others are added to the errors."""
+    codes: list[str] = []
+    for number, code in enumerate(presented):
+        if code not in snapshot.coupons:
+            errors.add(f"/coupons/{number}", f"{code[:80]!r} is no coupon of this sale")
+        elif code in codes:
+            errors.add(f"/coupons/{number}", "it occurs twice")
+        else:
+            codes.append(code)
+    return codes
 
 
 def _price_lines(
@@ -112,10 +145,10 @@ def _price_lines(
     limits: OrderLimits,
     lines: list[AcceptedLine],
     units: dict[str, int],
-    errors: _FieldErrors,
+    errors: FieldErrors,
 ) -> int:
     """Fill in the accepted lines and the units by SKU. Returns the total in minor units."""
-    total, addresses = 0, len(order.ship_to)
+    total, addresses = 0, len(order.ship_to) or 1  # a quote may have no address
     for number, line in enumerate(order.lines):
         sku, quantity = line.sku, line.quantity
         item = snapshot.items.get(sku)
@@ -155,7 +188,7 @@ def _digest(order: PlaceOrder, ship_to: bytes, payments: bytes) -> bytes:
     return hashlib.blake2b(encoded, digest_size=16).digest()
 
 
-def _check_sizes(order: PlaceOrder, limits: OrderLimits, errors: _FieldErrors) -> None:
+def check_sizes(order: PlaceOrder, limits: OrderLimits, errors: FieldErrors) -> None:
     """Raise `Invalid` at once if the order is too large to be validated further."""
     if len(order.lines) > limits.lines:
         errors.add("/lines", f"more than {limits.lines} lines: send several orders")
@@ -176,7 +209,7 @@ def _price_split_line(
     item: ItemTerms,
     addresses: int,
     lines: list[AcceptedLine],
-    errors: _FieldErrors,
+    errors: FieldErrors,
 ) -> None:
     """Add one accepted line for each address of a split line."""
     if sum(split.quantity for split in splits) != line.quantity:
@@ -189,7 +222,7 @@ def _price_split_line(
         lines.append(AcceptedLine(number, split.address, line.sku, split.quantity, item.price, item.list_price))
 
 
-def _check_payments(order: PlaceOrder, total: int, currency: str, errors: _FieldErrors) -> None:
+def _check_payments(order: PlaceOrder, total: int, currency: str, errors: FieldErrors) -> None:
     planned = 0
     for number, payment in enumerate(order.payments):
         planned += payment.amount

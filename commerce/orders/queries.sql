@@ -70,6 +70,11 @@ SELECT order_id, line_no, sku, quantity, address_no AS ship_to, unit_price_minor
        list_price_minor AS list_price, discount_minor AS discount, quantity * unit_price_minor - discount_minor AS paid
 FROM order_lines WHERE order_id = ANY($1::uuid[]) ORDER BY order_id, line_no, address_no;
 
+-- name: find_customers
+-- Those who have an order that is not cancelled.
+SELECT user_id FROM unnest($1::text[]) AS input (user_id) WHERE EXISTS (
+    SELECT FROM orders WHERE orders.user_id = input.user_id AND status <> 'cancelled');
+
 -- name: find_id_by_key
 SELECT order_id FROM orders WHERE user_id = $1 AND idempotency_key = $2;
 

@@ -79,6 +79,11 @@ class Orders:
             if place is not None
         }
 
+    async def find_customers(self, user_ids: Sequence[str]) -> set[str]:
+        """Return those of the users who have a stored order that is not cancelled."""
+        async with self._db.connection() as connection:
+            return await store.find_customers(connection, user_ids)
+
     async def get_details(self, order_id: UUID, sales: Sequence[str]) -> OrderDetails:
         """Read any customer's order with its events, for staff. Raises `NoSuchOrder`."""
         user_id, order = await self._find(order_id, None, sales)

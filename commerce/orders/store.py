@@ -238,6 +238,11 @@ def _order_header(row: Any) -> OrderHeader:
     )
 
 
+async def find_customers(connection: Connection, user_ids: Sequence[str]) -> set[str]:
+    """Return those of the users who have an order that is not cancelled."""
+    return {row["user_id"] for row in await connection.fetch(queries.find_customers, user_ids)}
+
+
 async def find_id_by_key(connection: Connection, user_id: str, idempotency_key: str) -> UUID | None:
     order_id: UUID | None = await connection.fetchval(queries.find_id_by_key, user_id, idempotency_key)
     return order_id

@@ -273,7 +273,7 @@ class Sales:
             sale,
             items,
             {**previous.coupons, **coupons} if previous else coupons,
-            await self._freight.compile(name) if name is not None else None,
+            freight=await self._freight.compile(name) if name is not None else None,
         )
 
     async def _lock(self, connection: Connection, sale_id: str) -> Sale:

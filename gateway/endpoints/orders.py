@@ -10,6 +10,7 @@ from aiohttp import web
 from commerce.kernel.errors import ProblemError
 from commerce.kernel.paging import Page
 from commerce.orders.model import Order, OrderEvent, OrderStatus, PlacedOrder, PlaceOrder
+from commerce.orders.quotes import Quote, QuoteInput
 from commerce.orders.service import Actor
 from gateway.cached_content import content_response
 from gateway.decoding import IDEMPOTENCY_KEY_DESCRIPTION, IDEMPOTENCY_KEY_INVALID, IdempotencyKey
@@ -72,6 +73,15 @@ async def place_order(call: Call) -> web.Response:
     services.known_keys.add(call.request.headers["Authorization"].encode(), key.encode())
     call.request[ORDER_ID] = str(placed.order_id)
     return json_response(placed, status, {"Location": f"{ORDERS_PATH}/{placed.order_id}"})
+
+
+async def quote_order(call: Call) -> web.Response:
+    """Price an order as it would be placed now, with its stock, your limits, freight and payment methods.
+
+    A quote reserves nothing. It names the promotions that apply, and those in reach with what is missing. An order that
+    would be refused for its stock or its sale is quoted too, with the obstacles.
+    """
+    return json_response(await call.services.shopping.quotes.quote(call.body, call.identity.subject))
 
 
 async def list_orders(call: Call) -> web.Response:
@@ -146,6 +156,16 @@ OPERATIONS = [
         body=PlaceOrder,
         admit=True,
         links=("get_order", "watch_order", "cancel_order"),
+    ),
+    _operation(
+        method="POST",
+        path=f"{ORDERS_PATH}/quote",
+        handler=quote_order,
+        summary="Quote an order",
+        answers={200: ("the price; nothing is reserved", Quote)},
+        problems=(404, 429, 503),
+        body=QuoteInput,
+        admit=True,
     ),
     _operation(
         method="GET",

@@ -1,0 +1,108 @@
+"""Parts of an order's price besides its products: discounts, freight, the fee for cash on delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from commerce.freight.errors import NoFreight
+from commerce.freight.model import CompiledFreight
+from commerce.kernel.address import Address
+from commerce.kernel.stream_payload import AcceptedDiscount, AcceptedLine, PriceParts
+from commerce.orders.field_errors import FieldErrors
+from commerce.orders.model import Tender
+from commerce.promotions.model import NO_DISCOUNTS
+from commerce.promotions.sharing import share_to_lines
+from commerce.sales.model import ItemTerms, SaleSnapshot
+
+
+class PricingContext(NamedTuple):
+    """The moment of pricing, and what promotions depend on besides the lines.
+
+    `coupons` are the codes that the order presents, checked already.
+    """
+
+    now_ms: int
+    is_new_customer: bool
+    coupons: Sequence[str] = ()
+
+
+def find_price_parts(
+    lines: list[AcceptedLine],
+    units: Mapping[str, int],
+    ship_to: Sequence[Address],
+    tenders: Sequence[Tender],
+    snapshot: SaleSnapshot,
+    context: PricingContext,
+    errors: FieldErrors,
+) -> PriceParts | None:
+    """Find what promotions and freight change in the price of lines, and write the discounts into these.
+
+    Returns None if they change nothing. Adds an error for a coupon that takes nothing off, and for an address to which
+    the shop does not deliver.
+    """
+    discounts = _discount_lines(lines, units, snapshot, context, errors)
+    freight, cod_fee = [], 0
+    if snapshot.freight is not None:
+        freight = _charge_addresses(snapshot.freight, ship_to, lines, snapshot.items, errors)
+        if any(tender.method == "cod" for tender in tenders):
+            cod_fee = snapshot.freight.cod_fee_minor
+    if not (discounts or cod_fee or context.coupons or any(freight)):
+        return None
+    return PriceParts(discounts, freight, cod_fee, list(context.coupons))
+
+
+def _discount_lines(
+    lines: list[AcceptedLine],
+    units: Mapping[str, int],
+    snapshot: SaleSnapshot,
+    context: PricingContext,
+    errors: FieldErrors,
+) -> list[AcceptedDiscount]:
+    promotions, coupons, evaluation = snapshot.promotions, snapshot.coupons, NO_DISCOUNTS
+    presented = [coupons[code].promotion_id for code in context.coupons]
+    if promotions is not None:
+        evaluation = promotions.evaluate(units, presented, context.is_new_customer, context.now_ms)
+    if presented:
+        applied = {discount.promotion_id for discount in evaluation.discounts}
+        for number, promotion_id in enumerate(presented):
+            if promotion_id not in applied:
+                errors.add(f"/coupons/{number}", "it takes nothing off this order; leave it out, and it is not used up")
+    if not evaluation.amount:
+        return []
+    for number, discount in enumerate(share_to_lines(lines, evaluation.by_sku)):
+        if discount:
+            line = lines[number]
+            lines[number] = AcceptedLine(
+                line.line_no, line.address_no, line.sku, line.quantity, line.unit_price, line.list_price, discount
+            )
+    return [
+        AcceptedDiscount(discount.promotion_id, discount.label, discount.amount) for discount in evaluation.discounts
+    ]
+
+
+def _charge_addresses(
+    freight: CompiledFreight,
+    ship_to: Sequence[Address],
+    lines: Sequence[AcceptedLine],
+    items: Mapping[str, ItemTerms],
+    errors: FieldErrors,
+) -> list[int]:
+    """Return the freight of each address; an address without lines has none."""
+    grams, pieces, amounts = [0] * len(ship_to), [0] * len(ship_to), [0] * len(ship_to)
+    for line in lines:
+        number, quantity = line.address_no, line.quantity
+        if number < len(ship_to):  # else it is an error already
+            grams[number] += quantity * items[line.sku].weight_g
+            pieces[number] += quantity
+            amounts[number] += quantity * line.unit_price - line.discount
+    charges = [0] * len(ship_to)
+    for number, address in enumerate(ship_to):
+        if pieces[number]:
+            try:
+                charges[number] = freight.charge(
+                    address.country, address.province, address.city, grams[number], pieces[number], amounts[number]
+                )
+            except NoFreight as refusal:
+                errors.add(f"/ship_to/{number}", refusal.detail)
+    return charges
