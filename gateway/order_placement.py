@@ -18,6 +18,7 @@ from commerce.kernel.money import Money
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.orders.model import PlacedOrder, PlaceOrder
 from commerce.orders.pricing import OrderLimits, body_digest, price_order
+from commerce.orders.service import Orders
 from commerce.sales.errors import NoSuchSale, OverLimit, SaleClosed, SaleNotOpen, SalePaused, SoldOut
 from commerce.sales.model import SALE_PATTERN, Sale, SaleSnapshot
 from config.settings import Settings
@@ -48,7 +49,7 @@ class OrderPlacement:
         snapshots: SaleSnapshots,
         intake: OrderIntake,
         limits: OrderLimits,
-        new_customers: NewCustomers,
+        orders: Orders,
     ) -> None:
         self._durability = settings.durability
         self._clock = clock
@@ -57,7 +58,7 @@ class OrderPlacement:
         self._snapshots = snapshots
         self._intake = intake
         self.limits = limits
-        self._new_customers = new_customers
+        self._new_customers = NewCustomers(orders)
         self._last_deadline: tuple[tuple[int, int], datetime] = ((0, 0), from_ms(0))
 
     def price_from_memory(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> Reservation:

@@ -73,7 +73,6 @@ from gateway.fleet_usage import FleetUsage
 from gateway.known_keys import KnownKeys
 from gateway.load_shedding import LoadShedder
 from gateway.metrics_buffer import MetricsBuffer
-from gateway.new_customers import NewCustomers
 from gateway.order_intake import OrderIntake
 from gateway.order_placement import ORDERS_PATH, OrderPlacement
 from gateway.order_turns import OrderTurns
@@ -215,9 +214,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     link, providers, carriers = await _open_connections(stack, settings, clock)
     intake = OrderIntake(redis, link, settings, clock, admission, metrics_buffer, snapshots.ids_with_live_keys)
     rates, shipping, fulfilment = _build_fulfilment(settings, db, clock, ids, carriers)
-    placement = OrderPlacement(
-        settings, clock, ids, redis, snapshots, intake, _order_limits(limits), NewCustomers(orders)
-    )
+    placement = OrderPlacement(settings, clock, ids, redis, snapshots, intake, _order_limits(limits), orders)
     return GatewayServices(
         settings=settings,
         clock=clock,
