@@ -43,7 +43,7 @@ def test_workers_give_way_to_gateways_and_the_order_writer_does_not() -> None:
     gateway, worker = UNITS
     drop_in = worker.with_name("floodgate-worker@order_writer.service.d") / "cpu.conf"
     weights = [re.findall(r"^CPUWeight=(\d+)$", file.read_text(), re.MULTILINE) for file in (gateway, worker, drop_in)]
-    assert weights == [["100"], ["10"], ["100"]]
+    assert weights == [["100"], ["30"], ["100"]]
     assert "order_writer" in WORKERS
 
 

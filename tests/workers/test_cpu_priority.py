@@ -56,7 +56,7 @@ async def test_worker_gives_way_unless_it_writes_orders(
     if "order_writer" in names:
         assert started == [own[0], 0][: len(own)]
     else:
-        assert started == [10] * len(own)
+        assert started == [cpu_priority.NICE] * len(own)
     assert priorities_of(os.getpid()) == own
 
 
@@ -65,7 +65,7 @@ def test_session_of_another_process_keeps_its_priority() -> None:
     before = read_autogroup("self")
     code = "import os; from workers.cpu_priority import lower_cpu_priority as lower; lower(); print(os.nice(0))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout == "10\n"
+    assert int(result.stdout) == cpu_priority.NICE
     assert read_autogroup("self") == before
 
 
@@ -103,4 +103,4 @@ def test_write_that_comes_too_soon_is_repeated(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(os, "setpriority", lambda *values: None)
     monkeypatch.setattr(os, "getsid", lambda _: os.getpid())
     cpu_priority.lower_cpu_priority()
-    assert (path.read_text(), refusals) == ("10", [])
+    assert (path.read_text(), refusals) == (str(cpu_priority.NICE), [])
