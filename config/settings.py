@@ -100,6 +100,8 @@ class LimitSettings(SettingsSection):
     payments_per_order: Positive = 8
     coupons_per_order: Positive = 8
     quantity_per_line: Positive = 100_000
+    # Per sale.
+    promotions_per_sale: Annotated[int, Field(ge=1, le=1_000)] = 100
     # Of customers who have not ordered yet.
     addresses_per_user: Annotated[int, Field(ge=1, le=1_000)] = 50
     lines_per_cart: Annotated[int, Field(ge=1, le=10_000)] = 200

@@ -38,6 +38,7 @@ from commerce.payments.provider_port import Provider
 from commerce.payments.providers import open_providers
 from commerce.payments.service import Payments
 from commerce.rates.service import Rates
+from commerce.sales.sale_promotions import SalePromotions
 from commerce.sales.server_adoption import ServerAdoption
 from commerce.sales.service import Sales
 from commerce.sales.stock_changes import StockChanges
@@ -149,6 +150,10 @@ class GatewayServices:
     stopping: asyncio.Event
     request_ids: RequestIdGenerator = field(default_factory=RequestIdGenerator)
     head_parser: HeadParser = field(default_factory=HeadParser)
+
+    @property
+    def promotions(self) -> SalePromotions:
+        return SalePromotions(self.db, self.sales, self.clock, self.settings.limits.promotions_per_sale)
 
 
 SERVICES = web.AppKey("services", GatewayServices)

@@ -17,6 +17,7 @@ from ops.commands import (
     orders,
     payments,
     processes,
+    promotion,
     rates,
     redis_files,
     room,
@@ -81,6 +82,7 @@ for entry_point in sorted(entry_points(group=_ENTRY_POINT_GROUP), key=lambda ent
 for group_name, group in (
     ("catalog", catalog.app),
     ("sale", sale.app),
+    ("promotion", promotion.app),
     ("room", room.app),
     ("screening", screening.app),
     ("draw", draw.app),

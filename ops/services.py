@@ -26,6 +26,7 @@ from commerce.orders.persistence import persist
 from commerce.orders.service import Orders
 from commerce.payments.service import Payments
 from commerce.rates.service import Rates
+from commerce.sales.sale_promotions import SalePromotions
 from commerce.sales.service import Sales
 from commerce.sales.stock_changes import StockChanges
 from commerce.screening.service import Screening
@@ -52,6 +53,7 @@ class CliServices:
     rooms: WaitingRooms
     screening: Screening
     wait_lists: WaitLists
+    promotions: SalePromotions
     stock: StockChanges
     orders: Orders
     dead_letters: DeadLetters
@@ -87,6 +89,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
             rooms=WaitingRooms(db, sales, clock),
             screening=Screening(db, clock),
             wait_lists=WaitLists(db, redis, sales, clock),
+            promotions=SalePromotions(db, sales, clock, settings.limits.promotions_per_sale),
             stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(settings.jobs)),
             orders=Orders(db, redis, clock),
             dead_letters=DeadLetters(db, redis, clock, persist),

@@ -52,6 +52,7 @@ class CompiledPromotions:
         self._ends = [to_ms(promotion.ends_at) if promotion.ends_at else _FOREVER_MS for promotion in promotions]
         self._boundaries = sorted({*self._starts, *self._ends})
         enabled = [(index, promotion) for index, promotion in enumerate(promotions) if promotion.enabled]
+        self._members = [None if promotion.skus is None else frozenset(promotion.skus) for promotion in promotions]
         self._everywhere = [index for index, promotion in enabled if promotion.skus is None]
         self._by_sku: dict[str, list[int]] = {}
         for index, promotion in enabled:
@@ -110,8 +111,8 @@ class CompiledPromotions:
         for promotion_class in _CLASSES:
             candidates: list[Candidate] = []
             for index in by_class.get(promotion_class, ()):
-                promotion = self.promotions[index]
-                candidates += list_candidates(index, promotion, touched_skus(promotion, priced), priced)
+                touched = self.touched_skus(index, priced)
+                candidates += list_candidates(index, self.promotions[index], touched, priced)
             chosen = choose(candidates) if candidates else []
             results[promotion_class] = ClassResult(priced, candidates, chosen)
             priced = _after(priced, chosen)
@@ -121,6 +122,11 @@ class CompiledPromotions:
         """Return the units of an order with their prices before any promotion."""
         items = self._items
         return PricedUnits(dict(units), {sku: count * items[sku][0] for sku, count in units.items()})
+
+    def touched_skus(self, promotion_no: int, priced: PricedUnits) -> list[str]:
+        """Return the SKUs of an order that a promotion is for, sorted."""
+        members = self._members[promotion_no]
+        return priced.skus if members is None else [sku for sku in priced.skus if sku in members]
 
     def _is_in_force(self, index: int, coupons: Collection[str], is_new_customer: bool, now_ms: int) -> bool:
         promotion = self.promotions[index]
@@ -147,12 +153,6 @@ def compile_promotions(promotions: Iterable[Promotion], items: Mapping[str, tupl
     if len({promotion.promotion_id for promotion in in_order}) != len(in_order):
         raise ValueError("cannot use promotions: an id occurs twice")
     return CompiledPromotions(in_order, items)
-
-
-def touched_skus(promotion: Promotion, priced: PricedUnits) -> list[str]:
-    """Return the SKUs of an order that a promotion is for, sorted."""
-    skus = promotion.skus
-    return priced.skus if skus is None else [sku for sku in priced.skus if sku in skus]
 
 
 def _after(priced: PricedUnits, chosen: Sequence[Candidate]) -> PricedUnits:

@@ -5,7 +5,7 @@ It reads the same run that the discounts come from, so what it calls applied add
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from commerce.kernel.clock import to_ms
 from commerce.kernel.money import format_money
 from commerce.promotions.candidates import Candidate, PricedUnits, bundle_count, reduction
-from commerce.promotions.evaluation import ClassResult, CompiledPromotions, touched_skus
+from commerce.promotions.evaluation import ClassResult, CompiledPromotions
 from commerce.promotions.model import (
     AmountOff,
     Bundle,
@@ -51,9 +51,9 @@ def explain(
     priced = compiled.price_units(units)
     explanations = []
     for index, promotion in enumerate(compiled.promotions):
-        result = results[promotion.promotion_class]
-        verdict = _condition(promotion, coupons, is_new_customer, now_ms, priced) or _choice(
-            compiled, index, promotion, result, currency
+        skus = compiled.touched_skus(index, priced)
+        verdict = _condition(promotion, coupons, is_new_customer, now_ms, skus) or _choice(
+            compiled, index, skus, results[promotion.promotion_class], currency
         )
         explanations.append(
             Explanation(
@@ -69,7 +69,7 @@ def explain(
 
 
 def _condition(
-    promotion: Promotion, coupons: Collection[str], is_new_customer: bool, now_ms: int, priced: PricedUnits
+    promotion: Promotion, coupons: Collection[str], is_new_customer: bool, now_ms: int, skus: Sequence[str]
 ) -> _Verdict | None:
     """Return the condition that an order does not meet, None if it meets all."""
     if not promotion.enabled:
@@ -78,7 +78,7 @@ def _condition(
         return _Verdict("not_started", f"begins at {_moment(promotion.starts_at)}", {"moment": promotion.starts_at})
     if promotion.ends_at and now_ms >= to_ms(promotion.ends_at):
         return _Verdict("ended", f"ended at {_moment(promotion.ends_at)}", {"moment": promotion.ends_at})
-    if not touched_skus(promotion, priced):
+    if not skus:
         return _Verdict("not_in_order", "none of its items are in the order")
     if promotion.new_customers_only and not is_new_customer:
         return _Verdict("new_customers_only", "for new customers only")
@@ -88,16 +88,15 @@ def _condition(
 
 
 def _choice(
-    compiled: CompiledPromotions, index: int, promotion: Promotion, result: ClassResult, currency: str
+    compiled: CompiledPromotions, index: int, skus: Sequence[str], result: ClassResult, currency: str
 ) -> _Verdict:
     """Return the verdict on a promotion that meets all conditions."""
     own = [candidate for candidate in result.candidates if candidate.promotion_no == index]
     applied = [candidate for candidate in result.chosen if candidate.promotion_no == index]
-    priced = result.priced
     amount = sum(candidate.amount for candidate in applied)
     if not applied and own:
         return _excluded(compiled, own, result.chosen, currency)
-    shortfall = _shortfall(promotion, priced, amount, currency)
+    shortfall = _shortfall(compiled.promotions[index], skus, result.priced, amount, currency)
     if applied:
         message = f"{format_money(amount, currency)} off"
         if shortfall:
@@ -115,9 +114,11 @@ def _excluded(compiled: CompiledPromotions, own: list[Candidate], chosen: list[C
     return _Verdict("excluded", message, {"amount": amount, "instead": instead})
 
 
-def _shortfall(promotion: Promotion, priced: PricedUnits, amount: int, currency: str) -> _Verdict | None:
+def _shortfall(
+    promotion: Promotion, skus: Sequence[str], priced: PricedUnits, amount: int, currency: str
+) -> _Verdict | None:
     """Return what an order lacks for the next reduction, None if there is none."""
-    skus, rule = touched_skus(promotion, priced), promotion.rule
+    rule = promotion.rule
     match rule:
         case PercentOff() | AmountOff():
             return None

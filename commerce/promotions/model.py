@@ -12,13 +12,16 @@ from enum import StrEnum
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from commerce.catalog.model import Sku
+from commerce.kernel.moments import Moment, WithMoments
 from commerce.kernel.money import MAX_MINOR
 from commerce.kernel.types import Name
 
 WHOLE = 10_000
 """basis points of the whole"""
+MAX_SKUS = 5_000
 MAX_BUNDLE_SKUS = 20
 MAX_STEPS = 20
 
@@ -32,6 +35,7 @@ PromotionId = Annotated[
 ]
 PositiveMinor = Annotated[int, msgspec.Meta(ge=1, le=MAX_MINOR, description="minor units of the currency, at least 1")]
 BasisPoints = Annotated[int, msgspec.Meta(ge=1, le=WHOLE, description="hundredths of a percent: 1500 takes 15 % off")]
+SkuList = Annotated[list[Sku], msgspec.Meta(min_length=1, max_length=MAX_SKUS)]
 UnitCount = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
 
 
@@ -120,11 +124,40 @@ ALLOWED_RULES: Mapping[PromotionClass, tuple[type[Rule], ...]] = {
 With the order of the classes it means that no promotion depends on its own effect."""
 
 
+class PromotionInput(WithMoments, frozen=True, forbid_unknown_fields=True):
+    """A promotion that staff create. What is left out is not restricted."""
+
+    promotion_id: PromotionId
+    label: Name
+    promotion_class: PromotionClass
+    rule: Rule
+    skus: SkuList | None = None
+    starts_at: Moment | None = None
+    ends_at: Moment | None = None
+    new_customers_only: bool = False
+    enabled: bool = True
+
+
+class ChangedPromotion(WithMoments, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Changed terms of a promotion: an absent member leaves its value, null removes a restriction.
+
+    The class stays: a coupon must not become a promotion for everybody.
+    """
+
+    label: Name | UnsetType = UNSET
+    rule: Rule | UnsetType = UNSET
+    skus: SkuList | UnsetType | None = UNSET
+    starts_at: Moment | UnsetType | None = UNSET
+    ends_at: Moment | UnsetType | None = UNSET
+    new_customers_only: bool | UnsetType = UNSET
+    enabled: bool | UnsetType = UNSET
+
+
 class Promotion(msgspec.Struct, frozen=True):
     """A promotion of a sale.
 
-    `label` is what customers read. Without `skus` it holds for all of the sale. It is in force from `starts_at` until
-    before `ends_at`, where they are set.
+    `label` is what customers read. Without `skus`, which are sorted, it is for all of the sale. It is in force from
+    `starts_at` until before `ends_at`, where they are set.
     """
 
     promotion_id: PromotionId
@@ -132,7 +165,7 @@ class Promotion(msgspec.Struct, frozen=True):
     label: Name
     promotion_class: PromotionClass
     rule: Rule
-    skus: frozenset[Sku] | None = None
+    skus: tuple[Sku, ...] | None = None
     starts_at: datetime | None = None
     ends_at: datetime | None = None
     new_customers_only: bool = False
@@ -203,3 +236,42 @@ class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
     next_amount: int | None = None
     instead: list[str] = []
     moment: datetime | None = None
+
+
+class TrialLine(msgspec.Struct, frozen=True):
+    """A line of an order to try: a SKU and how many units of it."""
+
+    sku: str
+    quantity: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+
+class TrialOrder(msgspec.Struct, frozen=True):
+    """An order to try promotions with. Other members are ignored, so the body of an order is one too."""
+
+    lines: Annotated[list[TrialLine], msgspec.Meta(min_length=1, max_length=1_000)]
+
+
+class PricedLine(msgspec.Struct, frozen=True):
+    """A line with what it costs: quantity times unit price, less the discount, is the amount."""
+
+    sku: str
+    quantity: int
+    unit_price: int
+    discount: int
+    amount: int
+
+
+class PromotionTrial(msgspec.Struct, frozen=True):
+    """An order as it would be priced, and the reason for each promotion of the sale.
+
+    The subtotal less the discount is the total, all in minor units of `currency`; freight comes on top.
+    """
+
+    sale_id: str
+    currency: str
+    lines: list[PricedLine]
+    subtotal: int
+    discount: int
+    total: int
+    discounts: tuple[Discount, ...]
+    explanations: list[Explanation]

@@ -192,7 +192,7 @@ class ItemTerms(NamedTuple):
 class SaleSnapshot(msgspec.Struct):
     """The terms that a gateway prices orders with: items by the SKUs of products, coupons by code.
 
-    Without `freight` customers pay none.
+    Without `freight` customers pay none. `promotions` are None if none is enabled.
     """
 
     sale: Sale

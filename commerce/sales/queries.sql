@@ -81,6 +81,13 @@ SELECT sale_items.sku, name, sale_items.price_minor AS price, user_limit AS limi
 FROM sale_items JOIN products USING (sku)
 WHERE sale_id = $1 AND sale_items.sku > $2 ORDER BY sale_items.sku LIMIT $3;
 
+-- name: read_item_prices
+SELECT sku, price_minor FROM sale_items WHERE sale_id = $1 AND product_sku IS NOT NULL AND sku = ANY($2::text[]);
+
+-- name: read_lowest_price
+SELECT sku, price_minor FROM sale_items WHERE sale_id = $1 AND product_sku IS NOT NULL
+ORDER BY price_minor, sku LIMIT 1;
+
 -- name: list_changed_items
 -- Terms that a gateway does not have yet, in parts that do not block it for long.
 SELECT sku, sale_items.price_minor, coalesce(user_limit, 0) AS user_limit, products.price_minor AS list_price_minor,

@@ -18,6 +18,7 @@ from commerce.kernel.money import MoneyError, check_price, minor_digits
 from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
+from commerce.promotions.service import read_compiled
 from commerce.sales import store
 from commerce.sales.errors import InvalidSaleState, LoadInProgress, NoSuchItem, NoSuchSale, ServerBehind
 from commerce.sales.loading import load_sale, terms_of
@@ -268,12 +269,16 @@ class Sales:
                 items.update(part)
                 after = part[-1][0]
             coupons = await store.list_changed_coupons(connection, sale.sale_id, since)
+            promotions = await read_compiled(
+                connection, sale.sale_id, items, previous.promotions if previous else None, since
+            )
         name = sale.freight_template
         return SaleSnapshot(
             sale,
             items,
             {**previous.coupons, **coupons} if previous else coupons,
             freight=await self._freight.compile(name) if name is not None else None,
+            promotions=promotions,
         )
 
     async def _lock(self, connection: Connection, sale_id: str) -> Sale:

@@ -174,6 +174,16 @@ async def list_items(connection: Connection, sale_id: str, after: str, count: in
     return [SaleItem(**row) for row in await connection.fetch(queries.list_items, sale_id, after, count)]
 
 
+async def read_item_prices(connection: Connection, sale_id: str, skus: Sequence[str]) -> dict[str, int]:
+    """Read the prices of products in a sale, in minor units. SKUs that it does not offer are left out."""
+    return {row["sku"]: row["price_minor"] for row in await connection.fetch(queries.read_item_prices, sale_id, skus)}
+
+
+async def read_lowest_price(connection: Connection, sale_id: str) -> dict[str, int]:
+    """Read the price of the cheapest product of a sale. A sale without items has none."""
+    return {row["sku"]: row["price_minor"] for row in await connection.fetch(queries.read_lowest_price, sale_id)}
+
+
 async def list_changed_items(
     connection: Connection, sale_id: str, generation: int, after: str, count: int
 ) -> list[tuple[str, ItemTerms]]:

@@ -251,6 +251,12 @@ WHERE cleared_until IS NOT NULL;
 INSERT INTO screening_sightings (sale_id, user_id, joins, orders, peak_per_s, first_request_at, last_request_at)
 SELECT 'ordinary', 'u' || n, 1, 1, 1, '{now}', '{now}' FROM generate_series(1, 500) AS n;
 
+INSERT INTO promotions (sale_id, promotion_id, label, promotion_class, rule, new_customers_only, enabled, changed_generation,
+                        created_at, updated_at)
+SELECT sale_id, 'p' || n, 'reduction', 'order', '{{"kind": "percent", "basis_points": 100, "threshold": 0}}', false, true, 1,
+       opens_at, opens_at
+FROM sales, generate_series(0, 9) AS n;
+
 INSERT INTO wait_lists (sale_id, mode, accept_s, max_people_per_sku, created_at)
 SELECT sale_id, 'on', 600, 10000, opens_at FROM sales WHERE closes_at IS NOT NULL;
 INSERT INTO wait_list_skus (sale_id, sku, last_number)

@@ -44,6 +44,7 @@ SMALL = {
     "freight_steps": "entered by staff",
     "staff_requests": "kept for two days",
     "coupons": "entered by staff",
+    "promotions": "entered by staff",
     "sales": "entered by staff, and read whole by processes that serve all of them",
     "waiting_rooms": "one row at most per sale",
     "screened_sales": "one row at most per sale",

@@ -21,6 +21,7 @@ CREATE = ["sale", "create", "a", "--items", "{file}", "--title", "A sale", "--cu
 COMMANDS = {
     "sale create --opens": [*CREATE, "--opens"],
     "sale create --closes": [*CREATE, "--closes"],
+    "promotion try --at": ["promotion", "try", "a", "{file}", "--at"],
     "room set --join-opens-at": ["room", "set", "a", "--join-opens-at"],
     "room set --list-closes-at": ["room", "set", "a", "--list-closes-at"],
     "draw announce --at": ["draw", "announce", "a", "--at"],

@@ -34,7 +34,7 @@ def promotion(
 ) -> Promotion:
     """Build a promotion in the first class that may have its rule, unless another one is wanted."""
     kind = kind or next(kind for kind in PromotionClass if isinstance(rule, ALLOWED_RULES[kind]))
-    chosen = None if skus is None else frozenset(skus)
+    chosen = None if skus is None else tuple(sorted(skus))
     return Promotion(promotion_id, SALE, f"label of {promotion_id}", kind, rule, chosen, **more)
 
 
