@@ -58,6 +58,12 @@ class _Decision(NamedTuple):
         return bool(self.tenders and self.payments)
 
 
+_WITHOUT_COD_FEE = (
+    "cash on delivery has a fee in this sale, which the price of the order does not have: "
+    "place the order with `cod` in its `payments`, or pay another way"
+)
+
+
 class PaymentStarts:
     """Creates, renews and replaces payments.
 
@@ -93,8 +99,12 @@ class PaymentStarts:
             order_id: _no_such_order(order_id) for order_id in missing if order_id not in locked
         }
         payments = await store.list_payments_of_orders(connection, list(headers))
+        without_fee = await _list_without_cod_fee(connection, headers, first_of)
+        results |= dict.fromkeys(without_fee, NotPayable(_WITHOUT_COD_FEE))
         now, decisions = self._now(), []
         for order_id, order in headers.items():
+            if order_id in without_fee:
+                continue
             try:
                 decision = self._decide(first_of[order_id], order, payments[order_id], now)
             except ProblemError as error:
@@ -188,6 +198,19 @@ async def _lock_orders(connection: Connection, order_ids: Sequence[UUID], may_wa
     [order_id] = order_ids  # only a transaction of one request waits
     order = await orders.lock_order(connection, order_id)
     return {order_id: order} if order else {}
+
+
+async def _list_without_cod_fee(
+    connection: Connection, headers: Mapping[UUID, OrderHeader], requests: Mapping[UUID, StartRequest]
+) -> list[UUID]:
+    """List orders to be paid on delivery that lack the fee of their sale for that."""
+    changed = [
+        order_id
+        for order_id, order in headers.items()
+        if any(tender.method == "cod" for tender in requests[order_id].tenders)
+        and not any(tender.method == "cod" for tender in order.plan)
+    ]
+    return await store.list_without_cod_fee(connection, changed) if changed else []
 
 
 def _no_such_order(order_id: UUID) -> NoSuchOrder:

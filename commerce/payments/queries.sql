@@ -50,6 +50,10 @@ SELECT DISTINCT ON (order_id) order_id, sku, coalesce(name, sku) AS name, sum(qu
 FROM order_lines LEFT JOIN products USING (sku) WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[])))
 GROUP BY order_id, sku, name ORDER BY order_id, min(line_no);
 
+-- name: list_without_cod_fee
+SELECT order_id FROM orders JOIN sales USING (sale_id) JOIN freight_templates ON name = freight_template
+WHERE order_id = ANY($1::uuid[]) AND orders.cod_fee_minor = 0 AND freight_templates.cod_fee_minor > 0;
+
 -- name: renew_actions
 -- A repeated request returns a new code or page, and is refused if the payment has ended.
 WITH input AS (

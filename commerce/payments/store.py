@@ -119,6 +119,11 @@ async def insert_payments(
     return inserted
 
 
+async def list_without_cod_fee(connection: Connection, order_ids: Sequence[UUID]) -> list[UUID]:
+    """Return those of the orders that lack the fee of their sale for cash on delivery."""
+    return [row["order_id"] for row in await connection.fetch(queries.list_without_cod_fee, order_ids)]
+
+
 async def get_first_products(
     connection: Connection, order_ids: Sequence[UUID]
 ) -> dict[UUID, tuple[str, str, int, int]]:

@@ -163,6 +163,23 @@ async def test_deadlock_of_shared_transaction_is_no_outage_to_customers(
     assert await pay.fetch_value("SELECT count(*) FROM payments") == 3
 
 
+async def test_cash_on_delivery_with_a_fee_must_be_chosen_with_the_order(pay: PaymentShop) -> None:
+    """The fee is a part of the order's price, so it cannot be added when a customer begins to pay."""
+    order_id, free = await add_orders(pay, 2)
+    cash = [TenderInput("cod", 100)]
+    assert not isinstance(await start(pay, Start(free, "user", cash)), ProblemError)
+    async with pay.shop.db.transaction() as connection:
+        await connection.execute(
+            "INSERT INTO freight_templates (name, version, currency, charged_by, cod_fee_minor, changed_at, actor) "
+            "VALUES ('by-weight', 1, 'CNY', 'weight', 500, now(), 'test')"
+        )
+        await connection.execute("UPDATE sales SET freight_template = 'by-weight' WHERE sale_id = $1", pay.sale_id)
+    refused = await start(pay, Start(order_id, "user", cash))
+    assert isinstance(refused, NotPayable)
+    assert "place the order with `cod` in its `payments`" in refused.detail
+    assert not isinstance(await start(pay, Start(order_id, "user")), ProblemError)
+
+
 async def test_locked_order_delays_only_its_own_start(pay: PaymentShop) -> None:
     locked, free, later = await add_orders(pay, 3)
     async with pay.shop.db.connection() as connection:
