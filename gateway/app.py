@@ -30,6 +30,7 @@ from gateway.endpoints import (
     admin,
     cart,
     catalog,
+    checkout,
     delivery_routes,
     fulfilment,
     health,
@@ -63,6 +64,7 @@ PUBLIC = [
     *wait_lists.OPERATIONS,
     *addresses.OPERATIONS,
     *cart.OPERATIONS,
+    *checkout.OPERATIONS,
     *health.HEALTH,
 ]
 ADMIN = [

@@ -62,6 +62,10 @@ class CustomerCarts:
         """Read a cart; nothing is changed by that."""
         return await self.show(await self._carts.read(owner))
 
+    async def read_stored(self, owner: CartOwner) -> StoredCart:
+        """Read a cart as it is stored."""
+        return await self._carts.read(owner)
+
     async def put_line(
         self, owner: CartOwner, sale_id: str, sku: str, line: CartLineInput, expected_version: int | None
     ) -> Cart:

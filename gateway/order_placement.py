@@ -16,6 +16,7 @@ from commerce.kernel.errors import Invalid, KeyReused, NotReady, ProblemError
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.money import Money
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
+from commerce.orders.errors import TotalChanged
 from commerce.orders.model import PlacedOrder, PlaceOrder
 from commerce.orders.pricing import OrderLimits, body_digest, price_order
 from commerce.orders.service import Orders
@@ -96,12 +97,24 @@ class OrderPlacement:
         except REDIS_UNAVAILABLE:
             raise redis_unreachable() from None
 
-    async def place(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> tuple[PlacedOrder, int]:
-        """Place an order. Returns the answer and its status: 202, or 200 for a repeat. Raises the refusal."""
+    async def find_total(self, order: PlaceOrder, user_id: str) -> Money:
+        """Return the present total of an order. Raises `Invalid` as placing it would."""
+        reservation = await self._price(order, user_id, "total", "")
+        return Money(reservation.total_minor, (await self._snapshots.get(order.sale_id)).sale.currency)
+
+    async def place(
+        self, order: PlaceOrder, user_id: str, key: str, traceparent: str, expected_total: int | None = None
+    ) -> tuple[PlacedOrder, int]:
+        """Place an order. Returns the answer and its status: 202, or 200 for a repeat. Raises the refusal.
+
+        With `expected_total` in minor units no order is placed at another one: `TotalChanged`.
+        """
         for attempt in range(2):
             try:
                 reservation = await self._price(order, user_id, key, traceparent)
-            except Invalid:
+                if expected_total is not None and reservation.total_minor != expected_total:
+                    raise TotalChanged(f"the total is {reservation.total_minor} now, and not {expected_total}")
+            except (Invalid, TotalChanged):
                 if record := await self._find_replay(order, user_id, key):
                     return self.replayed_result(order.sale_id, record)
                 raise

@@ -1,4 +1,4 @@
-"""Services of customers who have not ordered yet: the address book, the cart and quotes."""
+"""Services of customers who have not ordered yet: address book, cart, checkouts and quotes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from commerce.addresses.service import Addresses
+from commerce.cart.checkouts import Checkouts
 from commerce.cart.guest_ids import GuestIds
 from commerce.cart.model import CartLimits
 from commerce.cart.service import Carts
@@ -31,6 +32,7 @@ class Shopping:
     addresses: Addresses
     carts: CustomerCarts
     quotes: OrderQuotes
+    checkouts: Checkouts
 
 
 def build_shopping(
@@ -51,4 +53,5 @@ def build_shopping(
         Addresses(db, clock, ids, limits.addresses_per_user),
         CustomerCarts(carts, snapshots, pages, GuestIds(key) if key else None, clock),
         OrderQuotes(snapshots, placement, redis, clock, providers, settings.shipping),
+        Checkouts(db, clock, ids, limits.checkout_lease_s),
     )

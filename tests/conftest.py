@@ -33,6 +33,7 @@ _LONGEST_FILES = [
         "style/test_style.py",
         "promises/test_failovers.py",
         "promises/test_crashes.py",
+        "promises/test_checkout_crashes.py",
         "ops/test_standard_streams.py",
         "loadtest/test_scenario_runs.py",
         "gateway/test_slow_clients.py",

@@ -30,6 +30,11 @@ class CartMerged(Conflict):
     title = "This guest's cart was merged into a customer's"
 
 
+class NothingSelected(Conflict):
+    code = "nothing_selected"
+    title = "No line of the cart is selected"
+
+
 class CheckoutInProgress(Conflict):
     code = "checkout_in_progress"
     title = "A checkout of this cart is under way"

@@ -1,4 +1,4 @@
-"""Carts: the input of customers, carts as stored, and as they are shown."""
+"""Carts and checkouts: the input of customers, rows as stored, and as they are shown."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from commerce.catalog.model import Sku
+from commerce.kernel.address import Address
 from commerce.kernel.money import Currency, Minor, Money
-from commerce.orders.model import Quantity
+from commerce.orders.model import AddressNo, CouponCode, LineSplit, PlaceOrder, Quantity, Tender
 from commerce.sales.model import ItemTerms, SaleId, SaleState
 
 CartVersion = Annotated[int, msgspec.Meta(ge=0, le=2**53, description="rises with each change of the cart")]
@@ -127,6 +128,106 @@ class Cart(msgspec.Struct, frozen=True):
     totals: list[Money]
     warnings: list[CartWarning]
     checkout: CheckoutState | None
+
+
+class CheckoutLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The address of a selected line, or a split of its quantity over several."""
+
+    sku: Sku
+    ship_to: AddressNo | Annotated[list[LineSplit], msgspec.Meta(min_length=1)]
+
+
+class SaleCheckout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The details of one sale's order. Lines that are not named go to address 0."""
+
+    sale_id: SaleId
+    lines: list[CheckoutLine] = []
+    payments: list[Tender] = []
+    coupons: list[CouponCode] = []
+
+
+class CheckoutRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An order of the selected lines of a cart.
+
+    `version` and `expected_totals` are those of the cart that the customer sees. The addresses are given, or named by
+    their ids. `room_tickets` maps sales to tickets of their waiting rooms.
+    """
+
+    version: CartVersion
+    expected_totals: Annotated[list[Money], msgspec.Meta(min_length=1)]
+    ship_to: list[Address] = []
+    address_ids: list[UUID] = []
+    sales: list[SaleCheckout] = []
+    accept_prices: bool = False
+    room_tickets: dict[str, str] = {}
+
+
+class OrderProblem(msgspec.Struct, frozen=True):
+    """The refusal of an order, as the problem that placing it alone would have answered."""
+
+    code: str
+    status: int
+    title: str
+    detail: str
+    sku: str | None = None
+
+
+OrderOutcome = Literal["pending", "placed", "refused", "not_placed"]
+
+
+class CheckoutOrder(msgspec.Struct, frozen=True):
+    """The outcome of one sale's order.
+
+    | outcome | meaning |
+    |---|---|
+    | `placed` | it is order `order_id`, all of its lines; they left the cart |
+    | `refused` | nothing of it was reserved, as `problem` says; its lines are in the cart |
+    | `pending` | it is not decided: repeat the same request |
+    | `not_placed` | the request was not repeated in time, and there is no order |
+    """
+
+    sale_id: SaleId
+    outcome: OrderOutcome
+    order_id: UUID | None
+    total: Money | None
+    pay_by: datetime | None
+    problem: OrderProblem | None
+
+
+class CheckoutResult(msgspec.Struct, frozen=True):
+    """The outcomes of a checkout's orders, and the cart with what is left in it."""
+
+    checkout_id: UUID
+    state: Literal["placing", "done"]
+    orders: list[CheckoutOrder]
+    cart: Cart
+
+
+class StoredCheckoutOrder(NamedTuple):
+    """An order of a checkout as stored; `total_minor` is the one that the customer has confirmed."""
+
+    sale_id: str
+    body: PlaceOrder | None
+    outcome: OrderOutcome
+    order_id: UUID | None
+    total_minor: int
+    currency: str
+    pay_by: datetime | None
+    problem: OrderProblem | None
+
+
+class StoredCheckout(NamedTuple):
+    """A checkout as stored; only the request with its `attempt` may go on with it."""
+
+    checkout_id: UUID
+    cart_id: UUID
+    cart_version: int
+    user_id: str
+    request_digest: bytes
+    state: Literal["placing", "done"]
+    attempt: int
+    created_at: datetime
+    orders: list[StoredCheckoutOrder]
 
 
 class CartOwner(NamedTuple):

@@ -139,7 +139,7 @@ class Carts:
                     owner = CartOwner(None, self._ids.new())
                 cart, is_new = await self._add(connection, owner)
             check_version(None if is_new else cart, expected_version)
-            _check_open(cart)
+            check_open(cart)
             present = next((line for line in cart.lines if line.key == key), None)
             line = change(present)
             if line == present:
@@ -180,7 +180,8 @@ def check_version(cart: StoredCart | None, expected_version: int | None) -> None
         raise CartChanged(f"the cart has version {version} and not {expected_version}; look at it and repeat")
 
 
-def _check_open(cart: StoredCart) -> None:
+def check_open(cart: StoredCart) -> None:
+    """Raise `CartMerged` or `CheckoutInProgress` if a cart cannot be changed now."""
     if cart.merged_into is not None:
         raise CartMerged("this cart was merged into a customer's; leave out Cart-Id to begin a new one")
     _check_no_checkout(cart)

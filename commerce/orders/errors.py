@@ -16,6 +16,11 @@ class NotStoredYet(Conflict):
     retry_after_s = 1
 
 
+class TotalChanged(Conflict):
+    code = "total_changed"
+    title = "The order would cost something else than the customer has confirmed"
+
+
 class CannotCancel(Conflict):
     code = "cannot_cancel"
     title = "The order can no longer be cancelled"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter
 from typing import Annotated
@@ -11,6 +12,7 @@ from aiohttp import web
 
 from commerce.cart.guest_ids import MAX_GUEST_ID_CHARS
 from commerce.cart.model import Cart, CartLineChange, CartLineInput, CartOwner
+from gateway.checkout_run import change_cart
 from gateway.endpoints.parameters import SALE, SKU
 from gateway.operations import Call, Operation, Parameter, json_response
 
@@ -73,6 +75,10 @@ def _answer(cart: Cart) -> web.Response:
     return json_response(cart, headers=headers)
 
 
+async def _answer_change(call: Call, owner: CartOwner, change: Callable[[], Awaitable[Cart]]) -> web.Response:
+    return _answer(await change_cart(call.services, owner, change))
+
+
 async def get_cart(call: Call) -> web.Response:
     """Read your cart with the prices and free units of this moment. It reserves nothing.
 
@@ -89,7 +95,8 @@ async def put_cart_line(call: Call) -> web.Response:
     """
     owner, version = _admit(call)
     sale_id, sku = call.parameters["sale_id"], call.parameters["sku"]
-    return _answer(await call.services.shopping.carts.put_line(owner, sale_id, sku, call.body, version))
+    carts = call.services.shopping.carts
+    return await _answer_change(call, owner, lambda: carts.put_line(owner, sale_id, sku, call.body, version))
 
 
 async def change_cart_line(call: Call) -> web.Response:
@@ -99,14 +106,16 @@ async def change_cart_line(call: Call) -> web.Response:
     """
     owner, version = _admit(call)
     sale_id, sku = call.parameters["sale_id"], call.parameters["sku"]
-    return _answer(await call.services.shopping.carts.change_line(owner, sale_id, sku, call.body, version))
+    carts = call.services.shopping.carts
+    return await _answer_change(call, owner, lambda: carts.change_line(owner, sale_id, sku, call.body, version))
 
 
 async def delete_cart_line(call: Call) -> web.Response:
     """Delete a line. A repeat changes nothing."""
     owner, version = _admit(call)
     sale_id, sku = call.parameters["sale_id"], call.parameters["sku"]
-    return _answer(await call.services.shopping.carts.delete_line(owner, sale_id, sku, version))
+    carts = call.services.shopping.carts
+    return await _answer_change(call, owner, lambda: carts.delete_line(owner, sale_id, sku, version))
 
 
 async def merge_cart(call: Call) -> web.Response:
@@ -115,7 +124,8 @@ async def merge_cart(call: Call) -> web.Response:
     A line of both carts gets the larger quantity, capped by the limits. Warnings name what was cut, and lines that
     stay with the guest because your cart is full. A repeat merges nothing more and has the same warnings.
     """
-    return _answer(await call.services.shopping.carts.merge(call.identity.subject, call.parameters[CART_ID_HEADER]))
+    carts, user_id, guest_id = call.services.shopping.carts, call.identity.subject, call.parameters[CART_ID_HEADER]
+    return await _answer_change(call, CartOwner(user_id), lambda: carts.merge(user_id, guest_id))
 
 
 _operation = partial(Operation, tag="cart", answers={200: ("the cart as it is now", Cart)})

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from aiohttp import web
 
-from commerce.kernel.errors import ProblemError
 from commerce.kernel.paging import Page
 from commerce.orders.model import Order, OrderEvent, OrderStatus, PlacedOrder, PlaceOrder
 from commerce.orders.quotes import Quote, QuoteInput
@@ -16,10 +15,10 @@ from gateway.cached_content import content_response
 from gateway.decoding import IDEMPOTENCY_KEY_DESCRIPTION, IDEMPOTENCY_KEY_INVALID, IdempotencyKey
 from gateway.endpoints.parameters import IF_NONE_MATCH, LIMIT, ORDER, ROOM_TICKET, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
-from gateway.order_placement import MAX_TRACEPARENT_CHARS, ORDERS_PATH
+from gateway.order_checks import check_customer, read_traceparent
+from gateway.order_placement import ORDERS_PATH
 from gateway.order_reads import encode_order
 from gateway.rate_limits import DEVICE_HEADER, DEVICE_ID_INVALID, DeviceId
-from gateway.request_origin import origin_of_request
 from gateway.server_sent_events import EventBatch, last_event_id_parameter, stream_events
 from gateway.services import ORDER_ID
 
@@ -53,21 +52,9 @@ async def place_order(call: Call) -> web.Response:
     repeat of an accepted order returns 200 with the first answer. Lines of one SKU are added together. All lines are
     reserved or none.
     """
-    services, key, sale_id, user_id = call.services, call.parameters[KEY.name], call.body.sale_id, call.identity.subject
-    if services.screening_signals.is_on:
-        origin = origin_of_request(call.request, services.client_addresses)
-        services.screening_signals.note_order(sale_id, user_id, origin)
-    try:
-        if (screened := services.screening_actions.check_order(sale_id, user_id)) is not None:
-            raise screened
-        services.room_status.check_turn(sale_id, user_id, call.parameters[ROOM_TICKET.name])
-    except ProblemError:
-        needs_no_turn = screened is None and await services.placement.is_offered(call.body, user_id)
-        if not needs_no_turn and not await services.placement.is_repeat(sale_id, user_id, key):
-            raise
-    traceparent = call.request.headers.get("traceparent", "")[:MAX_TRACEPARENT_CHARS]
-    if not traceparent.isascii():
-        traceparent = ""  # not a trace context; bytes that are not UTF-8 could not be stored
+    services, key, user_id = call.services, call.parameters[KEY.name], call.identity.subject
+    await check_customer(services, call.request, call.body, user_id, key, call.parameters[ROOM_TICKET.name])
+    traceparent = read_traceparent(call.request)
     placed, status = await services.placement.place(call.body, user_id, key, traceparent)
     services.metrics_buffer.count_order("accepted" if status == 202 else "replayed")
     services.known_keys.add(call.request.headers["Authorization"].encode(), key.encode())

@@ -281,8 +281,8 @@ INSERT INTO checkouts (checkout_id, cart_id, cart_version, user_id, request_dige
 SELECT id, id, 1, 'u' || n, decode(repeat('00', 32), 'hex'), CASE WHEN n % 1000 = 0 THEN 'placing' ELSE 'done' END, 1, at, at,
        CASE WHEN n % 1000 <> 0 THEN at END
 FROM fill.orders WHERE n % 2 = 0;
-INSERT INTO checkout_orders (checkout_id, sale_id, body, outcome, order_id)
-SELECT checkout_id, 'ordinary', CASE state WHEN 'placing' THEN '{{}}'::jsonb END,
+INSERT INTO checkout_orders (checkout_id, sale_id, total_minor, currency, body, outcome, order_id)
+SELECT checkout_id, 'ordinary', 2000, 'CNY', CASE state WHEN 'placing' THEN '{{}}'::jsonb END,
        CASE state WHEN 'placing' THEN 'pending' ELSE 'placed' END, CASE state WHEN 'done' THEN checkout_id END FROM checkouts;
 
 -- Most jobs are polls that are not due yet; of every hundred one has failed, and of every five hundred one is parked.
