@@ -153,14 +153,19 @@ class OrderPrice(msgspec.Struct, frozen=True):
     freight_by_address: list[OrderFreight] = []
 
 
-class OrderEvent(msgspec.Struct, frozen=True):
-    """One change of an order's status. `seq` counts from 0, the acceptance."""
+class OrderEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One change of an order's status. `seq` counts from 0, the acceptance.
+
+    The event with which the order is stored has its total and price; others leave them out.
+    """
 
     seq: int
     at: datetime
     status: OrderStatus
     actor: str
     reason: str
+    total: Money | None = None
+    price: OrderPrice | None = None
 
 
 class OrderSummary(msgspec.Struct, frozen=True):

@@ -41,8 +41,9 @@ SELECT order_id, address_no, amount
 FROM unnest($1::uuid[], $2::smallint[], $3::bigint[]) AS input (order_id, address_no, amount);
 
 -- name: get_first_events
--- The times of the two events that every stored order has.
-SELECT accepted_at, persisted_at FROM orders WHERE order_id = $1;
+-- The times of the two events that every stored order has, and what the second one says of its price.
+SELECT order_id, accepted_at, persisted_at, currency, total_minor, discount_minor, freight_minor, cod_fee_minor
+FROM orders WHERE order_id = $1;
 
 -- name: read_changed_orders
 -- Those of the orders that differ from what the caller has, by the number of the transaction that wrote the row; NULL

@@ -268,9 +268,15 @@ async def list_events(connection: Connection, order_id: UUID) -> list[OrderEvent
     row = await connection.fetchrow(queries.get_first_events, order_id)
     if row is None:
         return []
+    prices = await _read_prices(connection, [row])
+    total, price = Money(row["total_minor"], row["currency"]), prices.get(order_id) or _price(row, [], [])
     return [
         OrderEvent(0, row["accepted_at"], OrderStatus.ACCEPTED, "customer", "the stock was reserved"),
-        OrderEvent(1, row["persisted_at"], OrderStatus.AWAITING_PAYMENT, "order_writer", "the order was stored"),
+        OrderEvent(
+            *(1, row["persisted_at"], OrderStatus.AWAITING_PAYMENT, "order_writer", "the order was stored"),
+            total=total,
+            price=price,
+        ),
         *(
             OrderEvent(1 + event["seq"], event["at"], OrderStatus(event["to_status"]), event["actor"], event["reason"])
             for event in await connection.fetch(queries.get_events, order_id, 0)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 
 import lua
@@ -73,6 +74,9 @@ async def test_quoted_price_is_that_of_the_stored_order(
         {name: value for name, value in line.items() if name not in ("available", "allowed")}
         for line in quoted["lines"]
     ]
+    events = (await shop.orders.get_details(UUID(stored["order_id"]), [sale_id])).events
+    assert [event.price is None for event in events] == [True, False]
+    assert msgspec.to_builtins(events[1].price) == stored["price"]
     audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
 
