@@ -38,6 +38,7 @@ from commerce.payments.provider_port import Provider
 from commerce.payments.providers import open_providers
 from commerce.payments.service import Payments
 from commerce.rates.service import Rates
+from commerce.sales.sale_freight import SaleFreight
 from commerce.sales.sale_promotions import SalePromotions
 from commerce.sales.server_adoption import ServerAdoption
 from commerce.sales.service import Sales
@@ -138,7 +139,7 @@ class GatewayServices:
     carriers: CarrierRegistry
     fulfilment: Fulfilment
     printing: DocumentPrinter
-    rates: Rates
+    sale_freight: SaleFreight
     fleet: Fleet
     route_execution: RouteExecution
     dead_letters: DeadLetters
@@ -218,7 +219,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     screening, signals, actions = await _open_screening(settings, db, clock)
     link, providers, carriers = await _open_connections(stack, settings, clock)
     intake = OrderIntake(redis, link, settings, clock, admission, metrics_buffer, snapshots.ids_with_live_keys)
-    rates, shipping, fulfilment = _build_fulfilment(settings, db, clock, ids, carriers)
+    shipping, fulfilment = _build_fulfilment(settings, db, clock, ids, carriers)
     placement = OrderPlacement(settings, clock, ids, redis, snapshots, intake, _order_limits(limits), orders)
     return GatewayServices(
         settings=settings,
@@ -262,7 +263,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         carriers=carriers,
         fulfilment=fulfilment,
         printing=DocumentPrinter(db, fulfilment, settings.shipping.timezone),
-        rates=rates,
+        sale_freight=SaleFreight(db, sales, clock),
         fleet=_build_fleet(settings, db, clock, ids),
         route_execution=RouteExecution(db, clock, partial(_apply_vehicle_events, shipping)),
         dead_letters=DeadLetters(db, redis, clock, persist),
@@ -350,11 +351,11 @@ async def _open_screening(
 
 def _build_fulfilment(
     settings: Settings, db: Database, clock: Clock, ids: IdGenerator, carriers: CarrierRegistry
-) -> tuple[Rates, Shipping, Fulfilment]:
+) -> tuple[Shipping, Fulfilment]:
     """Build the services that send shipments."""
-    rates, shipping = Rates(db, clock), Shipping(db, clock, settings.shipping)
-    assignment = CarrierAssignment(rates, carriers, settings.shipping)
-    return rates, shipping, Fulfilment(db, clock, ids, assignment, carriers, settings.shipping)
+    shipping = Shipping(db, clock, settings.shipping)
+    assignment = CarrierAssignment(Rates(db, clock), carriers, settings.shipping)
+    return shipping, Fulfilment(db, clock, ids, assignment, carriers, settings.shipping)
 
 
 def _build_entrance(
@@ -372,11 +373,8 @@ def _build_entrance(
 
 def _order_limits(limits: LimitSettings) -> OrderLimits:
     return OrderLimits(
-        limits.lines_per_order,
-        limits.addresses_per_order,
-        limits.payments_per_order,
-        limits.coupons_per_order,
-        limits.quantity_per_line,
+        *(limits.lines_per_order, limits.addresses_per_order, limits.payments_per_order),
+        *(limits.coupons_per_order, limits.quantity_per_line),
     )
 
 

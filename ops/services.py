@@ -26,6 +26,7 @@ from commerce.orders.persistence import persist
 from commerce.orders.service import Orders
 from commerce.payments.service import Payments
 from commerce.rates.service import Rates
+from commerce.sales.sale_freight import SaleFreight
 from commerce.sales.sale_promotions import SalePromotions
 from commerce.sales.service import Sales
 from commerce.sales.stock_changes import StockChanges
@@ -62,6 +63,7 @@ class CliServices:
     payments: Payments
     shipping: Shipping
     rates: Rates
+    sale_freight: SaleFreight
 
 
 @asynccontextmanager
@@ -99,6 +101,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
             payments=Payments(db, clock, ids, {}, settings.payments, Shipping.has_cash_shipments),
             shipping=Shipping(db, clock, settings.shipping),
             rates=Rates(db, clock),
+            sale_freight=SaleFreight(db, sales, clock),
         )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from commerce.kernel.errors import Invalid, NotFound, ProblemError
+from commerce.kernel.errors import Invalid, NotFound
 
 
-class NoFreight(ProblemError):
+class NoFreight(Invalid):
     """The shop does not deliver to the address, or not that much."""
 
-    code = "no_delivery"
     title = "The shop does not deliver this there"
 
 

@@ -14,7 +14,7 @@ from commerce.kernel.money import MAX_MINOR, Currency
 from commerce.kernel.regions import normalise_region
 from commerce.kernel.types import filled_line
 
-MAX_ZONES, MAX_REGIONS, MAX_STEPS = 200, 5_000, 100
+MAX_ZONES, MAX_REGIONS, MAX_STEPS = 100, 5_000, 50
 """Zones of a template, regions of all its zones together, steps of a zone."""
 MAX_FEE_MINOR = 10**10
 WORLD = "*"
@@ -32,6 +32,7 @@ Quantity = Annotated[
 ]
 PositiveQuantity = Annotated[int, msgspec.Meta(ge=1, le=MAX_MINOR)]
 RegionName = Annotated[str, filled_line(200)]
+ZoneName = Annotated[str, filled_line(100)]
 
 
 class FreightRegion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -74,7 +75,7 @@ class FreightZone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     Free once the items for an address cost `free_from_minor` after discounts.
     """
 
-    name: Annotated[str, filled_line(100)]
+    name: ZoneName
     regions: tuple[FreightRegion, ...]
     steps: tuple[FreightStep, ...]
     free_from_minor: Annotated[int, msgspec.Meta(ge=1, le=MAX_MINOR)] | None = None

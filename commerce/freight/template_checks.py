@@ -70,8 +70,8 @@ def _check_zone(
     pointer: str, zone: FreightZone, zone_names: dict[tuple[str, str, str], str], unit: str
 ) -> Iterator[TermsError]:
     """Check a zone; `zone_names` has the zones of the regions before it and is updated."""
-    if not is_filled(zone.name):
-        yield TermsError(f"{pointer}/name", f"{zone.name!r} needs at least one letter or digit")
+    if not is_filled(zone.name) or zone.name != zone.name.strip():
+        yield TermsError(f"{pointer}/name", f"{zone.name!r} needs a letter or digit, and no blank at its ends")
     if zone.free_from_minor is not None:
         yield from _check_amount(f"{pointer}/free_from_minor", zone.free_from_minor, 1, MAX_MINOR)
     yield from _check_count(f"{pointer}/regions", f"the zone {zone.name!r}", "region", len(zone.regions), MAX_REGIONS)
@@ -99,6 +99,8 @@ def _check_region(pointer: str, region: FreightRegion) -> Iterator[TermsError]:
             yield TermsError(
                 f"{pointer}/{field}", f"{text[:40]!r} needs at least one letter or digit; leave it out for all of them"
             )
+        elif text != text.strip():
+            yield TermsError(f"{pointer}/{field}", f"{text[:40]!r} has blanks at its ends; leave them out")
         elif text and region.country == WORLD:
             yield TermsError(f"{pointer}/{field}", f"the country {WORLD} is the rest of the world: it has no {field}")
 

@@ -8,7 +8,7 @@ import msgspec
 
 from commerce.freight.errors import InvalidFreight, NoSuchFreightTemplate
 from commerce.freight.model import FreightTerms
-from commerce.freight.service import Freight, PutResult
+from commerce.freight.service import Freight, PutStatus
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.postgres import Connection, Database
 from commerce.sales import store
@@ -23,18 +23,23 @@ class TemplateChange(msgspec.Struct, frozen=True):
     """The effect of putting a template. `sales` have a new generation by it."""
 
     name: str
-    status: str
+    status: PutStatus
     version: int
     sales: list[str]
 
 
+class _CheckedOnly(Exception):
+    """Rolls back what was only to be checked."""
+
+
 class SaleFreight:
-    """Freight templates of sales.
+    """Changes of freight templates and of those that sales use; `templates` reads them.
 
     Once Redis has the new generation, no order is accepted with the old freight.
     """
 
     def __init__(self, db: Database, sales: Sales, clock: Clock) -> None:
+        self.templates = Freight(db)
         self._db = db
         self._sales = sales
         self._clock = clock
@@ -62,26 +67,38 @@ class SaleFreight:
         await self._sales.sync_to_redis(sale_id)
         return await self._sales.get(sale_id)
 
-    async def put_templates(self, templates: Mapping[str, FreightTerms], actor: str) -> list[TemplateChange]:
+    async def put_templates(
+        self, templates: Mapping[str, FreightTerms], actor: str, *, check_only: bool = False
+    ) -> list[TemplateChange]:
         """Create or replace templates by name, all or none, and raise the generation of their sales.
 
-        A template that is the same stays unchanged, and so do closed sales. Raises `InvalidFreight` with the faults of
-        the first template that has any, or if a sale that uses it is in another currency.
+        A template that is the same stays unchanged, and so do closed sales. With `check_only` the effect is returned
+        and undone. Raises `InvalidFreight` with the faults of the first template that has any, or if a sale that uses
+        it is in another currency.
         """
-        now, changes = from_ms(self._clock.now_ms()), []
-        async with self._db.transaction() as connection:
-            for name, terms in sorted(templates.items()):
-                result = await Freight.put(connection, name, terms, actor, now)
-                sales = []
-                if result.status == "changed":
-                    await _check_currency(connection, name, terms.currency)
-                    detail = {"template": name, "version": result.version}
-                    sales = await store.raise_generations(connection, name, now, actor, detail)
-                changes.append(_to_change(name, result, sales))
+        changes: list[TemplateChange] = []
+        try:
+            async with self._db.transaction() as connection:
+                for name, terms in sorted(templates.items()):
+                    changes.append(await self._put(connection, name, terms, actor))
+                if check_only:
+                    raise _CheckedOnly
+        except _CheckedOnly:
+            return changes
         for change in changes:
             for sale_id in change.sales:
                 await self._sales.sync_to_redis(sale_id)
         return changes
+
+    async def _put(self, connection: Connection, name: str, terms: FreightTerms, actor: str) -> TemplateChange:
+        now = from_ms(self._clock.now_ms())
+        result = await Freight.put(connection, name, terms, actor, now)
+        sales = []
+        if result.status == "changed":
+            await _check_currency(connection, name, terms.currency)
+            detail = {"template": name, "version": result.version}
+            sales = await store.raise_generations(connection, name, now, actor, detail)
+        return TemplateChange(name, result.status, result.version, sales)
 
     async def _share_currency(self, connection: Connection, name: str) -> str:
         try:
@@ -99,7 +116,3 @@ async def _check_currency(connection: Connection, name: str, currency: str) -> N
     if others:
         detail = f"{', '.join(others)} use {name!r} and are not in {currency}; assign them another template first"
         raise InvalidFreight(detail, errors=[{"pointer": "/currency", "detail": detail}])
-
-
-def _to_change(name: str, result: PutResult, sales: list[str]) -> TemplateChange:
-    return TemplateChange(name, result.status, result.version, sales)

@@ -141,7 +141,7 @@ def choose(
     """
 
     async def work() -> CarrierChoice:
-        address, weight_g = _parse_region(to), _parse_weight(weight)
+        address, weight_g = _parse_region(to), parse_weight(weight)
         async with open_cli_services() as shop:
             index = await shop.rates.get_current()
             hand_over_on = hand_over or _today(shop)
@@ -182,7 +182,7 @@ def _parse_region(text: str) -> Address:
     return Address("-", "-", country, city, "-", province, district)
 
 
-def _parse_weight(text: str) -> int:
+def parse_weight(text: str) -> int:
     """Return a weight in grams. Raises `Invalid`."""
     match = _WEIGHT.fullmatch(text.strip().lower())
     grams = round(float(match[1]) * (1000 if match[2] == "kg" else 1)) if match else 0

@@ -269,6 +269,7 @@ def _show_sale(sale_id: str, json: bool) -> None:
             ("opens", format_clocks(sale.opens_at)),
             ("closes", format_clocks(sale.closes_at)),
             ("pay within", f"{sale.pay_within_s} s"),
+            ("freight", sale.freight_template or "none"),
             ("generation", f"{sale.generation}, published to Redis {sale.published_generation}"),
             ("epoch", f"{sale.epoch}, loaded {sale.loaded_epoch}"),
             ("in Redis", redis_state),

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from commerce.catalog.model import ProductInput
 from commerce.catalog.product_csv import read_products
 from commerce.fleet.fleet_csv import read_places, read_travel_matrix, read_vehicles
+from commerce.freight.errors import InvalidFreight
+from commerce.freight.freight_csv import read_freight_templates
 from commerce.kernel import text_files
 from commerce.kernel.csv_rows import ImportReport, LineError, count_blank_lines, read_columns, read_lines
 from commerce.kernel.errors import Invalid, NotReady, UnreadableCsv
@@ -44,6 +46,8 @@ class Reader(NamedTuple):
     def read(self, file: Path) -> list[object]:
         if self.rows is not None:
             return [row for _, row in self.rows(read_lines(file))]
+        if "charged_by" in self.header:
+            return list(_freight(file))
         return list(_rates(file) if "carrier" in self.header else _items(file))
 
 
@@ -52,6 +56,14 @@ def _rates(file: Path) -> Sequence[object]:
         return read_rate_table(read_lines(file))[1]
     except InvalidRateTable as error:
         return error.line_errors
+
+
+def _freight(file: Path) -> Sequence[object]:
+    try:
+        content = read_freight_templates(read_lines(file))
+    except InvalidFreight:  # it has no rows
+        return []
+    return [error.to_line_error() for error in content.errors] or [*content.templates.items()]
 
 
 def _items(file: Path) -> Sequence[object]:
@@ -71,6 +83,11 @@ READERS = {
         None,
         "carrier,region,from_g,to_g,price,currency,days,cod",
         lambda n: f"sf,CN/浙江{n},0,1000,1.50,CNY,2,yes",
+    ),
+    "freight": Reader(
+        None,
+        "template,currency,charged_by,zone,country,province,above,up_to,fee",
+        lambda n: f"t{n},CNY,weight,全国,CN,浙江{n},0,1000,1.50",
     ),
     "warehouses": Reader(
         read_warehouses,

@@ -124,7 +124,8 @@ STAFF_ONLY = [operation for operation in ADMIN if operation.access in ROLES]
 async def test_admin_operation_without_its_role_is_refused(gateway: TestGateway) -> None:
     """Requests without a token, of customers and of every other role are refused before other checks."""
     for operation in STAFF_ONLY:
-        path = re.sub(r"\{(\w+_id|id|subject)\}", str(uuid4()), operation.path).format(sku="x", queue="shipments")
+        path = re.sub(r"\{(\w+_id|id|subject)\}", str(uuid4()), operation.path)
+        path = path.format(sku="x", queue="shipments", code="X", name="x")
         anonymous = await gateway.call(operation.method, path, user=None)
         assert (anonymous.status, anonymous.code) == (401, "unauthorized"), operation.id
         customer = await gateway.call(operation.method, path, user="user")
