@@ -37,5 +37,6 @@ class AuthSettings(SettingsSection):
     keys: Annotated[tuple[AuthKey, ...], AfterValidator(_check_keys)] = ()
     issuer: str = "floodgate"
     room_ticket_key: SecretStr | None = Field(default=None, min_length=32)
+    coupon_key: SecretStr | None = Field(default=None, min_length=32)
     token_cache: Positive = 50_000
     clock_leeway_s: int = Field(default=5, ge=0)

@@ -31,6 +31,7 @@ from gateway.endpoints import (
     cart,
     catalog,
     checkout,
+    coupons,
     delivery_routes,
     freight,
     fulfilment,
@@ -70,6 +71,7 @@ PUBLIC = [
 ]
 ADMIN = [
     *admin.OPERATIONS,
+    *coupons.ADMIN,
     *screening.ADMIN,
     *jobs.ADMIN,
     *promotions.ADMIN,

@@ -14,6 +14,7 @@ from typing import Literal
 
 import jwt
 
+from commerce.coupons.issued_codes import IssuedCodes
 from commerce.kernel.clock import Clock
 from config.auth import AuthKey, AuthSettings
 from gateway.problems import Forbidden, Unauthorized
@@ -172,9 +173,20 @@ def sign_token(
 
 def room_ticket_key(settings: AuthSettings) -> str | None:
     """Return the key that signs tickets of waiting rooms, None if there is none."""
-    if settings.room_ticket_key is not None:
-        return settings.room_ticket_key.get_secret_value()
+    own = settings.room_ticket_key
+    return own.get_secret_value() if own is not None else _derive_key(settings, b"floodgate-room ")
+
+
+def build_issued_codes(settings: AuthSettings) -> IssuedCodes | None:
+    """Return the signer of codes of issued coupons, None if there is no key."""
+    own = settings.coupon_key
+    key = own.get_secret_value() if own is not None else _derive_key(settings, b"floodgate-coupon ")
+    return IssuedCodes(key) if key else None
+
+
+def _derive_key(settings: AuthSettings, purpose: bytes) -> str | None:
+    """Derive the key of a purpose from the first HS256 key of tokens."""
     for key in settings.keys:
         if key.algorithm == "HS256":
-            return sha256(b"floodgate-room " + key.secret.get_secret_value().encode()).hexdigest()
+            return sha256(purpose + key.secret.get_secret_value().encode()).hexdigest()
     return None

@@ -16,7 +16,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import lua
+from commerce.coupons.issued_codes import split_code
 from commerce.kernel.clock import DAY_MS, Clock
+from commerce.kernel.coupon_skus import coupon_sku
 from commerce.kernel.errors import ProblemError
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.kernel.redis_multiplexer import RedisMultiplexer
@@ -113,12 +115,16 @@ class ExpectedRefusals:
         return sale
 
     def find_sku(self, order: PlaceOrder) -> tuple[RefusingSale, str, int] | None:
-        """Return the sale, SKU and units of the first line of an order that is expected to be sold out."""
+        """Return sale, SKU and units of an order's first line or coupon that is expected to be sold out."""
         sale = self._sales.get(order.sale_id)
         if sale is not None:
             for line in order.lines:
                 if line.sku in sale.sold_out:
                     return sale, line.sku, line.quantity
+            for presented in order.coupons:
+                code, _ = split_code(presented)
+                if (sku := coupon_sku(code)) in sale.sold_out:
+                    return sale, sku, 1
         return None
 
     def submit(

@@ -14,7 +14,18 @@ CONNECTION_WAIT_BOUNDS = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 ORDER_OUTCOMES = (
-    *("accepted", "replayed", "sold_out", "over_limit", "sale_not_open", "sale_paused", "sale_closed", "key_reused"),
+    *(
+        "accepted",
+        "replayed",
+        "sold_out",
+        "over_limit",
+        "coupon_used_up",
+        "coupon_limit",
+        "sale_not_open",
+        "sale_paused",
+        "sale_closed",
+        "key_reused",
+    ),
     *("not_your_turn", "turn_missed", "ticket_invalid", "refused_by_screening"),
     *("bad_request", "invalid", "not_found", "unauthorized", "too_many_requests", "request_timeout", "body_too_large"),
     *("unsupported_media_type", "not_ready", "overloaded", "outcome_unknown"),

@@ -11,7 +11,9 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
+from commerce.coupons.errors import CouponUsedUp, OverCouponLimit
 from commerce.kernel.clock import DAY_MS, Clock, from_ms
+from commerce.kernel.coupon_skus import COUPON_PREFIX, is_coupon_sku
 from commerce.kernel.errors import Invalid, KeyReused, NotReady, ProblemError
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.money import Money
@@ -210,6 +212,8 @@ def problem_for_outcome(reserved: ReserveResult, sale_id: str) -> ProblemError:
             return SalePaused(f"{sale_id} takes no orders at the moment; try again later")
         case ReserveOutcome.CLOSED:
             return SaleClosed(f"{sale_id} takes no more orders")
+        case ReserveOutcome.SOLD_OUT | ReserveOutcome.OVER_LIMIT if is_coupon_sku(reserved.sku):
+            return _problem_of_coupon(reserved)
         case ReserveOutcome.SOLD_OUT:
             return SoldOut(f"fewer units of {reserved.sku} are left; nothing was reserved", sku=reserved.sku)
         case ReserveOutcome.OVER_LIMIT:
@@ -217,3 +221,11 @@ def problem_for_outcome(reserved: ReserveResult, sale_id: str) -> ProblemError:
             return OverLimit(detail, sku=reserved.sku)
         case _:
             return NotReady(f"{sale_id} is being loaded; repeat with the same key in a moment")
+
+
+def _problem_of_coupon(reserved: ReserveResult) -> ProblemError:
+    code = reserved.sku.removeprefix(COUPON_PREFIX)
+    if reserved.outcome is ReserveOutcome.SOLD_OUT:
+        return CouponUsedUp(f"the coupon {code} is used up; nothing was reserved: order without it", coupon=code)
+    detail = f"you have used the coupon {code} before, as often as you can; nothing was reserved: order without it"
+    return OverCouponLimit(detail, coupon=code)

@@ -27,7 +27,6 @@ from commerce.jobs.wake_ups import WakeUpListener
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.connection_shares import use_share
 from commerce.kernel.ids import IdGenerator
-from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.redis_multiplexer import RedisMultiplexer
 from commerce.kernel.tasks import cancel_and_wait
@@ -42,7 +41,6 @@ from commerce.sales.sale_freight import SaleFreight
 from commerce.sales.sale_promotions import SalePromotions
 from commerce.sales.server_adoption import ServerAdoption
 from commerce.sales.service import Sales
-from commerce.sales.stock_changes import StockChanges
 from commerce.screening.service import Screening
 from commerce.shipping.carrier_port import CarrierRegistry, TrackingEvent
 from commerce.shipping.carriers import open_carriers
@@ -88,6 +86,7 @@ from gateway.room_entrance import RoomEntrance
 from gateway.room_joins import RoomJoins
 from gateway.room_status import RoomStatus
 from gateway.sale_snapshots import SaleSnapshots
+from gateway.sale_stock import SaleStock, build_stock
 from gateway.screening_actions import ScreeningActions
 from gateway.screening_signals import ScreeningSignals
 from gateway.shopping import Shopping, build_shopping
@@ -130,7 +129,7 @@ class GatewayServices:
     screening_actions: ScreeningActions
     wait_lists: WaitListEntrance
     shopping: Shopping
-    stock: StockChanges
+    stock: SaleStock
     orders: Orders
     staff_requests: StaffRequests
     payments: Payments
@@ -254,7 +253,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         screening_actions=actions,
         wait_lists=wait_lists,
         shopping=build_shopping(settings, db, clock, ids, snapshots, public_pages, placement, redis, providers),
-        stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(settings.jobs)),
+        stock=build_stock(settings, db, redis, sales, ids, clock),
         orders=orders,
         staff_requests=StaffRequests(db, clock),
         payments=Payments(db, clock, ids, providers, settings.payments, Shipping.has_cash_shipments),

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from commerce.audit.service import Audit
 from commerce.catalog.service import Catalog
+from commerce.coupons.service import Coupons
 from commerce.dead_letters.service import DeadLetters
 from commerce.fleet.service import Fleet
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
@@ -38,6 +39,7 @@ from commerce.shipping.shipment_tasks import SHIPMENTS
 from commerce.wait_lists.service import WaitLists
 from commerce.waiting_rooms.service import WaitingRooms
 from config.settings import Settings, load
+from gateway.auth import build_issued_codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class CliServices:
     wait_lists: WaitLists
     promotions: SalePromotions
     stock: StockChanges
+    coupons: Coupons
     orders: Orders
     dead_letters: DeadLetters
     audit: Audit
@@ -80,6 +83,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
         redis, db = await stack.enter_async_context(connect_databases(settings, "ops", verify_durability=False))
         await stack.enter_async_context(open_wake_ups(redis, db))
         sales = Sales(db, redis, clock)
+        stock = StockChanges(db, redis, clock, RetryPolicy.from_settings(settings.jobs))
         yield CliServices(
             settings=settings,
             clock=clock,
@@ -92,7 +96,8 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
             screening=Screening(db, clock),
             wait_lists=WaitLists(db, redis, sales, clock),
             promotions=SalePromotions(db, sales, clock, settings.limits.promotions_per_sale),
-            stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(settings.jobs)),
+            stock=stock,
+            coupons=Coupons(db, redis, sales, stock, ids, clock, build_issued_codes(settings.auth)),
             orders=Orders(db, redis, clock),
             dead_letters=DeadLetters(db, redis, clock, persist),
             audit=Audit(db, redis, clock),

@@ -6,15 +6,8 @@ from uuid import UUID
 
 import msgspec
 
+from commerce.kernel.coupon_skus import coupon_sku
 from lua import EntryId
-
-COUPON_PREFIX = "coupon:"
-"""begins the SKU of a coupon, which is a unit of its sale's stock; SKUs of products have no colon"""
-
-
-def coupon_sku(code: str) -> str:
-    """Return the SKU of a coupon."""
-    return COUPON_PREFIX + code
 
 
 class AcceptedLine(msgspec.Struct, frozen=True, array_like=True):

@@ -11,8 +11,9 @@ from uuid import UUID
 import msgspec
 
 from commerce.kernel.address import address_errors
+from commerce.kernel.coupon_skus import coupon_sku
 from commerce.kernel.money import MAX_MINOR, MoneyError, minor_digits
-from commerce.kernel.stream_payload import AcceptedLine, AcceptedOrder, PriceParts, coupon_sku, encode_accepted
+from commerce.kernel.stream_payload import AcceptedLine, AcceptedOrder, PriceParts, encode_accepted
 from commerce.orders.field_errors import FieldErrors
 from commerce.orders.model import LineSplit, OrderLineInput, PlaceOrder
 from commerce.orders.price_parts import PricingContext, find_price_parts

@@ -9,8 +9,9 @@ from uuid import UUID
 
 import msgspec
 
-from commerce.catalog.model import Sku
+from commerce.catalog.model import SKU_PATTERN, Sku
 from commerce.freight.model import CompiledFreight, FreightName
+from commerce.kernel.coupon_skus import COUPON_PREFIX
 from commerce.kernel.moments import Moment, WithMoments
 from commerce.kernel.money import Currency, Minor, Price, check_price
 from commerce.kernel.types import Name, Reason
@@ -23,6 +24,14 @@ SALE_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}\Z"
 SaleId = Annotated[
     str,
     msgspec.Meta(pattern=SALE_PATTERN, description="the sale's name in URLs", examples=["double-11"]),
+]
+StockSku = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=SKU_PATTERN.replace("^", f"^({COUPON_PREFIX})?", 1),
+        description=f"a product's SKU, or {COUPON_PREFIX}CODE",
+        examples=["85123A"],
+    ),
 ]
 Units = Annotated[int, msgspec.Meta(ge=0, le=MAX_UNITS)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000_000, description="maximum units per user; null: no limit")]
@@ -111,7 +120,7 @@ class SaleItem(msgspec.Struct, frozen=True):
 class StockChangeInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Units to add (`delta` above 0) or to remove (below 0) while the sale runs."""
 
-    sku: Sku
+    sku: StockSku
     delta: Annotated[int, msgspec.Meta(ge=-MAX_UNITS, le=MAX_UNITS)]
     reason: Reason
 
@@ -121,7 +130,7 @@ class StockChange(msgspec.Struct, frozen=True):
 
     change_id: UUID
     sale_id: SaleId
-    sku: Sku
+    sku: StockSku
     delta: int
     reason: str
     actor: str

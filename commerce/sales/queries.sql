@@ -76,6 +76,10 @@ WHERE sale_id = $1 AND sku = $2;
 SELECT sale_items.sku, name, sale_items.price_minor AS price, user_limit AS limit_per_user, initial_units
 FROM sale_items JOIN products USING (sku) WHERE sale_id = $1 AND sale_items.sku = $2;
 
+-- name: has_item
+-- A product's or a coupon's.
+SELECT EXISTS (SELECT FROM sale_items WHERE sale_id = $1 AND sku = $2);
+
 -- name: list_items
 SELECT sale_items.sku, name, sale_items.price_minor AS price, user_limit AS limit_per_user, initial_units
 FROM sale_items JOIN products USING (sku)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from redis.asyncio import Redis
@@ -27,7 +28,7 @@ from commerce.kernel.errors import Invalid, KeyReused
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.outages import log_failure
-from commerce.kernel.postgres import Database, safe_error_text
+from commerce.kernel.postgres import Connection, Database, safe_error_text
 from commerce.sales import store
 from commerce.sales.errors import InvalidSaleState, NoSuchSale, NotEnoughFreeUnits
 from commerce.sales.model import SaleState, StockChange, StockChangeInput
@@ -40,6 +41,13 @@ _APPLY = "stock_change.apply"
 _REQUEST_LEASE = timedelta(seconds=5)
 """time for which workers leave a new change to the request that has recorded it"""
 _LOADED_MEANWHILE = failed("waiting", "the sale was loaded meanwhile")
+
+
+class RecordedChange(NamedTuple):
+    """A change in Postgres that may not be in Redis yet, and its job, which workers leave to the request."""
+
+    change: StockChange
+    job: Job
 
 
 class StockChanges:
@@ -58,28 +66,43 @@ class StockChanges:
         While Redis is unreachable the change stays `pending` and is applied later. Raises `NotEnoughFreeUnits` if it
         removes more units than are free, `KeyReused` if the id was used for another change.
         """
-        if change.delta == 0:
-            raise Invalid("cannot change stock by 0 units")
-        now = from_ms(self._clock.now_ms())
         async with self._db.transaction() as connection:
             sale = await store.lock(connection, sale_id)
-            if sale is None or await store.get_item(connection, sale_id, change.sku) is None:
+            if sale is None or not await store.has_item(connection, sale_id, change.sku):
                 raise NoSuchSale(f"there is no sale {sale_id!r} that offers {change.sku}")
             if sale.state is SaleState.DRAFT:
                 raise InvalidSaleState(f"cannot change stock: {sale_id} was not opened; set the item's units instead")
-            lease_until = now + _REQUEST_LEASE
-            await store.insert_change(connection, change_id, sale_id, change, actor, now, lease_until)
-            stored = await store.get_change(connection, change_id)
+            recorded = await self.record(connection, sale_id, change_id, change, actor)
+        return await self.apply_recorded(recorded)
+
+    async def record(
+        self, connection: Connection, sale_id: str, change_id: UUID, change: StockChangeInput, actor: str
+    ) -> RecordedChange:
+        """Record a change, and after the commit call `apply_recorded`. Raises `KeyReused` as `change` does.
+
+        Call inside a transaction that holds the lock of the sale, which was opened.
+        """
+        if change.delta == 0:
+            raise Invalid("cannot change stock by 0 units")
+        now = from_ms(self._clock.now_ms())
+        lease_until = now + _REQUEST_LEASE
+        await store.insert_change(connection, change_id, sale_id, change, actor, now, lease_until)
+        stored = await store.get_change(connection, change_id)
         assert stored is not None
         if (stored.sale_id, stored.sku, stored.delta) != (sale_id, change.sku, change.delta):
             raise KeyReused(f"the change id {change_id} was used for another change: use a new one")
+        return RecordedChange(stored, Job(STOCK_CHANGES, change_id, _APPLY, INTERNAL_SYSTEM, 1, lease_until))
+
+    async def apply_recorded(self, recorded: RecordedChange) -> StockChange:
+        """Apply a change that was recorded and committed. Raises `NotEnoughFreeUnits` as `change` does."""
+        stored, job = recorded
         failpoint("stock.after_record")
         if stored.status == "pending":
-            job = Job(STOCK_CHANGES, change_id, _APPLY, INTERNAL_SYSTEM, 1, lease_until)
             await self.jobs.record([job], [await self._apply(stored)])
             async with self._db.connection() as connection:
-                stored = await store.get_change(connection, change_id)
-            assert stored is not None
+                read = await store.get_change(connection, stored.change_id)
+            assert read is not None
+            stored = read
         if stored.status == "refused":
             raise NotEnoughFreeUnits(stored.last_error or "too few units are free")
         return stored

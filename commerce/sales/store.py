@@ -170,6 +170,11 @@ async def get_item(connection: Connection, sale_id: str, sku: str) -> SaleItem |
     return SaleItem(**row) if row else None
 
 
+async def has_item(connection: Connection, sale_id: str, sku: str) -> bool:
+    """Tell whether a sale has a product or coupon with this SKU."""
+    return bool(await connection.fetchval(queries.has_item, sale_id, sku))
+
+
 async def list_items(connection: Connection, sale_id: str, after: str, count: int) -> list[SaleItem]:
     return [SaleItem(**row) for row in await connection.fetch(queries.list_items, sale_id, after, count)]
 

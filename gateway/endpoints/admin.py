@@ -129,13 +129,13 @@ async def close_sale(call: Call) -> web.Response:
 async def change_stock(call: Call) -> web.Response:
     """Add units to a running sale or take free ones away, atomically; recorded with actor and reason."""
     sale_id, change_id = call.parameters["sale_id"], call.parameters["Idempotency-Key"]
-    return json_response(await call.services.stock.change(sale_id, change_id, call.body, call.staff_actor))
+    return json_response(await call.services.stock.changes.change(sale_id, change_id, call.body, call.staff_actor))
 
 
 async def list_stock_changes(call: Call) -> web.Response:
     """List the latest stock changes of a sale."""
     await call.services.sales.get(call.parameters["sale_id"])
-    changes = await call.services.stock.list_changes(call.parameters["sale_id"], page_size(call))
+    changes = await call.services.stock.changes.list_changes(call.parameters["sale_id"], page_size(call))
     return json_response(StockChangeList(changes))
 
 

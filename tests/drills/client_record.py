@@ -18,6 +18,7 @@ from uuid import UUID
 
 import orjson
 
+from commerce.kernel.coupon_skus import COUPON_PREFIX, coupon_sku, is_coupon_sku
 from tests.drills.retrying_client import Reply
 from tests.support.sales import order_body
 
@@ -28,7 +29,9 @@ RETRYABLE = {
     "outcome_unknown": 503,
     "not_stored_yet": 409,
 }
-FINAL = {"sold_out": 409, "over_limit": 409}
+FINAL = {"sold_out": 409, "over_limit": 409, "coupon_used_up": 409, "coupon_limit": 409}
+_CODES_OF_COUPONS = {"coupon_used_up": "sold_out", "coupon_limit": "over_limit"}
+"""refusals because of a coupon, as those of any unit"""
 _MAX_EXAMPLES = 5
 
 
@@ -129,11 +132,13 @@ class ClientRecord:
         return self._heads[user]
 
     def encode_body(self, units: Mapping[str, int]) -> bytes:
-        """Encode the body of an order of these units to one address."""
-        lines = tuple(units.items())
-        if lines not in self._bodies:
-            self._bodies[lines] = orjson.dumps(order_body(self.sale_id, *lines))
-        return self._bodies[lines]
+        """Encode the body of an order of these units, products and coupons, to one address."""
+        key = tuple(units.items())
+        if key not in self._bodies:
+            lines = [line for line in key if not is_coupon_sku(line[0])]
+            coupons = [sku.removeprefix(COUPON_PREFIX) for sku in units if is_coupon_sku(sku)]
+            self._bodies[key] = orjson.dumps(order_body(self.sale_id, *lines, coupons=coupons))
+        return self._bodies[key]
 
     def count_reply(self, reply: Reply, seconds: float) -> str:
         """Count a reply. Returns its status if it is a success, otherwise its problem code."""
@@ -252,10 +257,12 @@ class OrderRequest:
             intended.may_exist = intended.may_exist or result == "outcome_unknown"
             return record.read_retry_after(result, reply)
         elif FINAL.get(result) == reply.status:
-            sku = str(orjson.loads(reply.body)["sku"])
+            problem = orjson.loads(reply.body)
+            sku = coupon_sku(problem["coupon"]) if result in _CODES_OF_COUPONS else str(problem["sku"])
             intended.refusal_code = result
             if sku in intended.units:
-                record.refusals.append(FinalRefusal(perf_counter(), result, sku, intended))
+                code = _CODES_OF_COUPONS.get(result, result)
+                record.refusals.append(FinalRefusal(perf_counter(), code, sku, intended))
             else:
                 record.add_contradiction(f"{intended}: {result} of {sku}, which was not ordered")
         else:

@@ -67,7 +67,7 @@ async def _check_orders(shop: CliServices, record: ClientRecord) -> None:
             "SELECT order_id, user_id, idempotency_key, status FROM orders WHERE sale_id = $1", record.sale_id
         )
         lines = await connection.fetch(
-            "SELECT order_id, sku, sum(quantity)::int AS units FROM order_lines JOIN orders USING (order_id) "
+            "SELECT order_id, sku, sum(quantity)::int AS units FROM order_units JOIN orders USING (order_id) "
             "WHERE sale_id = $1 GROUP BY order_id, sku",
             record.sale_id,
         )

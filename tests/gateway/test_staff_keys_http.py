@@ -21,7 +21,7 @@ from tests.support.shipping_shop import SHANGHAI
 
 _POSTS = [operation for operation in ADMIN if operation.method == "POST"]
 _CHANGE_REDIS = {
-    *("open_sale", "pause_sale", "close_sale", "change_stock", "create_promotion"),
+    *("open_sale", "pause_sale", "close_sale", "change_stock", "create_promotion", "create_coupon"),
     *("retry_dead_letter", "discard_dead_letter", "cancel_any_order"),
 }
 """operations that change Redis too, and whose repeat changes nothing more"""

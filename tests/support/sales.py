@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 import lua
 from commerce.catalog.model import ProductInput
 from commerce.kernel.clock import DAY_MS, from_ms
-from commerce.kernel.stream_payload import AcceptedLine, AcceptedOrder, encode_accepted
+from commerce.kernel.coupon_skus import COUPON_PREFIX, is_coupon_sku
+from commerce.kernel.stream_payload import AcceptedLine, AcceptedOrder, PriceParts, encode_accepted
 from commerce.sales.model import ItemInput, SaleInput
 from lua import Reservation, SaleKeys
 from ops.services import CliServices
@@ -82,10 +83,15 @@ def reservation(
     price: int = 100,
     order_id: UUID | None = None,
 ) -> Reservation:
-    """Build an order as the order intake sends it to Redis, with a payload that the writer can read."""
+    """Build an order as the order intake sends it to Redis, with a payload that the writer can read.
+
+    Of `units`, the SKUs of coupons are no lines and cost nothing.
+    """
     order_id = order_id or ids()
     key = key or f"key-{next(_numbers)}"
-    total = price * sum(units.values())
+    products = {sku: quantity for sku, quantity in units.items() if not is_coupon_sku(sku)}
+    coupons = [sku.removeprefix(COUPON_PREFIX) for sku in units if is_coupon_sku(sku)]
+    total = price * sum(products.values())
     accepted = AcceptedOrder(
         order_id=order_id,
         user_id=user,
@@ -98,7 +104,10 @@ def reservation(
         pay_within_s=900,
         ship_to="[]",
         payments="[]",
-        lines=[AcceptedLine(number, 0, sku, quantity, price) for number, (sku, quantity) in enumerate(units.items())],
+        lines=[
+            AcceptedLine(number, 0, sku, quantity, price) for number, (sku, quantity) in enumerate(products.items())
+        ],
+        parts=PriceParts(coupons=coupons) if coupons else None,
     )
     lines = [(sku, quantity, (limits or {}).get(sku, 0)) for sku, quantity in units.items()]
     return Reservation(generation, user, key, order_id, digest, total, encode_accepted(accepted), lines)
