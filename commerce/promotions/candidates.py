@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from commerce.promotions.model import (
@@ -23,20 +24,25 @@ from commerce.promotions.sharing import share
 class PricedUnits:
     """The units of an order by SKU, and what is left of their price. `skus` are sorted."""
 
-    __slots__ = ("amounts", "skus", "units")
-
     def __init__(self, units: dict[str, int], amounts: dict[str, int]) -> None:
         self.units = units
         self.amounts = amounts
         self.skus = sorted(units)
 
-    def unit_price(self, sku: str) -> int:
-        """Return what is left of the price of a unit; on average and rounded down where units differ."""
-        return self.amounts[sku] // self.units[sku]
+    @cached_property
+    def unit_prices(self) -> dict[str, int]:
+        """The rest of the price of a unit; on average and rounded down where units differ."""
+        return {sku: self.amounts[sku] // count for sku, count in self.units.items()}
+
+    @cached_property
+    def dearest_first(self) -> list[str]:
+        """The SKUs by unit price."""
+        prices = self.unit_prices
+        return sorted(self.units, key=lambda sku: (-prices[sku], sku))
 
 
 class Candidate(NamedTuple):
-    """A discount above 0 by a promotion, the SKUs that it touches, and its amounts by SKU, none of them 0.
+    """A discount above 0 by a promotion, and the SKUs that it touches, sorted.
 
     `promotion_no` is the promotion's place among those of the sale, by class and id, counted from 0.
     """
@@ -44,7 +50,6 @@ class Candidate(NamedTuple):
     promotion_no: int
     skus: tuple[str, ...]
     amount: int
-    by_sku: dict[str, int]
 
 
 def percent_of(amount: int, basis_points: int) -> int:
@@ -52,33 +57,44 @@ def percent_of(amount: int, basis_points: int) -> int:
     return (amount * basis_points + WHOLE // 2) // WHOLE
 
 
-def list_candidates(index: int, promotion: Promotion, skus: Sequence[str], priced: PricedUnits) -> list[Candidate]:
-    """List the candidates of a promotion.
+def list_candidates(promotions: Iterable[tuple[int, Promotion, Sequence[str]]], priced: PricedUnits) -> list[Candidate]:
+    """List what each promotion of a class would take off an order alone, by promotion, then by SKU.
 
-    `skus` are those of the order that it is for, sorted. A rule that looks at single units is chosen SKU by SKU, any
-    other one for all of its SKUs together.
+    `promotions` have their number, and those SKUs of the order that they are for, sorted. A rule for single units is a
+    candidate for each SKU, any other one for all of its SKUs together. Of the candidates of one SKU alone only the best
+    is listed, of equal ones the first: it excludes the same ones as the others do.
     """
-    rule = promotion.rule
+    candidates: list[Candidate] = []
+    best: dict[str, Candidate] = {}
+    for number, promotion, skus in promotions:
+        amounts: Iterable[int]
+        if isinstance(promotion.rule, PercentOff | AmountOff):
+            amounts = _item_amounts(promotion.rule, promotion.promotion_class, skus, priced)
+        else:
+            amount = _amount_together(promotion, skus, priced)
+            if len(skus) > 1 and amount:
+                candidates.append(Candidate(number, tuple(skus), amount))
+            amounts = (amount,) if len(skus) == 1 else ()
+        for sku, amount in zip(skus, amounts, strict=False):
+            if amount and (sku not in best or amount > best[sku].amount):
+                best[sku] = Candidate(number, (sku,), amount)
+    return sorted([*candidates, *best.values()])
+
+
+def share_candidate(promotion: Promotion, candidate: Candidate, priced: PricedUnits) -> dict[str, int]:
+    """Share a candidate out to its SKUs. Returns the amounts that are not 0."""
+    skus, rule = candidate.skus, promotion.rule
+    if len(skus) == 1:
+        return {skus[0]: candidate.amount}
     match rule:
-        case PercentOff() | AmountOff():
-            amounts = [_item_amount(rule, promotion.promotion_class, sku, priced) for sku in skus]
-            return [
-                Candidate(index, (sku,), amount, {sku: amount})
-                for sku, amount in zip(skus, amounts, strict=True)
-                if amount
-            ]
         case MultiBuy():
             amounts = _multi_buy_amounts(rule, skus, priced)
+            return {sku: amounts[sku] for sku in skus if amounts[sku]}
         case Bundle():
-            amounts = _bundle_amounts(promotion, rule, skus, priced)
+            weights = [priced.unit_prices[sku] for sku in skus]
         case _:
-            left = [priced.amounts[sku] for sku in skus]
-            amounts = share(reduction(rule, sum(left)), left)
-    amount = sum(amounts)
-    if not amount:
-        return []
-    by_sku = {sku: amount for sku, amount in zip(skus, amounts, strict=True) if amount}
-    return [Candidate(index, tuple(skus), amount, by_sku)]
+            weights = [priced.amounts[sku] for sku in skus]
+    return {sku: amount for sku, amount in zip(skus, share(candidate.amount, weights), strict=True) if amount}
 
 
 def reduction(rule: SteppedReduction | RepeatedReduction | PercentReduction, total: int) -> int:
@@ -99,35 +115,45 @@ def bundle_count(promotion: Promotion, priced: PricedUnits) -> int:
     return min((priced.units.get(sku, 0) for sku in promotion.skus or ()), default=0)
 
 
-def _item_amount(rule: PercentOff | AmountOff, promotion_class: PromotionClass, sku: str, priced: PricedUnits) -> int:
-    units, left = priced.units[sku], priced.amounts[sku]
+def _item_amounts(
+    rule: PercentOff | AmountOff, promotion_class: PromotionClass, skus: Sequence[str], priced: PricedUnits
+) -> list[int]:
+    units, left = priced.units, priced.amounts
     if isinstance(rule, AmountOff):
-        return min(rule.amount * units, left)
-    if promotion_class is PromotionClass.ITEM:
-        return percent_of(left // units, rule.basis_points) * units  # a price that customers see, times the units
-    return percent_of(left, rule.basis_points)
+        return [min(rule.amount * units[sku], left[sku]) for sku in skus]
+    if promotion_class is PromotionClass.ITEM:  # a price that customers see, times the units
+        return [percent_of(priced.unit_prices[sku], rule.basis_points) * units[sku] for sku in skus]
+    return [percent_of(left[sku], rule.basis_points) for sku in skus]
 
 
-def _multi_buy_amounts(rule: MultiBuy, skus: Sequence[str], priced: PricedUnits) -> list[int]:
-    prices = {sku: priced.unit_price(sku) for sku in skus}
+def _amount_together(promotion: Promotion, skus: Sequence[str], priced: PricedUnits) -> int:
+    rule = promotion.rule
+    match rule:
+        case MultiBuy():
+            return sum(_multi_buy_amounts(rule, skus, priced).values())
+        case Bundle():
+            price = sum(priced.unit_prices[sku] for sku in skus)
+            return max(0, price - rule.price) * bundle_count(promotion, priced)
+        case SteppedReduction() | RepeatedReduction() | PercentReduction():
+            return reduction(rule, sum(priced.amounts[sku] for sku in skus))
+    raise AssertionError(f"{rule} is for single units")
+
+
+def _multi_buy_amounts(rule: MultiBuy, skus: Sequence[str], priced: PricedUnits) -> dict[str, int]:
+    members = set(skus)
     grouped = sum(priced.units[sku] for sku in skus) // rule.units * rule.units
     amounts: dict[str, int] = {}
-    position = 0
-    for sku in sorted(skus, key=lambda sku: (-prices[sku], sku)):
-        free = -_free_units(rule, min(position, grouped))
-        position += priced.units[sku]
-        free += _free_units(rule, min(position, grouped))
-        amounts[sku] = free * prices[sku]
-    return [amounts[sku] for sku in skus]
+    position = free_before = 0
+    for sku in priced.dearest_first:
+        if sku in members:
+            position += priced.units[sku]
+            free = _free_units(rule, min(position, grouped))
+            amounts[sku] = (free - free_before) * priced.unit_prices[sku]
+            free_before = free
+    return amounts
 
 
 def _free_units(rule: MultiBuy, position: int) -> int:
     """Return how many of the units before a position are free; the last ones of each group are."""
     groups, rest = divmod(position, rule.units)
     return groups * (rule.units - rule.paid_units) + max(0, rest - rule.paid_units)
-
-
-def _bundle_amounts(promotion: Promotion, rule: Bundle, skus: Sequence[str], priced: PricedUnits) -> list[int]:
-    count = bundle_count(promotion, priced)
-    prices = [priced.unit_price(sku) * count for sku in skus]
-    return share(max(0, sum(prices) - rule.price * count), prices)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
 from itertools import groupby
 from typing import NamedTuple
 
 from commerce.kernel.clock import to_ms
-from commerce.promotions.candidates import Candidate, PricedUnits, list_candidates
+from commerce.promotions.candidates import Candidate, PricedUnits, list_candidates, share_candidate
 from commerce.promotions.model import (
     ALLOWED_RULES,
     NO_DISCOUNTS,
@@ -30,11 +31,11 @@ _FOREVER_MS = 1 << 62
 
 
 class ClassResult(NamedTuple):
-    """The choice of a class: the units that it saw, its candidates, and the chosen ones among them."""
+    """The choice of a class: the units that it saw, the chosen candidates, and what each takes off by SKU."""
 
     priced: PricedUnits
-    candidates: list[Candidate]
     chosen: list[Candidate]
+    amounts: list[dict[str, int]]
 
 
 class CompiledPromotions:
@@ -63,8 +64,10 @@ class CompiledPromotions:
         self._remembered: dict[tuple[object, ...], Evaluation] = {}
 
     def with_items(self, items: Mapping[str, tuple[int, ...]]) -> CompiledPromotions:
-        """Return the same promotions for other prices, with an empty memory."""
-        return CompiledPromotions(self.promotions, items)
+        """Return the same promotions for other prices, with an empty memory. The index is shared."""
+        other = copy(self)
+        other._items, other._remembered = items, {}
+        return other
 
     def evaluate(
         self, units: Mapping[str, int], coupons: Collection[str], is_new_customer: bool, now_ms: int
@@ -109,13 +112,18 @@ class CompiledPromotions:
         }
         results = {}
         for promotion_class in _CLASSES:
-            candidates: list[Candidate] = []
-            for index in by_class.get(promotion_class, ()):
-                touched = self.touched_skus(index, priced)
-                candidates += list_candidates(index, self.promotions[index], touched, priced)
-            chosen = choose(candidates) if candidates else []
-            results[promotion_class] = ClassResult(priced, candidates, chosen)
-            priced = _after(priced, chosen)
+            chosen: list[Candidate] = []
+            amounts: list[dict[str, int]] = []
+            if numbers := by_class.get(promotion_class):
+                promotions = (
+                    (number, self.promotions[number], self.touched_skus(number, priced)) for number in numbers
+                )
+                chosen = choose(list_candidates(promotions, priced))
+                amounts = [
+                    share_candidate(self.promotions[candidate.promotion_no], candidate, priced) for candidate in chosen
+                ]
+            results[promotion_class] = ClassResult(priced, chosen, amounts)
+            priced = _after(priced, amounts)
         return results
 
     def price_units(self, units: Mapping[str, int]) -> PricedUnits:
@@ -155,25 +163,25 @@ def compile_promotions(promotions: Iterable[Promotion], items: Mapping[str, tupl
     return CompiledPromotions(in_order, items)
 
 
-def _after(priced: PricedUnits, chosen: Sequence[Candidate]) -> PricedUnits:
+def _after(priced: PricedUnits, discounts: Sequence[Mapping[str, int]]) -> PricedUnits:
     """Return the units as the next class sees them."""
-    if not chosen:
+    if not discounts:
         return priced
-    amounts = dict(priced.amounts)
-    for candidate in chosen:
-        for sku, amount in candidate.by_sku.items():
-            amounts[sku] -= amount
-    return PricedUnits(priced.units, amounts)
+    left = dict(priced.amounts)
+    for amounts in discounts:
+        for sku, amount in amounts.items():
+            left[sku] -= amount
+    return PricedUnits(priced.units, left)
 
 
 def _to_evaluation(promotions: Sequence[Promotion], results: Mapping[PromotionClass, ClassResult]) -> Evaluation:
     by_index: dict[int, dict[str, int]] = {}
     by_sku: dict[str, int] = {}
     for result in results.values():
-        for candidate in result.chosen:
-            amounts = by_index.setdefault(candidate.promotion_no, {})
-            for sku, amount in candidate.by_sku.items():
-                amounts[sku] = amount  # candidates of a promotion touch different SKUs
+        for candidate, amounts in zip(result.chosen, result.amounts, strict=True):
+            # Candidates of one promotion touch different SKUs.
+            by_index.setdefault(candidate.promotion_no, {}).update(amounts)
+            for sku, amount in amounts.items():
                 by_sku[sku] = by_sku.get(sku, 0) + amount
     if not by_sku:
         return NO_DISCOUNTS

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from commerce.kernel.clock import to_ms
 from commerce.kernel.money import format_money
-from commerce.promotions.candidates import Candidate, PricedUnits, bundle_count, reduction
+from commerce.promotions.candidates import Candidate, PricedUnits, bundle_count, list_candidates, reduction
 from commerce.promotions.evaluation import ClassResult, CompiledPromotions
 from commerce.promotions.model import (
     AmountOff,
@@ -91,11 +91,12 @@ def _choice(
     compiled: CompiledPromotions, index: int, skus: Sequence[str], result: ClassResult, currency: str
 ) -> _Verdict:
     """Return the verdict on a promotion that meets all conditions."""
-    own = [candidate for candidate in result.candidates if candidate.promotion_no == index]
     applied = [candidate for candidate in result.chosen if candidate.promotion_no == index]
     amount = sum(candidate.amount for candidate in applied)
-    if not applied and own:
-        return _excluded(compiled, own, result.chosen, currency)
+    if not applied:
+        own = list_candidates([(index, compiled.promotions[index], skus)], result.priced)
+        if own:
+            return _excluded(compiled, own, result.chosen, currency)
     shortfall = _shortfall(compiled.promotions[index], skus, result.priced, amount, currency)
     if applied:
         message = f"{format_money(amount, currency)} off"

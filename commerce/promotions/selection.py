@@ -22,24 +22,16 @@ The rank has a bit for each candidate, a higher one for a smaller index."""
 
 
 def choose(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Choose the best candidates, in the order in which they are given: by promotion, then by SKU."""
+    """Choose the best candidates of a class, in the given sequence.
+
+    At most one of them is for each SKU alone.
+    """
     touched = 0
     for candidate in candidates:
         touched += len(candidate.skus)
     if touched == len({sku for candidate in candidates for sku in candidate.skus}):
         return list(candidates)  # none excludes another, as is usual
-    return _Search(_without_inferior(candidates)).run()
-
-
-def _without_inferior(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Leave out candidates of a single SKU where another one of this SKU alone is better."""
-    best: dict[str, Candidate] = {}
-    for candidate in candidates:
-        if len(candidate.skus) == 1:
-            [sku] = candidate.skus
-            if sku not in best or candidate.amount > best[sku].amount:
-                best[sku] = candidate
-    return [candidate for candidate in candidates if len(candidate.skus) > 1 or best[candidate.skus[0]] is candidate]
+    return _Search(candidates).run()
 
 
 class _Search:

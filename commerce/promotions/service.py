@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -102,6 +103,9 @@ async def read_compiled(
     """
     promotions = await store.list_if_changed(connection, sale_id, since)
     if promotions:
-        is_any_enabled = any(promotion.enabled for promotion in promotions)
-        return compile_promotions(promotions, items) if is_any_enabled else None
+        if not any(promotion.enabled for promotion in promotions):
+            return None
+        return await asyncio.to_thread(
+            compile_promotions, promotions, items
+        )  # orders go on while many SKUs are indexed
     return None if previous is None else previous.with_items(items)

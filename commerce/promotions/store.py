@@ -9,7 +9,7 @@ import msgspec
 
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.promotions.model import Promotion
+from commerce.promotions.model import Promotion, PromotionClass, Rule
 
 queries = load_queries(__package__, promotions=Promotion.__struct_fields__)
 
@@ -76,4 +76,7 @@ def _terms(promotion: Promotion) -> tuple[Any, ...]:
 
 
 def _from_row(row: Any) -> Promotion:
-    return msgspec.convert({**row, "rule": msgspec.json.decode(row["rule"])}, Promotion)
+    # SKUs may be thousands, and were checked when they were stored. A rule may be of a newer version.
+    rule = msgspec.json.decode(row["rule"], type=Rule)
+    skus = None if row["skus"] is None else tuple(row["skus"])
+    return Promotion(**{**row, "rule": rule, "skus": skus, "promotion_class": PromotionClass(row["promotion_class"])})

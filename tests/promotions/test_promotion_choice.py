@@ -191,6 +191,6 @@ def test_chain_of_many_bundles_is_chosen_exactly() -> None:
     for amount in amounts:
         best, before = max(best, before + amount), best
     for _ in range(3):
-        candidates = [Candidate(index, skus, amount, {}) for index, (skus, amount) in enumerate(links)]
+        candidates = [Candidate(index, skus, amount) for index, (skus, amount) in enumerate(links)]
         assert sum(candidate.amount for candidate in choose(candidates)) == best
         chance.shuffle(links)

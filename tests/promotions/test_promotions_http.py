@@ -6,7 +6,7 @@ from typing import Any
 
 from ops.services import CliServices
 from tests.support.gateway import GatewayResponse, TestGateway
-from tests.support.sales import make_sale
+from tests.support.sales import make_sale, order_body
 
 PROMOTION = {
     "promotion_id": "300-less-40",
@@ -59,3 +59,23 @@ async def test_wrong_promotion_is_refused_with_pointers(shop: CliServices, gatew
         assert (refused.status, refused.code) == (422, "invalid"), refused.text
         assert [error["pointer"] for error in refused.body["errors"]] == pointers
     assert (await gateway.call("PATCH", f"{path}/p", roles=["sales"], json={"promotion_class": "item"})).status == 422
+
+
+async def test_order_after_a_change_has_the_new_price_at_once(
+    shop: CliServices, gateway: TestGateway, sale_id: str
+) -> None:
+    """The gateway's memory is older than the change, and nobody refreshes it: Redis calls the price stale."""
+    await make_sale(shop, sale_id, {"a": (9, 10_000, None)})
+    await gateway.services.snapshots.refresh()
+    path, body = f"/v1/admin/sales/{sale_id}/promotions", order_body(sale_id, ("a", 3))
+
+    async def order() -> int:
+        placed = await gateway.order(body)
+        assert placed.status == 202, placed.text
+        return int(placed.body["total"]["amount"])
+
+    assert await order() == 30_000
+    assert (await gateway.call("POST", path, roles=["sales"], json=PROMOTION)).status == 201
+    assert await order() == 26_000
+    assert (await gateway.call("PATCH", f"{path}/300-less-40", roles=["sales"], json={"enabled": False})).status == 200
+    assert await order() == 30_000
