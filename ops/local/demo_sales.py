@@ -8,6 +8,7 @@ from commerce.catalog.model import ProductInput
 from commerce.kernel.clock import from_ms
 from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import ItemInput, SaleInput
+from ops.local import demo_festival
 from ops.local.demo_shipping import create_demo_shipping
 from ops.services import CliServices, create_fleet
 
@@ -36,22 +37,31 @@ async def create_demo(shop: CliServices) -> None:
     for sale in (
         SaleInput(SALE_ID, "The midnight sale", _CURRENCY, opens_at),
         SaleInput(SHORT_SALE_ID, "Pay within half a minute", _CURRENCY, opens_at, pay_within_s=_SHORT_PAY_WITHIN_S),
+        SaleInput(demo_festival.SALE_ID, "The festival: every 300 less 50", _CURRENCY, opens_at),
     ):
         await _create_sale(shop, sale)
-    await create_demo_shipping(shop.db, shop.clock, create_fleet(shop))
+    await create_demo_shipping(shop.db, shop.clock, create_fleet(shop))  # first: freight needs the weights
+    for sale_id in (SALE_ID, SHORT_SALE_ID, demo_festival.SALE_ID):
+        await _open_sale(shop, sale_id)
 
 
 async def _create_sale(shop: CliServices, sale_input: SaleInput) -> None:
-    """Create a sale with all products, and open it unless it was opened before."""
+    """Create a draft with all products, unless the sale exists."""
     try:
-        sale = await shop.sales.get(sale_input.sale_id)
+        await shop.sales.get(sale_input.sale_id)
     except NoSuchSale:
         products = [(sku, ProductInput(name, price, _CURRENCY)) for sku, name, price, _, _ in PRODUCTS]
         await shop.catalog.put_many(products)
         items = [(sku, ItemInput(limit_per_user=limit, units=units)) for sku, _, _, units, limit in PRODUCTS]
-        sale = await shop.sales.create(sale_input, items, _ACTOR)
-    if sale.state == "draft":
-        await shop.sales.open(sale_input.sale_id, _ACTOR)
+        await shop.sales.create(sale_input, items, _ACTOR)
+
+
+async def _open_sale(shop: CliServices, sale_id: str) -> None:
+    """Open a sale unless it was opened before."""
+    if (await shop.sales.get(sale_id)).state == "draft":
+        if sale_id == demo_festival.SALE_ID:
+            await demo_festival.create_festival_terms(shop, _ACTOR)
+        await shop.sales.open(sale_id, _ACTOR)
 
 
 def sample_order() -> str:
