@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from commerce.cart.errors import NothingSelected
-from commerce.cart.model import CheckoutRequest, SaleCheckout, StoredCart, StoredLine
+from commerce.cart.model import CheckoutPlan, SaleCheckout, StoredCart, StoredLine
 from commerce.kernel.address import Address, address_errors
 from commerce.kernel.errors import Invalid
 from commerce.orders.model import LineSplit, OrderLineInput, PlaceOrder
@@ -19,9 +19,9 @@ def invalid(pointer: str, detail: str) -> Invalid:
 
 
 def plan_orders(
-    cart: StoredCart, request: CheckoutRequest, addresses: Sequence[Address], max_orders: int
+    cart: StoredCart, plan: CheckoutPlan, addresses: Sequence[Address], max_orders: int
 ) -> list[PlaceOrder]:
-    """Make the orders of a checkout.
+    """Make the orders of a checkout, for a quote also without an address.
 
     Raises `NothingSelected`, or `Invalid` with JSON pointers into the request.
     """
@@ -33,9 +33,9 @@ def plan_orders(
         raise NothingSelected("no line of the cart is selected: select what is to be ordered")
     if len(by_sale) > max_orders:
         raise NothingSelected(f"the selected lines are of {len(by_sale)} sales, and {max_orders} are the maximum")
-    _check_addresses(request, addresses)
+    _check_addresses(plan, addresses)
     details: dict[str, tuple[int, SaleCheckout]] = {}
-    for number, sale in enumerate(request.sales):
+    for number, sale in enumerate(plan.sales):
         if sale.sale_id not in by_sale:
             raise invalid(f"/sales/{number}/sale_id", "no line of this sale is selected")
         if sale.sale_id in details:
@@ -47,8 +47,8 @@ def plan_orders(
     ]
 
 
-def _check_addresses(request: CheckoutRequest, addresses: Sequence[Address]) -> None:
-    if bool(request.ship_to) == bool(request.address_ids):
+def _check_addresses(plan: CheckoutPlan, addresses: Sequence[Address]) -> None:
+    if plan.ship_to and plan.address_ids:
         raise invalid("/ship_to", "send either addresses or address_ids")
     errors = [
         {"pointer": f"/ship_to/{number}/{field}", "detail": detail}
@@ -71,7 +71,7 @@ def _plan_order(
         if line.sku not in units or line.sku in ship_to:
             raise invalid(f"{pointer}/sku", "not a selected line of this sale, or named twice")
         parts = [LineSplit(line.ship_to, units[line.sku])] if isinstance(line.ship_to, int) else line.ship_to
-        if any(part.address >= len(addresses) for part in parts):
+        if any(part.address >= max(1, len(addresses)) for part in parts):
             raise invalid(f"{pointer}/ship_to", "there is no such address; they count from 0")
         if sum(part.quantity for part in parts) != units[line.sku]:
             raise invalid(f"{pointer}/ship_to", f"the parts do not add up to the quantity {units[line.sku]}")
@@ -84,7 +84,7 @@ def _plan_order(
             OrderLineInput(sku, quantity, _renumber(ship_to.get(sku, _DEFAULT), numbers))
             for sku, quantity in units.items()
         ],
-        [addresses[address] for address in used],
+        [addresses[address] for address in used if addresses],
         sale.payments,
         sale.coupons,
     )

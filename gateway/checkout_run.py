@@ -10,9 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from aiohttp import web
 
+from commerce.cart.cart_quotes import add_up
 from commerce.cart.checkouts import derive_key, digest_request
 from commerce.cart.errors import CartChanged, CheckoutInProgress
 from commerce.cart.model import (
@@ -23,19 +25,18 @@ from commerce.cart.model import (
     CheckoutResult,
     OrderOutcome,
     OrderProblem,
-    ShopView,
     StoredCart,
     StoredCheckout,
     StoredCheckoutOrder,
 )
 from commerce.cart.service import check_version
-from commerce.kernel.address import Address
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Invalid, ProblemError
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.money import Money
 from commerce.orders.model import PlaceOrder
-from gateway.checkout_plan import invalid, plan_orders
+from gateway.checkout_plan import invalid
+from gateway.checkout_quotes import quote_plan, relocate
 from gateway.order_checks import check_customer, read_traceparent
 from gateway.services import GatewayServices
 
@@ -93,48 +94,40 @@ class CheckoutRun:
             check_version(stored, self.request.version)
         except CartChanged as refusal:
             raise await self._changed(refusal.detail) from None
-        addresses = await self._find_addresses()
-        orders = plan_orders(stored, self.request, addresses, self.services.settings.limits.orders_per_checkout)
+        if not (self.request.ship_to or self.request.address_ids):
+            raise invalid("/ship_to", "an order needs an address, or the id of one in address_ids")
+        orders, quote = await quote_plan(self.services, self.user_id, stored, self.request)
         await self._check_prices(stored)
-        totals = [await self._find_total(order) for order in orders]
-        expected = {money.currency: money.amount for money in self.request.expected_totals}
-        if _add_up(totals) != expected:
-            raise await self._changed("the total is not the expected one")
+        if add_up(self.request.expected_totals) != quote.totals:
+            raise await self._changed("the total is not the expected one", quote=quote)
+        for order in orders:
+            await self._check_payments(order)
         planned = [
-            StoredCheckoutOrder(order.sale_id, order, "pending", None, total.amount, total.currency, None, None)
-            for order, total in zip(orders, totals, strict=True)
+            StoredCheckoutOrder(
+                order.sale_id, order, "pending", None, quoted.total.amount, quoted.total.currency, None, None
+            )
+            for order, quoted in zip(orders, quote.quotes, strict=True)
         ]
         try:
             return await shopping.checkouts.begin(self.user_id, self.request.version, digest, planned)
         except CartChanged as refusal:
             raise await self._changed(refusal.detail) from None
 
-    async def _find_addresses(self) -> list[Address]:
-        if not self.request.address_ids:
-            return self.request.ship_to
-        saved = await self.services.shopping.addresses.get_many(self.user_id, self.request.address_ids)
-        return [entry.address for entry in saved]
-
     async def _check_prices(self, stored: StoredCart) -> None:
-        """Raise `CartChanged` if a selected line is gone, or costs more than the customer has accepted."""
-        shop: ShopView = await self.services.shopping.carts.view_shop(stored)
+        """Raise `CartChanged` if a selected line costs more than the customer has accepted."""
+        if self.request.accept_prices:
+            return
         for line in stored.lines:
-            if not line.is_ordered:
-                continue
-            sale = shop.sales.get(line.sale_id)
-            item = None if sale is None else sale.items.get(line.sku)
-            if item is None:
-                raise await self._changed(f"{line.sale_id} does not offer {line.sku} any more")
-            if item.price > line.accepted_price_minor and not self.request.accept_prices:
+            snapshot = self.services.snapshots.cached(line.sale_id)
+            item = snapshot.items.get(line.sku) if snapshot and line.is_ordered else None
+            if item is not None and item.price > line.accepted_price_minor:
                 raise await self._changed(f"the price of {line.sku} rose; accept it with accept_prices")
 
-    async def _find_total(self, order: PlaceOrder) -> Money:
+    async def _check_payments(self, order: PlaceOrder) -> None:
         try:
-            return await self.services.placement.find_total(order, self.user_id)
+            await self.services.placement.find_total(order, self.user_id)
         except Invalid as refusal:
-            numbers = [number for number, sale in enumerate(self.request.sales) if sale.sale_id == order.sale_id]
-            prefix = f"/sales/{numbers[0]}" if numbers else "/sales"
-            raise invalid(prefix, f"{order.sale_id}: {refusal.detail}") from None
+            raise relocate(refusal, self.request, order.sale_id) from None
 
     async def _place_all(self, checkout: StoredCheckout) -> list[CheckoutOrder]:
         """Place the orders that have no outcome yet, a few at a time. Each is all or nothing."""
@@ -162,7 +155,8 @@ class CheckoutRun:
         except ProblemError as refusal:
             services.metrics_buffer.count_order(refusal.code)
             problem = OrderProblem(
-                refusal.code, refusal.status, refusal.title, refusal.detail, refusal.extra.get("sku")
+                *(refusal.code, refusal.status, refusal.title, refusal.detail),
+                *(refusal.extra.get("sku"), refusal.extra.get("coupon")),
             )
             if refusal.status >= _FIRST_SERVER_ERROR:  # it may have been placed, or may be a moment later
                 return CheckoutOrder(order.sale_id, "pending", None, None, None, problem)
@@ -180,8 +174,8 @@ class CheckoutRun:
         cart = await self.services.shopping.carts.read(CartOwner(self.user_id))
         return CheckoutResult(checkout.checkout_id, "done" if state == "done" else "placing", orders, cart)
 
-    async def _changed(self, detail: str) -> CartChanged:
-        return CartChanged(detail, cart=await self.services.shopping.carts.read(CartOwner(self.user_id)))
+    async def _changed(self, detail: str, **more: Any) -> CartChanged:
+        return CartChanged(detail, cart=await self.services.shopping.carts.read(CartOwner(self.user_id)), **more)
 
 
 async def close_overdue(services: GatewayServices, user_id: str) -> bool:
@@ -231,10 +225,3 @@ def _shown(order: StoredCheckoutOrder) -> CheckoutOrder:
     is_placed = order.outcome == "placed"
     total = Money(order.total_minor, order.currency) if is_placed else None
     return CheckoutOrder(order.sale_id, order.outcome, order.order_id, total, order.pay_by, order.problem)
-
-
-def _add_up(totals: list[Money]) -> dict[str, int]:
-    sums: dict[str, int] = {}
-    for total in totals:
-        sums[total.currency] = sums.get(total.currency, 0) + total.amount
-    return sums

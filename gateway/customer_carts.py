@@ -15,15 +15,20 @@ from commerce.cart.model import (
     CartOwner,
     CartWarning,
     OfferedSale,
+    SalePrice,
     ShopView,
     StoredCart,
 )
 from commerce.cart.service import Carts
 from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.errors import Invalid
+from commerce.orders.model import OrderLineInput
+from commerce.orders.quotes import QuoteInput, quoted_price
 from commerce.sales.errors import NoSuchItem, SaleClosed
 from commerce.sales.model import ItemTerms, SaleSnapshot, SaleState
 from gateway.problems import Unauthorized
 from gateway.public_pages import PublicPages
+from gateway.quotes import OrderQuotes
 from gateway.sale_snapshots import SaleSnapshots
 
 
@@ -36,9 +41,16 @@ class CustomerCarts:
     """
 
     def __init__(
-        self, carts: Carts, snapshots: SaleSnapshots, pages: PublicPages, guest_ids: GuestIds | None, clock: Clock
+        self,
+        carts: Carts,
+        snapshots: SaleSnapshots,
+        pages: PublicPages,
+        quotes: OrderQuotes,
+        guest_ids: GuestIds | None,
+        clock: Clock,
     ) -> None:
         self._carts = carts
+        self._quotes = quotes
         self._snapshots = snapshots
         self._pages = pages
         self._guest_ids = guest_ids
@@ -120,7 +132,26 @@ class CustomerCarts:
         offered = [line.key for line in stored.lines if line.sku in _items_of(sales, line.sale_id)]
         units = await self._pages.read_units(offered) if offered else {}
         names = await self._pages.read_names({line.sku for line in stored.lines}) if stored.lines else {}
-        return ShopView(sales, units, names, from_ms(self._clock.now_ms()))
+        prices = await self._price_selected(stored, sales)
+        return ShopView(sales, prices, units, names, from_ms(self._clock.now_ms()))
+
+    async def _price_selected(self, stored: StoredCart, sales: dict[str, OfferedSale]) -> dict[str, SalePrice]:
+        """Price the selected lines of each sale, without an address; those that are gone are left out."""
+        prices: dict[str, SalePrice] = {}
+        for sale_id, sale in sales.items():
+            lines = [
+                OrderLineInput(line.sku, line.quantity)
+                for line in stored.lines
+                if line.sale_id == sale_id and line.is_ordered and line.sku in sale.items
+            ]
+            if not lines:
+                continue
+            try:
+                _, priced, promotions = await self._quotes.price(QuoteInput(sale_id, lines), stored.user_id or "")
+            except Invalid:
+                continue  # such as a total beyond all bounds: a checkout says so
+            prices[sale_id] = SalePrice(quoted_price(priced), priced.total, promotions)
+        return prices
 
     async def _show_changed(self, owner: CartOwner, change: Awaitable[StoredCart]) -> Cart:
         try:

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
 
+from commerce.cart.cart_quotes import CartQuote
 from commerce.cart.model import Cart
 from commerce.kernel.errors import ProblemError
 
@@ -45,6 +46,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     until: str | None = None
     challenge: dict[str, Any] | None = None
     cart: Cart | None = None
+    quote: CartQuote | None = None
 
 
 class BadRequest(ProblemError):

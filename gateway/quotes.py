@@ -57,6 +57,24 @@ class OrderQuotes:
         Raises `Invalid` with the field errors that placing it would have, `NoSuchSale`, or `NotReady` if it must be
         known whether the customer is new and Postgres does not answer.
         """
+        snapshot, priced, promotions = await self.price(order, user_id)
+        stock, now = await self._read_stock(order.sale_id, user_id, list(priced.units)), from_ms(self._clock.now_ms())
+        sale = snapshot.sale
+        return Quote(
+            sale_id=order.sale_id,
+            as_of=now,
+            lines=_quote_lines(priced, snapshot, stock),
+            price=quoted_price(priced),
+            total=Money(priced.total, sale.currency),
+            is_freight_known=bool(order.ship_to) or snapshot.freight is None,
+            promotions=promotions,
+            obstacles=_find_obstacles(sale, now, priced, snapshot, stock),
+            payment_methods=self._methods(sale.currency, priced.total),
+            promised_on=promised_day(self._policy, now),
+        )
+
+    async def price(self, order: QuoteInput, user_id: str) -> tuple[SaleSnapshot, PricedOrder, list[Explanation]]:
+        """Price an order from memory, and explain the promotions of its sale. Raises as `quote` does."""
         snapshot = await self._snapshots.get(order.sale_id)
         is_new = await self._placement.is_new_customer(snapshot, user_id)
         now_ms, errors = self._clock.now_ms(), FieldErrors()
@@ -67,20 +85,7 @@ class OrderQuotes:
         )
         if errors.entries:
             raise errors.to_invalid()
-        stock, now = await self._read_stock(order.sale_id, user_id, list(priced.units)), from_ms(now_ms)
-        sale = snapshot.sale
-        return Quote(
-            sale_id=order.sale_id,
-            as_of=now,
-            lines=_quote_lines(priced, snapshot, stock),
-            price=quoted_price(priced),
-            total=Money(priced.total, sale.currency),
-            is_freight_known=bool(order.ship_to) or snapshot.freight is None,
-            promotions=self._explain(snapshot, priced, is_new, now_ms),
-            obstacles=_find_obstacles(sale, now, priced, snapshot, stock),
-            payment_methods=self._methods(sale.currency, priced.total),
-            promised_on=promised_day(self._policy, now),
-        )
+        return snapshot, priced, self._explain(snapshot, priced, is_new, now_ms)
 
     async def _read_stock(self, sale_id: str, user_id: str, skus: list[str]) -> Stock:
         """Read free and bought units, nothing if they cannot be read now."""

@@ -49,9 +49,10 @@ def build_shopping(
     """Build the services. Ids of guests' carts are signed with the key of waiting rooms, if there is one."""
     limits, key = settings.limits, room_ticket_key(settings.auth)
     carts = Carts(db, clock, ids, CartLimits(limits.lines_per_cart, limits.quantity_per_line))
+    quotes = OrderQuotes(snapshots, placement, redis, clock, providers, settings.shipping)
     return Shopping(
         Addresses(db, clock, ids, limits.addresses_per_user),
-        CustomerCarts(carts, snapshots, pages, GuestIds(key) if key else None, clock),
-        OrderQuotes(snapshots, placement, redis, clock, providers, settings.shipping),
+        CustomerCarts(carts, snapshots, pages, quotes, GuestIds(key) if key else None, clock),
+        quotes,
         Checkouts(db, clock, ids, limits.checkout_lease_s),
     )

@@ -50,10 +50,8 @@ def _show_sale(sale_id: str, lines: Sequence[StoredLine], shop: ShopView) -> Car
     terms = shop.sales.get(sale_id)
     shown = [_show_line(line, terms, shop) for line in lines]
     if terms is None:
-        return CartSale(sale_id, None, None, None, None, None, shown, None)
-    total = sum(
-        line.price * line.quantity for line in shown if line.selected and not line.saved and line.price is not None
-    )
+        return CartSale(sale_id, None, None, None, None, None, shown, None, None, [])
+    priced = shop.prices.get(sale_id)
     return CartSale(
         sale_id,
         terms.title,
@@ -62,7 +60,9 @@ def _show_sale(sale_id: str, lines: Sequence[StoredLine], shop: ShopView) -> Car
         terms.closes_at,
         terms.currency,
         shown,
-        Money(total, terms.currency),
+        priced.price if priced else None,
+        Money(priced.total if priced else 0, terms.currency),
+        priced.promotions if priced else [],
     )
 
 

@@ -12,7 +12,8 @@ from msgspec import UNSET, UnsetType
 from commerce.catalog.model import Sku
 from commerce.kernel.address import Address
 from commerce.kernel.money import Currency, Minor, Money
-from commerce.orders.model import AddressNo, CouponCode, LineSplit, PlaceOrder, Quantity, Tender
+from commerce.orders.model import AddressNo, CouponCode, LineSplit, OrderPrice, PlaceOrder, Quantity, Tender
+from commerce.promotions.model import Explanation
 from commerce.sales.model import ItemTerms, SaleId, SaleState
 
 CartVersion = Annotated[int, msgspec.Meta(ge=0, le=2**53, description="rises with each change of the cart")]
@@ -96,7 +97,11 @@ class CartLine(msgspec.Struct, frozen=True):
 
 
 class CartSale(msgspec.Struct, frozen=True):
-    """The lines of one sale, which become one order. `total` is that of the selected lines."""
+    """The lines of one sale, which become one order.
+
+    `price` and `total` are those of the selected lines, without freight unless the sale has none, and without coupons.
+    `promotions` apply to them, or are in reach. All are null or empty if the sale is gone.
+    """
 
     sale_id: SaleId
     title: str | None
@@ -105,7 +110,9 @@ class CartSale(msgspec.Struct, frozen=True):
     closes_at: datetime | None
     currency: Currency | None
     lines: list[CartLine]
+    price: OrderPrice | None
     total: Money | None
+    promotions: list[Explanation]
 
 
 class CheckoutState(msgspec.Struct, frozen=True):
@@ -146,18 +153,23 @@ class SaleCheckout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     coupons: list[CouponCode] = []
 
 
-class CheckoutRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CheckoutPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The details of a checkout of selected lines; addresses are given, or named by their ids."""
+
+    ship_to: list[Address] = []
+    address_ids: list[UUID] = []
+    sales: list[SaleCheckout] = []
+
+
+class CheckoutRequest(CheckoutPlan, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """An order of the selected lines of a cart.
 
-    `version` and `expected_totals` are those of the cart that the customer sees. The addresses are given, or named by
-    their ids. `room_tickets` maps sales to tickets of their waiting rooms.
+    `version` and `expected_totals` are those of the quote that the customer confirms. `room_tickets` maps sales to
+    tickets of their waiting rooms.
     """
 
     version: CartVersion
     expected_totals: Annotated[list[Money], msgspec.Meta(min_length=1)]
-    ship_to: list[Address] = []
-    address_ids: list[UUID] = []
-    sales: list[SaleCheckout] = []
     accept_prices: bool = False
     room_tickets: dict[str, str] = {}
 
@@ -170,6 +182,7 @@ class OrderProblem(msgspec.Struct, frozen=True):
     title: str
     detail: str
     sku: str | None = None
+    coupon: str | None = None
 
 
 OrderOutcome = Literal["pending", "placed", "refused", "not_placed"]
@@ -290,10 +303,22 @@ class OfferedSale(NamedTuple):
     items: dict[str, ItemTerms]
 
 
+class SalePrice(NamedTuple):
+    """The price of the selected lines of a sale, and its promotions that apply or are in reach."""
+
+    price: OrderPrice
+    total: int
+    promotions: list[Explanation]
+
+
 class ShopView(NamedTuple):
-    """The state of the shop that a cart is shown with: sales, free units by sale and SKU, names by SKU."""
+    """The state of the shop that a cart is shown with.
+
+    Sales and prices of the selected lines by sale, free units by sale and SKU, names by SKU.
+    """
 
     sales: dict[str, OfferedSale]
+    prices: dict[str, SalePrice]
     units: dict[tuple[str, str], int | None]
     names: dict[str, str]
     now: datetime

@@ -138,7 +138,8 @@ async def test_addresses_are_given_or_named_and_split_over_lines(gateway: TestGa
         ({"sales": [{"sale_id": sales[0], "lines": [{"sku": "b", "ship_to": 0}]}]}, "/sales/0/lines/0/sku"),
         ({"sales": [{"sale_id": sales[0], "lines": [{"sku": "a", "ship_to": 1}]}]}, "/sales/0/lines/0/ship_to"),
         ({"sales": [{"sale_id": sales[0], "lines": bad_lines}]}, "/sales/0/lines/0/ship_to"),
-        ({"sales": [{"sale_id": sales[0], "payments": [{"method": "alipay", "amount": 1}]}]}, "/sales/0"),
+        ({"sales": [{"sale_id": sales[0], "payments": [{"method": "alipay", "amount": 1}]}]}, "/sales/0/payments"),
+        ({"sales": [{"sale_id": sales[0], "coupons": ["NONE"]}]}, "/sales/0/coupons/0"),
     ):
         answer = await check_out(gateway, checkout_body(2, 500, **change))
         assert (answer.status, answer.body["errors"][0]["pointer"]) == (422, pointer), answer.text
