@@ -16,6 +16,7 @@ from commerce.orders.model import AddressNo, CouponCode, LineSplit, OrderPrice, 
 from commerce.promotions.model import Explanation
 from commerce.sales.model import ItemTerms, SaleId, SaleState
 
+TicketText = Annotated[str, msgspec.Meta(min_length=1, max_length=512, pattern=r"^[!-~]+\Z")]
 CartVersion = Annotated[int, msgspec.Meta(ge=0, le=2**53, description="rises with each change of the cart")]
 
 
@@ -171,7 +172,7 @@ class CheckoutRequest(CheckoutPlan, frozen=True, forbid_unknown_fields=True, kw_
     version: CartVersion
     expected_totals: Annotated[list[Money], msgspec.Meta(min_length=1)]
     accept_prices: bool = False
-    room_tickets: dict[str, str] = {}
+    room_tickets: dict[SaleId, TicketText] = {}
 
 
 class OrderProblem(msgspec.Struct, frozen=True):

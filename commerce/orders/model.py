@@ -28,7 +28,9 @@ SoldSku = Annotated[str, msgspec.Meta(examples=["85123A"], extra_json_schema=_SK
 OpenSaleId = Annotated[str, msgspec.Meta(examples=["double-11"], extra_json_schema=_SALE_SCHEMA)]
 Quantity = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 AddressNo = Annotated[int, msgspec.Meta(ge=0, le=1_000, description="index into the order's ship_to")]
-CouponCode = Annotated[str, msgspec.Meta(min_length=1, max_length=64, examples=["FESTIVAL-50"])]
+CouponCode = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*\Z", examples=["FESTIVAL-50"])
+]
 Method = Literal["alipay", "wechatpay", "balance", "cod"]
 FULFILMENTS = "fulfilments"
 """queue of orders that are to be shipped; triggers fill it when one is paid or refunded"""

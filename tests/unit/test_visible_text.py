@@ -91,7 +91,7 @@ TEXTS = [
     if operation.body is not None
     for path, info in text_fields(inspect.type_info(operation.body))
 ]
-SHOP_OWN = ("place_order/sale_id", "place_order/lines/sku")
+SHOP_OWN = ("place_order/sale_id", "place_order/lines/sku", "quote_order/sale_id", "quote_order/lines/sku")
 """Texts without a pattern, because they must be equal to a text of the shop."""
 
 
