@@ -12,7 +12,7 @@ from commerce.freight.errors import NoFreight
 from commerce.kernel.countries import COUNTRIES
 from commerce.kernel.money import MAX_MINOR, Currency
 from commerce.kernel.regions import normalise_region
-from commerce.kernel.types import filled_line
+from commerce.kernel.types import filled_line, filled_or_empty_line
 
 MAX_ZONES, MAX_REGIONS, MAX_STEPS = 100, 5_000, 50
 """Zones of a template, regions of all its zones together, steps of a zone."""
@@ -31,7 +31,7 @@ Quantity = Annotated[
     int, msgspec.Meta(ge=0, le=MAX_MINOR, description="g, pieces or minor units, as `charged_by` says")
 ]
 PositiveQuantity = Annotated[int, msgspec.Meta(ge=1, le=MAX_MINOR)]
-RegionName = Annotated[str, filled_line(200)]
+RegionName = Annotated[str, filled_or_empty_line(200)]
 ZoneName = Annotated[str, filled_line(100)]
 
 

@@ -14,6 +14,7 @@ INVISIBLE_LETTERS = "\u115f\u1160\u3164\uffa0"
 _LETTER = rf"[^\W_{INVISIBLE_LETTERS}]"  # or digit
 _FILLED = re.compile(_LETTER)
 _FILLED_LINE = rf"^[^{CONTROL}]*{_LETTER}[^{CONTROL}]*\Z"
+_FILLED_OR_EMPTY = rf"^(?:[^{CONTROL}]*{_LETTER}[^{CONTROL}]*)?\Z"
 
 
 def is_filled(text: str) -> bool:
@@ -31,12 +32,24 @@ def filled_line(max_length: int) -> msgspec.Meta:
     )
 
 
+def filled_or_empty_line(max_length: int) -> msgspec.Meta:
+    """Return the constraint of a text for people that may be left out: as of `filled_line`, or empty."""
+    schema = {"pattern": rf"^([^{CONTROL}]*[^{CONTROL}\x20][^{CONTROL}]*)?$"}
+    description = "one line with at least one letter or digit, or empty"
+    return msgspec.Meta(
+        max_length=max_length, pattern=_FILLED_OR_EMPTY, description=description, extra_json_schema=schema
+    )
+
+
 def explain_mismatch(error: msgspec.ValidationError) -> str:
     """Return msgspec's reason, in words where it shows the pattern of a `filled_line`."""
-    return str(error).replace(
-        f"Expected `str` matching regex {_FILLED_LINE!r}",
-        "Expected one line with at least one letter or digit, without control characters",
-    )
+    reason = str(error)
+    for pattern in (_FILLED_LINE, _FILLED_OR_EMPTY):
+        reason = reason.replace(
+            f"Expected `str` matching regex {pattern!r}",
+            "Expected one line with at least one letter or digit, without control characters",
+        )
+    return reason
 
 
 Name = Annotated[str, filled_line(200)]

@@ -11,11 +11,12 @@ import pytest
 from commerce.freight.errors import InvalidFreight, NoSuchFreightTemplate
 from commerce.freight.model import FreightStep, FreightTerms
 from commerce.freight.service import Freight
+from commerce.kernel.clock import from_ms
 from commerce.sales.errors import InvalidSaleState, NoSuchSale
 from commerce.sales.sale_freight import SaleFreight, TemplateChange
 from ops.services import CliServices
 from tests.freight.templates import make_terms, make_zone
-from tests.support.sales import make_sale
+from tests.support.sales import eventually, make_sale
 
 STEPS = (FreightStep(0, 800, 1000), FreightStep(1000, 300, per=500))
 TERMS = make_terms(
@@ -140,6 +141,25 @@ async def test_template_that_does_not_fit_the_sale_is_not_assigned(
     await shop.sales.close(sale_id, "test")
     with pytest.raises(InvalidSaleState, match="is closed"):
         await sale_freight.assign(sale_id, None, "test")
+
+
+async def test_assignment_waits_for_a_change_of_the_template(
+    shop: CliServices, sale_freight: SaleFreight, sale_id: str
+) -> None:
+    """Else the change would miss the sale, and its gateways would keep the old freight."""
+    await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    await put(sale_freight)
+    async with shop.db.transaction() as connection:
+        await Freight.put(connection, "heavy", make_terms(make_zone("cn", "CN")), "test", from_ms(0))
+        assignment = asyncio.create_task(sale_freight.assign(sale_id, "heavy", "test"))
+
+        async def waits_or_is_done() -> bool:
+            waiting = await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            return assignment.done() or waiting > 0
+
+        await eventually(waits_or_is_done)
+        assert not assignment.done()
+    assert (await assignment).freight_template == "heavy"
 
 
 async def test_template_changed_and_assigned_at_once_leaves_no_sale_behind(
