@@ -25,6 +25,7 @@ from commerce.orders.service import Orders
 from commerce.sales.errors import NoSuchSale, OverLimit, SaleClosed, SaleNotOpen, SalePaused, SoldOut
 from commerce.sales.model import SALE_PATTERN, Sale, SaleSnapshot
 from config.settings import Settings
+from gateway.auth import build_issued_codes
 from gateway.new_customers import NewCustomers
 from gateway.order_intake import OrderIntake, redis_unreachable
 from gateway.sale_snapshots import SaleSnapshots
@@ -61,6 +62,7 @@ class OrderPlacement:
         self._snapshots = snapshots
         self._intake = intake
         self.limits = limits
+        self.issued_codes = build_issued_codes(settings.auth)
         self._new_customers = NewCustomers(orders)
         self._last_deadline: tuple[tuple[int, int], datetime] = ((0, 0), from_ms(0))
 
@@ -75,7 +77,11 @@ class OrderPlacement:
             if promotions.knows_new_customers and not self._new_customers.has_ordered(user_id):
                 raise NeedsSlowPath
         try:
-            return price_order(order, snapshot, self.limits, user_id, key, self._ids.new(), traceparent, now_ms=now_ms)
+            return price_order(
+                *(order, snapshot, self.limits, user_id, key, self._ids.new(), traceparent),
+                now_ms=now_ms,
+                codes=self.issued_codes,
+            )
         except Invalid:
             raise NeedsSlowPath from None
 
@@ -149,6 +155,7 @@ class OrderPlacement:
             *(order, snapshot, self.limits, user_id, key, self._ids.new(), traceparent),
             now_ms=self._clock.now_ms(),
             is_new_customer=is_new,
+            codes=self.issued_codes,
         )
 
     async def is_new_customer(self, snapshot: SaleSnapshot, user_id: str) -> bool:

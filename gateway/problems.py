@@ -39,6 +39,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     errors: list[FieldError] | None = None
     sku: str | None = None
     skus: list[str] | None = None
+    coupon: str | None = None
     opens_at: str | None = None
     number: int | None = None
     served: int | None = None

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 import lua
 from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.coupon_skus import coupon_sku
 from commerce.kernel.money import Money
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.orders.field_errors import FieldErrors
@@ -58,7 +59,8 @@ class OrderQuotes:
         known whether the customer is new and Postgres does not answer.
         """
         snapshot, priced, promotions = await self.price(order, user_id)
-        stock, now = await self._read_stock(order.sale_id, user_id, list(priced.units)), from_ms(self._clock.now_ms())
+        skus = [*priced.units, *map(coupon_sku, priced.coupons)]
+        stock, now = await self._read_stock(order.sale_id, user_id, skus), from_ms(self._clock.now_ms())
         sale = snapshot.sale
         return Quote(
             sale_id=order.sale_id,
@@ -81,7 +83,14 @@ class OrderQuotes:
         to_price = PlaceOrder(order.sale_id, order.lines, order.ship_to, order.payments, order.coupons)
         check_sizes(to_price, self._placement.limits, errors)
         priced = compute_price(
-            to_price, snapshot, self._placement.limits, user_id, errors, now_ms=now_ms, is_new_customer=is_new
+            to_price,
+            snapshot,
+            self._placement.limits,
+            user_id,
+            errors,
+            now_ms=now_ms,
+            is_new_customer=is_new,
+            codes=self._placement.issued_codes,
         )
         if errors.entries:
             raise errors.to_invalid()
@@ -147,4 +156,9 @@ def _find_obstacles(sale: Sale, now: datetime, priced: PricedOrder, snapshot: Sa
         obstacles.append("sold_out")
     if any(limit and units + bought > limit for units, limit, (_, bought) in wanted):
         obstacles.append("over_limit")
+    coupons = [(snapshot.coupons[code].limit, stock.get(coupon_sku(code))) for code in priced.coupons]
+    if any(units and not units[0] for _, units in coupons):
+        obstacles.append("coupon_used_up")
+    if any(units and units[1] >= limit for limit, units in coupons):
+        obstacles.append("coupon_limit")
     return obstacles

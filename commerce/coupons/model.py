@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from commerce.kernel.types import Reason
+from commerce.promotions.model import PromotionId
 from commerce.sales.model import Limit, Units
 
 MAX_COUPONS = 1_000
@@ -21,7 +22,6 @@ CouponCode = Annotated[
     str, msgspec.Meta(pattern=CODE_PATTERN, description="what customers enter", examples=["NEWYEAR-20"])
 ]
 CustomerId = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*\Z")]
-PromotionId = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
 class CouponInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

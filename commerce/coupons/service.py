@@ -19,6 +19,7 @@ from commerce.kernel.errors import Conflict, Invalid
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
+from commerce.promotions.store import get_promotion
 from commerce.sales import store as sale_store
 from commerce.sales.errors import InvalidSaleState, NoSuchSale
 from commerce.sales.model import Sale, SaleState, StockChangeInput
@@ -59,7 +60,8 @@ class Coupons:
         """Add a coupon to a sale that is not closed; a repeat changes nothing.
 
         In a sale that was opened its units are a stock change, recorded in the same transaction. Raises `Conflict` if
-        the code exists with other terms, `TooManyCoupons`, `InvalidSaleState`.
+        the code exists with other terms, `Invalid` if its promotion takes no coupons, `TooManyCoupons`,
+        `InvalidSaleState`.
         """
         recorded: RecordedChange | None = None
         async with self._db.transaction() as connection:
@@ -72,6 +74,7 @@ class Coupons:
                     raise InvalidSaleState(f"cannot create a coupon: {sale_id} is closed")
                 if await store.count_coupons(connection, sale_id) >= MAX_COUPONS:
                     raise TooManyCoupons(f"cannot create a coupon: {sale_id} has {MAX_COUPONS}")
+                await _check_promotion(connection, sale_id, coupon.promotion_id)
                 generation = await sale_store.increase_generation(connection, sale_id)
                 units = coupon.units if sale.state is SaleState.DRAFT else 0
                 await store.insert(connection, sale_id, coupon, units, generation, self._now())
@@ -89,7 +92,8 @@ class Coupons:
     async def change(self, sale_id: str, code: str, changed: ChangedCoupon, actor: str) -> Coupon:
         """Change terms and number of a coupon; a repeat changes nothing.
 
-        Raises `NotEnoughFreeUnits` if fewer units were left than are to be taken away: then nothing is changed.
+        Raises `NotEnoughFreeUnits` if fewer units were left than are to be taken away: then nothing is changed. Raises
+        `Invalid` as `create` does.
         """
         if changed.units is not UNSET:
             await self._change_units(sale_id, code, changed.units, changed.reason, actor)
@@ -100,6 +104,7 @@ class Coupons:
             issued = stored.issued if changed.issued is UNSET else changed.issued
             limit = stored.limit_per_user if changed.limit_per_user is UNSET else changed.limit_per_user
             if (promotion_id, issued, limit) != (stored.promotion_id, stored.issued, stored.limit_per_user):
+                await _check_promotion(connection, sale_id, promotion_id)
                 generation = await sale_store.increase_generation(connection, sale_id)
                 await store.change(connection, sale_id, code, promotion_id, issued=issued)
                 await sale_store.change_item(connection, sale_id, coupon_sku(code), 0, limit, generation)
@@ -189,6 +194,13 @@ async def _get(connection: Connection, sale_id: str, code: str) -> StoredCoupon:
     if coupon is None:
         raise NoSuchCoupon(f"{sale_id} has no coupon {code}")
     return coupon
+
+
+async def _check_promotion(connection: Connection, sale_id: str, promotion_id: str) -> None:
+    promotion = await get_promotion(connection, sale_id, promotion_id)
+    if promotion is None or not promotion.needs_coupon:
+        detail = f"{sale_id} has no promotion {promotion_id!r} of the class coupon; create it first"
+        raise Invalid(f"/promotion_id: {detail}", errors=[{"pointer": "/promotion_id", "detail": detail}])
 
 
 def _has_terms(stored: StoredCoupon, coupon: CouponInput) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from commerce.freight.errors import NoFreight
@@ -11,6 +11,7 @@ from commerce.kernel.address import Address
 from commerce.kernel.stream_payload import AcceptedDiscount, AcceptedLine, PriceParts
 from commerce.orders.field_errors import FieldErrors
 from commerce.orders.model import Tender
+from commerce.promotions.explanation import explain
 from commerce.promotions.model import NO_DISCOUNTS
 from commerce.promotions.sharing import share_to_lines
 from commerce.sales.model import ItemTerms, SaleSnapshot
@@ -65,9 +66,8 @@ def _discount_lines(
         evaluation = promotions.evaluate(units, presented, context.is_new_customer, context.now_ms)
     if presented:
         applied = {discount.promotion_id for discount in evaluation.discounts}
-        for number, promotion_id in enumerate(presented):
-            if promotion_id not in applied:
-                errors.add(f"/coupons/{number}", "it takes nothing off this order; leave it out, and it is not used up")
+        if not applied.issuperset(presented):
+            _add_useless_coupons(units, snapshot, presented, applied, context, errors)
     if not evaluation.amount:
         return []
     for number, discount in enumerate(share_to_lines(lines, evaluation.by_sku)):
@@ -79,6 +79,29 @@ def _discount_lines(
     return [
         AcceptedDiscount(discount.promotion_id, discount.label, discount.amount) for discount in evaluation.discounts
     ]
+
+
+def _add_useless_coupons(
+    units: Mapping[str, int],
+    snapshot: SaleSnapshot,
+    presented: Sequence[str],
+    applied: Collection[str],
+    context: PricingContext,
+    errors: FieldErrors,
+) -> None:
+    """Add an error for each coupon whose promotion takes nothing off.
+
+    The coupon would be used up for nothing.
+    """
+    reasons: dict[str, str] = {}
+    if snapshot.promotions is not None:
+        currency = snapshot.sale.currency
+        explanations = explain(snapshot.promotions, units, presented, context.is_new_customer, context.now_ms, currency)
+        reasons = {explanation.promotion_id: explanation.message for explanation in explanations}
+    for number, promotion_id in enumerate(presented):
+        if promotion_id not in applied:
+            reason = reasons.get(promotion_id, "its promotion is not in force")
+            errors.add(f"/coupons/{number}", f"it takes nothing off this order, so leave it out: {reason}")
 
 
 def _charge_addresses(

@@ -10,6 +10,8 @@ from uuid import UUID
 
 import msgspec
 
+from commerce.coupons.coupon_checks import check_coupons
+from commerce.coupons.issued_codes import IssuedCodes
 from commerce.kernel.address import address_errors
 from commerce.kernel.coupon_skus import coupon_sku
 from commerce.kernel.money import MAX_MINOR, MoneyError, minor_digits
@@ -55,16 +57,17 @@ def price_order(
     *,
     now_ms: int = 0,
     is_new_customer: bool = False,
+    codes: IssuedCodes | None = None,
 ) -> Reservation:
     """Validate an order, price it and return its reservation for Redis.
 
-    `now_ms` decides which promotions are in force. Raises `Invalid` that lists up to twenty field errors by JSON
-    pointer.
+    `now_ms` decides which promotions are in force, `codes` which issued coupons are the customer's. Raises `Invalid`
+    that lists up to twenty field errors by JSON pointer, or `CouponKeyMissing`.
     """
     errors = FieldErrors()
     check_sizes(order, limits, errors)
     lines, units, coupons, parts, total = compute_price(
-        order, snapshot, limits, user_id, errors, now_ms=now_ms, is_new_customer=is_new_customer
+        order, snapshot, limits, user_id, errors, now_ms=now_ms, is_new_customer=is_new_customer, codes=codes
     )
     sale = snapshot.sale
     if order.payments and not errors.entries:
@@ -107,6 +110,7 @@ def compute_price(
     *,
     now_ms: int,
     is_new_customer: bool,
+    codes: IssuedCodes | None,
 ) -> PricedOrder:
     """Price an order. What is wrong with it is added to the errors, and then the price means nothing."""
     for number, address in enumerate(order.ship_to):
@@ -117,7 +121,7 @@ def compute_price(
     total = _price_lines(order, snapshot, limits, lines, units, errors)
     coupons: Sequence[str] = ()
     if order.coupons:
-        coupons = _check_coupons(order.coupons, snapshot, user_id, errors)
+        coupons = check_coupons(order.coupons, snapshot.coupons, codes, order.sale_id, user_id, errors.add)
     parts = None
     if (coupons or snapshot.promotions is not None or snapshot.freight is not None) and not errors.entries:
         context = PricingContext(now_ms, is_new_customer, coupons)
@@ -125,19 +129,6 @@ def compute_price(
     if parts is not None:
         total += sum(parts.freight) + parts.cod_fee - sum(discount.amount for discount in parts.discounts)
     return PricedOrder(lines, units, coupons, parts, total)
-
-
-def _check_coupons(presented: Sequence[str], snapshot: SaleSnapshot, user_id: str, errors: FieldErrors) -> list[str]:
-    """Return the codes of valid coupons that an order presents; the others are added to the errors."""
-    codes: list[str] = []
-    for number, code in enumerate(presented):
-        if code not in snapshot.coupons:
-            errors.add(f"/coupons/{number}", f"{code[:80]!r} is no coupon of this sale")
-        elif code in codes:
-            errors.add(f"/coupons/{number}", "it occurs twice")
-        else:
-            codes.append(code)
-    return codes
 
 
 def _price_lines(

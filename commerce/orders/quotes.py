@@ -57,7 +57,7 @@ class Quote(msgspec.Struct, frozen=True):
     """An order as it would be placed at `as_of`. Nothing is reserved: `is_reserved` is always false.
 
     `price.freight` is 0 and `is_freight_known` false if the quote has no address. `obstacles` are why the order would
-    be refused now: sold_out, over_limit, sale_not_open, sale_paused, sale_closed.
+    be refused now: sold_out, over_limit, coupon_used_up, coupon_limit, sale_not_open, sale_paused, sale_closed.
     """
 
     sale_id: SaleId

@@ -99,6 +99,9 @@ SELECT sku, sale_items.price_minor, coalesce(user_limit, 0) AS user_limit, produ
 FROM sale_items JOIN products USING (sku) LEFT JOIN product_logistics USING (sku)
 WHERE sale_id = $1 AND changed_generation > $2 AND sku > $3 ORDER BY sku LIMIT $4;
 
+-- name: list_coupons_of_promotion
+SELECT code FROM coupons WHERE sale_id = $1 AND promotion_id = $2 ORDER BY code LIMIT 10;
+
 -- name: list_changed_coupons
 SELECT code, promotion_id, coalesce(user_limit, 0) AS user_limit, issued
 FROM coupons JOIN sale_items USING (sale_id, sku) WHERE sale_id = $1 AND changed_generation > $2;

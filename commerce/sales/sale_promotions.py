@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from commerce.kernel.clock import Clock, from_ms, to_ms
-from commerce.kernel.errors import Invalid
+from commerce.kernel.errors import Conflict, Invalid
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Connection, Database
@@ -93,11 +93,14 @@ class SalePromotions:
         """Delete a promotion of a draft. To repeat it changes nothing.
 
         Raises `InvalidSaleState` if the sale was opened: its orders may name the promotion, so it can only be disabled.
+        Raises `Conflict` if it has coupons.
         """
         async with self._db.transaction() as connection:
             sale = await _lock(connection, sale_id)
             if sale.state is not SaleState.DRAFT:
                 raise InvalidSaleState(f"cannot delete {promotion_id}: {sale_id} was opened; disable it instead")
+            if codes := await store.list_coupons_of_promotion(connection, sale_id, promotion_id):
+                raise Conflict(f"cannot delete {promotion_id}: change its coupons first: {', '.join(codes)}")
             promotion = await self._promotions.delete(connection, sale_id, promotion_id)
             if promotion is not None:
                 await store.increase_generation(connection, sale_id)

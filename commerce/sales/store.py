@@ -197,6 +197,11 @@ async def list_changed_items(
     return [(sku, ItemTerms(*terms)) for sku, *terms in rows]
 
 
+async def list_coupons_of_promotion(connection: Connection, sale_id: str, promotion_id: str) -> list[str]:
+    """List the codes of the first ten coupons of a promotion."""
+    return [row["code"] for row in await connection.fetch(queries.list_coupons_of_promotion, sale_id, promotion_id)]
+
+
 async def list_changed_coupons(connection: Connection, sale_id: str, generation: int) -> dict[str, CouponTerms]:
     """List coupons that changed after a generation, by code."""
     rows = await connection.fetch(queries.list_changed_coupons, sale_id, generation)

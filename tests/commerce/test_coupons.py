@@ -18,10 +18,20 @@ from commerce.sales.model import CouponTerms, SaleSnapshot, StockChangeInput
 from commerce.sales.service import Sales
 from config.settings import Settings
 from gateway.auth import build_issued_codes
+from lua import SaleKeys
 from ops.services import CliServices
+from tests.support.coupons import PROMOTION, make_promotion
 from tests.support.sales import make_sale, reservation, reserve
 
 CODE, SKU = "TEN", "coupon:TEN"
+
+
+async def make_coupon_sale(shop: CliServices, sale_id: str, *, opened: bool = True) -> SaleKeys:
+    """Make a sale with a product and two promotions of coupons, `ten-off` and `five-off`."""
+    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)}, opened=opened)
+    for promotion_id in (PROMOTION, "five-off"):
+        await make_promotion(shop, sale_id, promotion_id)
+    return keys
 
 
 async def read_snapshot(shop: CliServices, sale_id: str, previous: SaleSnapshot | None = None) -> SaleSnapshot:
@@ -29,12 +39,12 @@ async def read_snapshot(shop: CliServices, sale_id: str, previous: SaleSnapshot 
 
 
 async def read_stock(shop: CliServices, sale_id: str) -> dict[str, int]:
-    return await lua.read_stock(shop.redis, lua.SaleKeys(sale_id))
+    return await lua.read_stock(shop.redis, SaleKeys(sale_id))
 
 
 async def test_coupon_of_draft_is_loaded_with_products(shop: CliServices, sale_id: str) -> None:
-    await make_sale(shop, sale_id, {"a": (5, 100, None)}, opened=False)
-    coupon = await shop.coupons.create(sale_id, CouponInput(CODE, "ten-off", 3, 2), "test")
+    await make_coupon_sale(shop, sale_id, opened=False)
+    coupon = await shop.coupons.create(sale_id, CouponInput(CODE, PROMOTION, 3, 2), "test")
     assert (coupon.units, coupon.used, coupon.left) == (3, 0, 3)
     assert (await shop.coupons.change(sale_id, CODE, ChangedCoupon(units=4), "test")).left == 4
     await shop.sales.open(sale_id, "test")
@@ -44,10 +54,10 @@ async def test_coupon_of_draft_is_loaded_with_products(shop: CliServices, sale_i
 
 
 async def test_coupon_of_open_sale_is_used_and_counted(shop: CliServices, sale_id: str) -> None:
-    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    keys = await make_coupon_sale(shop, sale_id)
     before = await read_snapshot(shop, sale_id)
     for _ in range(2):  # a repeat changes nothing
-        assert (await shop.coupons.create(sale_id, CouponInput(CODE, "ten-off", 2), "test")).left == 2
+        assert (await shop.coupons.create(sale_id, CouponInput(CODE, PROMOTION, 2), "test")).left == 2
     sale = await shop.sales.get(sale_id)
     assert before.sale.generation < sale.generation == sale.published_generation
     units, limits = {"a": 1, SKU: 1}, {SKU: 1}
@@ -70,9 +80,9 @@ async def test_coupon_of_open_sale_is_used_and_counted(shop: CliServices, sale_i
 
 
 async def test_changed_terms_reach_gateways_and_redis(shop: CliServices, sale_id: str) -> None:
-    await make_sale(shop, sale_id, {"a": (5, 100, None)})
-    await shop.coupons.create(sale_id, CouponInput(CODE, "ten-off", 2), "test")
-    await shop.coupons.create(sale_id, CouponInput("OTHER", "ten-off", 2), "test")
+    await make_coupon_sale(shop, sale_id)
+    await shop.coupons.create(sale_id, CouponInput(CODE, PROMOTION, 2), "test")
+    await shop.coupons.create(sale_id, CouponInput("OTHER", PROMOTION, 2), "test")
     first = await read_snapshot(shop, sale_id)
     changed = ChangedCoupon(promotion_id="five-off", limit_per_user=3, issued=True)
     for _ in range(2):
@@ -87,8 +97,8 @@ async def test_changed_terms_reach_gateways_and_redis(shop: CliServices, sale_id
 
 
 async def test_only_unused_coupons_are_taken_away(shop: CliServices, sale_id: str) -> None:
-    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
-    await shop.coupons.create(sale_id, CouponInput(CODE, "ten-off", 2), "test")
+    keys = await make_coupon_sale(shop, sale_id)
+    await shop.coupons.create(sale_id, CouponInput(CODE, PROMOTION, 2), "test")
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1, SKU: 1}, limits={SKU: 1}))
     change = ChangedCoupon(units=0, promotion_id="five-off")
     with pytest.raises(NotEnoughFreeUnits, match=f"1 units of {SKU} are free"):
@@ -107,15 +117,15 @@ async def test_pending_units_count_as_neither_used_nor_left(
     shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command dies after its commit: the coupon is there, and a worker adds its units."""
-    await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    await make_coupon_sale(shop, sale_id)
 
     async def die(*_: object) -> None:
         raise ConnectionError
 
     monkeypatch.setattr(shop.stock, "apply_recorded", die)
     with pytest.raises(ConnectionError):
-        await shop.coupons.create(sale_id, CouponInput(CODE, "ten-off", 2), "test")
-    coupon = await shop.coupons.create(sale_id, CouponInput(CODE, "ten-off", 2), "test")
+        await shop.coupons.create(sale_id, CouponInput(CODE, PROMOTION, 2), "test")
+    coupon = await shop.coupons.create(sale_id, CouponInput(CODE, PROMOTION, 2), "test")
     assert (coupon.units, coupon.used, coupon.left) == (2, 0, 0)
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE jobs SET due_at = created_at")
@@ -126,8 +136,8 @@ async def test_pending_units_count_as_neither_used_nor_left(
 
 
 async def test_rebuild_restores_coupons(shop: CliServices, sale_id: str) -> None:
-    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
-    await shop.coupons.create(sale_id, CouponInput(CODE, "ten-off", 2), "test")
+    keys = await make_coupon_sale(shop, sale_id)
+    await shop.coupons.create(sale_id, CouponInput(CODE, PROMOTION, 2), "test")
     order = {"a": 1, SKU: 1}
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, order, user="ann", limits={SKU: 1}))
     await load_sale(shop.db, shop.redis, shop.clock, sale_id)
@@ -137,34 +147,39 @@ async def test_rebuild_restores_coupons(shop: CliServices, sale_id: str) -> None
 
 
 async def test_wrong_changes_are_refused(shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    coupon = CouponInput(CODE, "ten-off", 2)
+    coupon = CouponInput(CODE, PROMOTION, 2)
     with pytest.raises(NoSuchSale):
         await shop.coupons.create(sale_id, coupon, "test")
-    await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    await make_coupon_sale(shop, sale_id)
+    with pytest.raises(Invalid, match=r"/promotion_id: .* has no promotion 'other'"):
+        await shop.coupons.create(sale_id, CouponInput(CODE, "other", 2), "test")
     with pytest.raises(NoSuchCoupon):
         await shop.coupons.change(sale_id, CODE, ChangedCoupon(units=3), "test")
     await shop.coupons.create(sale_id, coupon, "test")
     with pytest.raises(Conflict, match="with other terms"):
-        await shop.coupons.create(sale_id, CouponInput(CODE, "ten-off", 3), "test")
+        await shop.coupons.create(sale_id, CouponInput(CODE, PROMOTION, 3), "test")
+    with pytest.raises(Invalid, match="/promotion_id"):
+        await shop.coupons.change(sale_id, CODE, ChangedCoupon(promotion_id="other"), "test")
     monkeypatch.setattr(service, "MAX_COUPONS", 1)
     with pytest.raises(TooManyCoupons):
-        await shop.coupons.create(sale_id, CouponInput("OTHER", "ten-off", 3), "test")
+        await shop.coupons.create(sale_id, CouponInput("OTHER", PROMOTION, 3), "test")
     await shop.sales.close(sale_id, "test")
     with pytest.raises(InvalidSaleState, match="is closed"):
-        await shop.coupons.create(sale_id, CouponInput("THIRD", "ten-off", 3), "test")
+        await shop.coupons.create(sale_id, CouponInput("THIRD", PROMOTION, 3), "test")
 
 
 async def test_sale_of_coupons_alone_cannot_open(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {}, opened=False)
-    await shop.coupons.create(sale_id, CouponInput(CODE, "ten-off", 2), "test")
+    await make_promotion(shop, sale_id)
+    await shop.coupons.create(sale_id, CouponInput(CODE, PROMOTION, 2), "test")
     with pytest.raises(InvalidSaleState, match="has no items"):
         await shop.sales.open(sale_id, "test")
     assert (await Sales(shop.db, shop.redis, shop.clock).list_items(sale_id, None, 10)).items == []
 
 
 async def test_issued_code_is_of_one_customer(shop: CliServices, settings: Settings, sale_id: str) -> None:
-    await make_sale(shop, sale_id, {"a": (5, 100, None)})
-    await shop.coupons.create(sale_id, CouponInput(CODE, "ten-off", 2), "test")
+    await make_coupon_sale(shop, sale_id)
+    await shop.coupons.create(sale_id, CouponInput(CODE, PROMOTION, 2), "test")
     with pytest.raises(Invalid, match="everybody may use it"):
         await shop.coupons.issue(sale_id, CODE, ["ann"])
     await shop.coupons.change(sale_id, CODE, ChangedCoupon(issued=True), "test")
@@ -188,8 +203,17 @@ async def test_issued_code_is_of_one_customer(shop: CliServices, settings: Setti
 
 
 async def test_codes_without_key_are_refused(shop: CliServices, sale_id: str) -> None:
-    await make_sale(shop, sale_id, {"a": (5, 100, None)})
-    await shop.coupons.create(sale_id, CouponInput(CODE, "ten-off", 2, issued=True), "test")
+    await make_coupon_sale(shop, sale_id)
+    await shop.coupons.create(sale_id, CouponInput(CODE, PROMOTION, 2, issued=True), "test")
     coupons = service.Coupons(shop.db, shop.redis, shop.sales, shop.stock, shop.ids, shop.clock, None)
     with pytest.raises(CouponKeyMissing, match="FLOODGATE_AUTH__COUPON_KEY"):
         await coupons.issue(sale_id, CODE, ["ann"])
+
+
+async def test_promotion_with_coupons_is_not_deleted(shop: CliServices, sale_id: str) -> None:
+    await make_coupon_sale(shop, sale_id, opened=False)
+    await shop.coupons.create(sale_id, CouponInput(CODE, PROMOTION, 2), "test")
+    with pytest.raises(Conflict, match=f"change its coupons first: {CODE}"):
+        await shop.promotions.delete(sale_id, PROMOTION, "test")
+    await shop.coupons.change(sale_id, CODE, ChangedCoupon(promotion_id="five-off"), "test")
+    await shop.promotions.delete(sale_id, PROMOTION, "test")

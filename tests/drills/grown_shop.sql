@@ -48,7 +48,7 @@ FROM sales, generate_series(0, 49) AS n;
 INSERT INTO sale_items (sale_id, sku, price_minor, user_limit, limit_bound, initial_units, changed_generation)
 SELECT sale_id, 'coupon:C' || n, 0, 1, 1, 100000, 1 FROM sales, generate_series(0, 4) AS n;
 INSERT INTO coupons (sale_id, code, promotion_id, issued, created_at)
-SELECT sale_id, 'C' || n, 'promotion', n % 2 = 1, created_at FROM sales, generate_series(0, 4) AS n;
+SELECT sale_id, 'C' || n, 'p0', n % 2 = 1, created_at FROM sales, generate_series(0, 4) AS n;
 
 INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, status, created_at, ended_at, epoch, seq)
 SELECT id, sale_id, 'sku-' || n / 50 % 50, 10, 'more', 'staff', CASE WHEN age < 200 THEN 'pending' ELSE 'applied' END, at,

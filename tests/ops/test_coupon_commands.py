@@ -10,6 +10,7 @@ import pytest
 from config.settings import Settings
 from ops.services import CliServices
 from tests.support.commands import Command, make_command
+from tests.support.coupons import make_promotion
 from tests.support.processes import Processes
 from tests.support.sales import make_sale
 
@@ -21,6 +22,7 @@ def floodgate(settings: Settings, tmp_path: Path) -> Command:
 
 async def test_coupon_is_created_changed_and_listed(shop: CliServices, sale_id: str, floodgate: Command) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    await make_promotion(shop, sale_id)
     words = ("coupon", "create", sale_id, "TEN", "--promotion", "ten-off", "--units", 100, "--per-user", 2)
     status, text = await floodgate(*words)
     assert (status, "TEN, for all: 100 in all, 2 per user, 0 used, 100 left" in text) == (0, True), text
@@ -43,6 +45,7 @@ async def test_coupon_is_created_changed_and_listed(shop: CliServices, sale_id: 
 
 async def test_wrong_words_are_refused(shop: CliServices, sale_id: str, floodgate: Command) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    await make_promotion(shop, sale_id)
     status, text = await floodgate("coupon", "create", sale_id, "ten", "--promotion", "p", "--units", 1)
     assert (status, "code" in text) == (1, True), text
     status, text = await floodgate("coupon", "change", sale_id, "TEN", "--reason", "none")
@@ -58,6 +61,7 @@ async def test_codes_are_printed_for_customers_of_arguments_and_file(
     shop: CliServices, sale_id: str, floodgate: Command, tmp_path: Path
 ) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    await make_promotion(shop, sale_id)
     await floodgate("coupon", "create", sale_id, "TEN", "--promotion", "ten-off", "--units", 100, "--issued")
     file = tmp_path / "customers.txt"
     file.write_text("ben\r\n\r\ncat\r\n", encoding="utf-8")

@@ -12,7 +12,6 @@ import msgspec
 import pytest
 
 import lua
-from commerce.coupons.model import CouponInput
 from commerce.kernel.stream_payload import decode_accepted, encode_accepted
 from commerce.orders.service import Actor
 from commerce.sales.loading import load_sale
@@ -20,6 +19,7 @@ from config.settings import Settings
 from gateway.services import GatewayServices, open_gateway_services
 from lua import Reservation, ReserveOutcome, SaleKeys
 from ops.services import CliServices
+from tests.support.coupons import make_coupon
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
 
@@ -30,7 +30,7 @@ _IN_FLIGHT = 1_000
 
 async def open_sale(shop: CliServices, sale_id: str, coupons: int, units: int = 100) -> SaleKeys:
     keys = await make_sale(shop, sale_id, {"a": (units, 100, None)})
-    await shop.coupons.create(sale_id, CouponInput(CODE, "ten-off", coupons), "test")
+    await make_coupon(shop, sale_id, CODE, coupons)
     return keys
 
 

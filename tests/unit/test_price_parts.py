@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commerce.coupons.errors import CouponKeyMissing
+from commerce.coupons.issued_codes import IssuedCodes
 from commerce.kernel.address import Address
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Invalid
@@ -28,6 +31,10 @@ LIMITS = OrderLimits(lines=50, addresses=5, payments=3, coupons=2, quantity=1_00
 ITEMS = {"A": ItemTerms(9_900, 3, 12_000, 500), "B": ItemTerms(3_333, 0, 3_333, 120), "C": ItemTerms(1, 0, 2, 0)}
 EVERY_300 = promotion("every-300", RepeatedReduction(30_000, 5_000, 3))
 FREE = Promotion("all-free", "s", "All free", PromotionClass.COUPON, PercentOff(10_000))
+ENDED = Promotion(
+    *("ended", "s", "Ended", PromotionClass.COUPON, PercentOff(10_000)), ends_at=datetime(2026, 1, 1, tzinfo=UTC)
+)
+CODES = IssuedCodes("a key of the tests, which is long enough")
 ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 
 
@@ -42,7 +49,7 @@ def order(*lines: tuple[str, int, Any], **more: Any) -> PlaceOrder:
 
 
 def price(placed: PlaceOrder, terms: SaleSnapshot) -> tuple[Reservation, AcceptedOrder]:
-    reservation = price_order(placed, terms, LIMITS, "user", "key", ID, now_ms=NOW_MS)
+    reservation = price_order(placed, terms, LIMITS, "user", "key", ID, now_ms=NOW_MS, codes=CODES)
     return reservation, decode_accepted(reservation.payload)
 
 
@@ -108,12 +115,38 @@ def test_coupon_is_a_unit_and_its_promotion_applies() -> None:
         (["OTHER"], "/coupons/0", "'OTHER' is no coupon of this sale"),
         (["GIFT", "GIFT"], "/coupons/1", "it occurs twice"),
         (["GIFT", "GIFT", "GIFT"], "/coupons", "more than 2 coupons"),
-        (["USELESS"], "/coupons/0", "it takes nothing off this order; leave it out, and it is not used up"),
+        (["USELESS"], "/coupons/0", "it takes nothing off this order, so leave it out: its promotion is not in force"),
+        (["ENDED"], "/coupons/0", "it takes nothing off this order, so leave it out: ended at 2026-01-01 00:00:00 UTC"),
+        (["GIFT", "SAME"], "/coupons/1", "another coupon of the order is for the same promotion"),
+        (["ISSUED"], "/coupons/0", "it was issued to another customer, or is not complete"),
+        ([CODES.issue("s", "ISSUED", "other")], "/coupons/0", "it was issued to another customer, or is not complete"),
+        (["GIFT.ABCDEFGHIJKLMNOPQRST"], "/coupons/0", "'GIFT.ABCDEFGHIJKLMNOPQRST' is no coupon of this sale"),
     ],
 )
 def test_coupon_that_cannot_be_used_is_refused(coupons: list[str], pointer: str, detail: str) -> None:
-    coupons_of_sale = {"GIFT": CouponTerms("all-free", 1, False), "USELESS": CouponTerms("unknown", 1, False)}
-    assert errors_of(order(("A", 1, 0), coupons=coupons), snapshot(FREE, coupons=coupons_of_sale)) == {pointer: detail}
+    coupons_of_sale = {
+        "GIFT": CouponTerms("all-free", 1, False),
+        "SAME": CouponTerms("all-free", 1, False),
+        "USELESS": CouponTerms("unknown", 1, False),
+        "ENDED": CouponTerms("ended", 1, False),
+        "ISSUED": CouponTerms("all-free", 1, True),
+    }
+    terms = snapshot(FREE, ENDED, coupons=coupons_of_sale)
+    assert errors_of(order(("A", 1, 0), coupons=coupons), terms) == {pointer: detail}
+
+
+def test_issued_coupon_is_used_under_its_code_by_its_customer() -> None:
+    terms = snapshot(FREE, coupons={"GIFT": CouponTerms("all-free", 2, True)})
+    reservation, accepted = price(order(("A", 2, 0), coupons=[CODES.issue("s", "GIFT", "user")]), terms)
+    assert list(reservation.units) == [("A", 2, 3), ("coupon:GIFT", 1, 2)]
+    assert accepted.parts is not None
+    assert accepted.parts.coupons == ["GIFT"]
+
+
+def test_issued_coupon_without_key_is_not_ready() -> None:
+    terms = snapshot(FREE, coupons={"GIFT": CouponTerms("all-free", 2, True)})
+    with pytest.raises(CouponKeyMissing):
+        price_order(order(("A", 2, 0), coupons=["GIFT.X"]), terms, LIMITS, "user", "key", ID, now_ms=NOW_MS)
 
 
 def test_address_out_of_reach_is_refused() -> None:
