@@ -40,6 +40,7 @@ from gateway.endpoints import (
     orders,
     payments,
     promotions,
+    sale_changes,
     screening,
     shipments,
     wait_lists,
@@ -72,6 +73,7 @@ PUBLIC = [
 ADMIN = [
     *admin.OPERATIONS,
     *coupons.ADMIN,
+    *sale_changes.ADMIN,
     *screening.ADMIN,
     *jobs.ADMIN,
     *promotions.ADMIN,

@@ -27,6 +27,7 @@ from commerce.orders.persistence import persist
 from commerce.orders.service import Orders
 from commerce.payments.service import Payments
 from commerce.rates.service import Rates
+from commerce.sale_changes.service import SaleChanges
 from commerce.sales.sale_freight import SaleFreight
 from commerce.sales.sale_promotions import SalePromotions
 from commerce.sales.service import Sales
@@ -53,6 +54,7 @@ class CliServices:
     redis: Redis
     catalog: Catalog
     sales: Sales
+    sale_changes: SaleChanges
     rooms: WaitingRooms
     screening: Screening
     wait_lists: WaitLists
@@ -92,6 +94,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
             redis=redis,
             catalog=Catalog(db, clock),
             sales=sales,
+            sale_changes=SaleChanges(db, redis, sales, clock),
             rooms=WaitingRooms(db, sales, clock),
             screening=Screening(db, clock),
             wait_lists=WaitLists(db, redis, sales, clock),

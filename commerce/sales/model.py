@@ -34,6 +34,7 @@ StockSku = Annotated[
     ),
 ]
 Units = Annotated[int, msgspec.Meta(ge=0, le=MAX_UNITS)]
+PaymentSeconds = Annotated[int, msgspec.Meta(ge=10, le=31_536_000, description="seconds until an unpaid order expires")]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000_000, description="maximum units per user; null: no limit")]
 
 
@@ -52,7 +53,7 @@ class SaleInput(WithMoments, frozen=True, forbid_unknown_fields=True):
     currency: Currency
     opens_at: Moment
     closes_at: Moment | None = None
-    pay_within_s: Annotated[int, msgspec.Meta(ge=10, le=31_536_000)] = 900
+    pay_within_s: PaymentSeconds = 900
 
 
 class ItemInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

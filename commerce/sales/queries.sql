@@ -66,9 +66,11 @@ SET price_minor = excluded.price_minor, user_limit = excluded.user_limit, limit_
 SELECT sku, currency, price_minor FROM products WHERE sku = ANY($1::text[]);
 
 -- name: change_item
--- limit_bound is the highest limit that was ever in force; NULL as soon as there was no limit.
+-- limit_bound is the highest limit that was ever in force; NULL as soon as there was no limit. That of a draft is not.
 UPDATE sale_items SET price_minor = $3, user_limit = $4, changed_generation = $5,
-    limit_bound = CASE WHEN user_limit IS NULL OR limit_bound IS NULL THEN NULL
+    initial_units = coalesce($6::bigint, initial_units),
+    limit_bound = CASE WHEN (SELECT state FROM sales WHERE sale_id = $1) = 'draft' THEN $4::integer
+                       WHEN user_limit IS NULL OR limit_bound IS NULL THEN NULL
                        WHEN $4::integer IS NULL THEN NULL ELSE greatest(limit_bound, $4::integer) END
 WHERE sale_id = $1 AND sku = $2;
 

@@ -110,33 +110,43 @@ class Sales:
         await store.put_items(connection, sale_id, items, generation)
 
     async def change_item(
-        self, sale_id: str, sku: str, price: int | UnsetType, limit: int | UnsetType | None, actor: str
+        self,
+        sale_id: str,
+        sku: str,
+        price: int | UnsetType,
+        limit: int | UnsetType | None,
+        actor: str,
+        units: int | UnsetType = UNSET,
     ) -> SaleItem:
         """Set the price and the limit of an item; None removes the limit, UNSET leaves a value unchanged.
 
-        Once Redis has the new terms, no order is accepted on the old ones. Raises `Invalid` if the price is 0.
+        `units` is the stock at opening, of a draft. Once Redis has the new terms, no order is accepted on the old ones.
+        Raises `Invalid` if the price is 0, `InvalidSaleState` if `units` are given and the sale was opened.
         """
         if price is not UNSET:
             try:
                 check_price(price)
             except MoneyError as error:
                 raise Invalid(str(error)) from None
-        if price is UNSET and limit is UNSET:
+        if price is UNSET and limit is UNSET and units is UNSET:
             return await self.get_item(sale_id, sku)
         async with self._db.transaction() as connection:
-            await self._lock(connection, sale_id)
+            sale = await self._lock(connection, sale_id)
             item = await store.get_item(connection, sale_id, sku)
             if item is None:
                 raise NoSuchItem(f"{sale_id} does not offer {sku}")
             price = item.price if price is UNSET else price
             limit = item.limit_per_user if limit is UNSET else limit
+            units = item.initial_units if units is UNSET else units
+            if units != item.initial_units and sale.state is not SaleState.DRAFT:
+                raise InvalidSaleState(f"cannot set units of {sku}: {sale_id} was opened; change its stock instead")
             generation = await store.increase_generation(connection, sale_id)
-            await store.change_item(connection, sale_id, sku, price, limit, generation)
+            await store.change_item(connection, sale_id, sku, price, limit, generation, units)
             if item.limit_per_user is None and limit is not None:
                 # Redis counts units per user only for SKUs with a limit. A load computes the counts from the orders,
                 # and until it has, a sale whose epoch was raised cannot be published.
                 await store.begin_load(connection, sale_id)
-            detail = {"sku": sku, "price": [item.price, price], "limit": [item.limit_per_user, limit]}
+            detail = {"sku": sku, "price": [item.price, price], "limit": [item.limit_per_user, limit], "units": units}
             await store.log(connection, sale_id, self._now(), actor, "terms", detail)
         failpoint("sale.after_terms")
         await self.sync_to_redis(sale_id)

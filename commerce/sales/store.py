@@ -160,9 +160,16 @@ async def put_items(
 
 
 async def change_item(
-    connection: Connection, sale_id: str, sku: str, price: int, limit: int | None, generation: int
+    connection: Connection,
+    sale_id: str,
+    sku: str,
+    price: int,
+    limit: int | None,
+    generation: int,
+    units: int | None = None,
 ) -> None:
-    await connection.execute(queries.change_item, sale_id, sku, price, limit, generation)
+    """Set the terms of an item, and with `units` its stock at opening."""
+    await connection.execute(queries.change_item, sale_id, sku, price, limit, generation, units)
 
 
 async def get_item(connection: Connection, sale_id: str, sku: str) -> SaleItem | None:

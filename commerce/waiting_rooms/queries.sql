@@ -22,6 +22,9 @@ WHERE room.state <> 'ended' AND (room.listed_at IS NULL AND room.list_closes_at 
         excluded.fallback_rounds))
 RETURNING sale_id;
 
+-- name: share_opening
+SELECT opens_at FROM sales WHERE sale_id = $1 FOR SHARE;
+
 -- name: log
 INSERT INTO sale_log (sale_id, at, actor, action, detail) VALUES ($1, $2, $3, $4, $5);
 

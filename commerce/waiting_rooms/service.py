@@ -62,6 +62,8 @@ class WaitingRooms:
                 f"sale opens at {sale.opens_at:%Y-%m-%dT%H:%M:%SZ}, or at once if it is open; correct the times"
             )
         async with self._db.transaction() as connection:
+            if await store.share_opening(connection, sale_id) != sale.opens_at:
+                raise InvalidRoomState(f"cannot set up the room: {sale_id} was changed at this moment; repeat it")
             room = await store.get(connection, sale_id)
             if room is not None and room.randomness_at is not None and room.randomness_at <= closes_at + LATE:
                 raise InvalidRoomState(

@@ -49,6 +49,12 @@ async def put(
     )
 
 
+async def share_opening(connection: Connection, sale_id: str) -> datetime | None:
+    """Read when a sale opens, which does not change until the transaction ends."""
+    opens_at: datetime | None = await connection.fetchval(queries.share_opening, sale_id)
+    return opens_at
+
+
 async def log(connection: Connection, sale_id: str, at: datetime, actor: str, action: str, detail: Any) -> None:
     await connection.execute(queries.log, sale_id, at, actor, action, orjson.dumps(detail).decode())
 

@@ -8,16 +8,14 @@ from uuid import UUID
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, UnsetType
 
 from commerce.catalog.model import Product, ProductInput, Sku
 from commerce.dead_letters.model import DeadLetter
-from commerce.kernel.money import Price, check_price
 from commerce.kernel.paging import Page
 from commerce.kernel.types import Reason
 from commerce.orders.model import OrderDetails
 from commerce.orders.service import Actor
-from commerce.sales.model import ItemInput, Limit, Sale, SaleId, SaleInput, SaleItem, StockChange, StockChangeInput
+from commerce.sales.model import ItemInput, Sale, SaleId, SaleInput, StockChange, StockChangeInput
 from gateway.endpoints.orders import STORE_WAIT_S
 from gateway.endpoints.parameters import LIMIT, ORDER, SALE, SKU, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
@@ -42,17 +40,6 @@ class NewItems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Items by SKU."""
 
     items: Annotated[dict[Sku, ItemInput], msgspec.Meta(min_length=1, max_length=10_000)]
-
-
-class ChangedTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Changed terms of an item: an absent member leaves its value, and null removes the limit."""
-
-    price: Price | UnsetType = UNSET
-    limit_per_user: Limit | UnsetType | None = UNSET
-
-    def __post_init__(self) -> None:
-        if self.price is not UNSET:
-            check_price(self.price)
 
 
 class CancelInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,18 +84,6 @@ async def put_items(call: Call) -> web.Response:
     """
     await call.services.sales.put_items(call.parameters["sale_id"], list(call.body.items.items()), call.staff_actor)
     return json_response(await call.services.sales.get(call.parameters["sale_id"]))
-
-
-async def change_terms(call: Call) -> web.Response:
-    """Change an item's price, limit per user, or both; what is left out stays, and null removes the limit.
-
-    No order is accepted on the old terms after the answer, once `published_generation` equals `generation`.
-    """
-    terms: ChangedTerms = call.body
-    sale_id, sku = call.parameters["sale_id"], call.parameters["sku"]
-    return json_response(
-        await call.services.sales.change_item(sale_id, sku, terms.price, terms.limit_per_user, call.staff_actor)
-    )
 
 
 async def open_sale(call: Call) -> web.Response:
@@ -234,16 +209,6 @@ OPERATIONS = [
         problems=(404, 409, 503),
         parameters=(SALE,),
         body=NewItems,
-    ),
-    _sales(
-        method="PATCH",
-        path=f"{_SALE_PATH}/items/{{sku}}",
-        handler=change_terms,
-        summary="Change an item's terms",
-        answers={200: ("the item", SaleItem)},
-        problems=(404, 409, 503),
-        parameters=(SALE, SKU),
-        body=ChangedTerms,
     ),
     _sales(
         method="POST",

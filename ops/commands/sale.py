@@ -9,15 +9,14 @@ from uuid import UUID
 
 import msgspec
 import typer
-from msgspec import UNSET
 
 from commerce.kernel.errors import Invalid
-from commerce.kernel.money import format_money, parse_money
-from commerce.kernel.redis_client import REDIS_UNAVAILABLE
+from commerce.kernel.money import format_money
 from commerce.kernel.types import explain_mismatch
 from commerce.sales.item_csv import read_items
 from commerce.sales.model import Sale, SaleInput, SaleItem, SaleState, StockChange, StockChangeInput
-from lua import SaleKeys, read_loaded_epoch, read_units_free
+from lua import SaleKeys, read_units_free
+from ops.commands import sale_changes
 from ops.commands.console import (
     JsonOption,
     format_time,
@@ -27,20 +26,17 @@ from ops.commands.console import (
     print_line,
     print_table,
     print_values,
-    print_warning,
     run,
     run_change,
 )
 from ops.commands.moment_arguments import format_clocks, read_moment
 from ops.commands.safe_console import Table
-from ops.services import CliServices, open_cli_services
+from ops.commands.sale_changes import TIME_HELP, SaleId, Sku, read_redis_state, warn_if_not_in_redis
+from ops.services import open_cli_services
 
 app = typer.Typer(help="Create, open, change and show sales and their stock.", no_args_is_help=True)
-SaleId = Annotated[str, typer.Argument(metavar="SALE", help="the sale's id, such as double-11")]
-Sku = Annotated[str, typer.Argument(metavar="SKU")]
-_TIME_HELP = "`now` or ISO 8601; without a zone: by the shop's clock (`shop.time_zone`)"
+app.add_typer(sale_changes.app)
 _PAGE_SIZE = 1_000
-_LOST = "not loaded: see `floodgate rebuild`"
 
 
 @app.command()
@@ -52,7 +48,7 @@ def create(
     ],
     title: Annotated[str, typer.Option()],
     currency: Annotated[str, typer.Option(help="ISO 4217, such as CNY")],
-    opens: Annotated[datetime, typer.Option(parser=read_moment, metavar="TIME", help=_TIME_HELP)] = "now",  # type: ignore[assignment]
+    opens: Annotated[datetime, typer.Option(parser=read_moment, metavar="TIME", help=TIME_HELP)] = "now",  # type: ignore[assignment]
     closes: Annotated[
         datetime | None, typer.Option(parser=read_moment, metavar="TIME", help="left out: it never closes")
     ] = None,
@@ -106,66 +102,11 @@ def _change_state(sale_id: str, step: str) -> None:
         async with open_cli_services() as shop:
             steps = {"open": shop.sales.open, "pause": shop.sales.pause, "close": shop.sales.close}
             sale = await steps[step](sale_id, get_actor())
-            await _warn_if_not_in_redis(shop, sale_id)
+            await warn_if_not_in_redis(shop, sale_id)
             return sale
 
     sale = run_change(work())
     print_line(f"{sale.sale_id} is {sale.state}")
-
-
-async def _warn_if_not_in_redis(shop: CliServices, sale_id: str) -> None:
-    """Warn if a change of a sale is not in Redis yet, and print what will bring it there."""
-    sale = await shop.sales.get(sale_id)
-    is_published = sale.is_loaded and sale.published_generation == sale.generation
-    if sale.epoch and await _redis_state(shop, sale) == _LOST:
-        text = (
-            f"Redis does not have {sale_id}: its orders are refused with not_ready until "
-            f"`floodgate rebuild {sale_id}`. Find out first why it is missing"
-        )
-        print_warning(text)
-    elif not is_published:
-        print_warning("the change is not in Redis yet; the worker sale_sync brings it there")
-
-
-async def _redis_state(shop: CliServices, sale: Sale) -> str:
-    """Return in words whether Redis has the sale."""
-    try:
-        epoch = await read_loaded_epoch(shop.redis, SaleKeys(sale.sale_id))
-    except REDIS_UNAVAILABLE:
-        return "Redis does not answer"
-    if epoch == sale.epoch:
-        return "loaded"
-    return _LOST if sale.is_loaded else "being loaded"
-
-
-@app.command("change-item")
-def change_item(
-    sale_id: SaleId,
-    sku: Sku,
-    price: Annotated[str | None, typer.Option(help="such as 2.55")] = None,
-    limit_per_user: Annotated[int | None, typer.Option(min=1, help="maximum units per user")] = None,
-    no_limit: Annotated[bool, typer.Option("--no-limit", help="remove the limit per user")] = False,
-) -> None:
-    """Change an item's price, limit per user, or both, also while the sale is open.
-
-    A value that is left out stays as it is.
-    """
-    if limit_per_user is not None and no_limit:
-        raise typer.BadParameter("--limit-per-user and --no-limit exclude each other; give one of them")
-    if price is None and limit_per_user is None and not no_limit:
-        raise typer.BadParameter("there is nothing to change; give --price, --limit-per-user or --no-limit")
-
-    async def work() -> str:
-        async with open_cli_services() as shop:
-            currency = (await shop.sales.get(sale_id)).currency
-            new_price = UNSET if price is None else parse_money(price, currency)
-            new_limit = None if no_limit else UNSET if limit_per_user is None else limit_per_user
-            item = await shop.sales.change_item(sale_id, sku, new_price, new_limit, get_actor())
-            await _warn_if_not_in_redis(shop, sale_id)
-            limit = item.limit_per_user or "none"
-            return f"{item.sku}: {format_money(item.price, currency)}, limit per user {limit}"
-
-    print_line(run_change(work()))
 
 
 @app.command("items")
@@ -188,7 +129,7 @@ def put_items(
             if not sale_items:
                 raise Invalid(f"cannot set items of {sale_id}: {items} lists none; give one line per SKU")
             await shop.sales.put_items(sale_id, sale_items, get_actor())
-            await _warn_if_not_in_redis(shop, sale_id)
+            await warn_if_not_in_redis(shop, sale_id)
             print_line(f"{len(sale_items)} items of {sale_id} are set")
             return await shop.sales.get(sale_id)
 
@@ -255,7 +196,7 @@ def _show_sale(sale_id: str, json: bool) -> None:
     async def work() -> tuple[Sale, str]:
         async with open_cli_services() as shop:
             sale = await shop.sales.get(sale_id)
-            return sale, await _redis_state(shop, sale) if sale.epoch else "not opened yet"
+            return sale, await read_redis_state(shop, sale) if sale.epoch else "not opened yet"
 
     sale, redis_state = run(work())
     if json:

@@ -22,6 +22,8 @@ COMMANDS = {
     "sale create --opens": [*CREATE, "--opens"],
     "sale create --closes": [*CREATE, "--closes"],
     "promotion try --at": ["promotion", "try", "a", "{file}", "--at"],
+    "sale change --opens": ["sale", "change", "a", "--opens"],
+    "sale change --closes": ["sale", "change", "a", "--closes"],
     "room set --join-opens-at": ["room", "set", "a", "--join-opens-at"],
     "room set --list-closes-at": ["room", "set", "a", "--list-closes-at"],
     "draw announce --at": ["draw", "announce", "a", "--at"],

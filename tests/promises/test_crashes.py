@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 import lua
+from commerce.kernel.clock import from_ms, to_ms
 from config.settings import Settings
 from lua import SaleKeys
 from ops.local.subprocesses import RunningProcess
@@ -164,6 +166,27 @@ async def test_gateway_killed_while_setting_first_limit_counts_earlier_purchases
             assert await crowd.order(client, customer, "last", {"a": 1}) == "202"
         await eventually(lambda: is_stored(shop, SaleKeys(sale_id)))
     await check_orders(shop, sale_id, crowd)
+
+
+async def test_gateway_killed_while_moving_the_end_is_finished_by_sale_sync(
+    shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path
+) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (100, 100, None)})
+    closes_at = from_ms(shop.clock.now_ms()) + timedelta(hours=1)
+    async with run_processes(settings, tmp_path) as processes, aiohttp.ClientSession() as client:
+        killed = await processes.gateway(crash_at="sale.after_change")
+        url = f"http://127.0.0.1:{processes.admin_port}/v1/admin/sales/{sale_id}"
+        with pytest.raises(aiohttp.ClientError):
+            await client.patch(
+                url, headers=bearer(settings, "ann", roles=["sales"]), json={"closes_at": closes_at.isoformat()}
+            )
+        assert await wait_for_exit(killed) == -9
+        sale = await shop.sales.get(sale_id)
+        assert (sale.closes_at, sale.published_generation < sale.generation) == (closes_at, True)
+        assert await shop.redis.hget(keys.meta, "closes_ms") == b""
+        await processes.worker("sale_sync")
+        await eventually(lambda: _is_in_sync(shop, sale_id))
+    assert int(await shop.redis.hget(keys.meta, "closes_ms")) == to_ms(closes_at)
 
 
 async def _is_in_sync(shop: CliServices, sale_id: str) -> bool:

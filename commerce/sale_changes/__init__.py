@@ -1,0 +1,1 @@
+"""Changes of sales after their creation, and the deletion of drafts."""
