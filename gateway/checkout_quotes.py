@@ -8,7 +8,7 @@ from commerce.cart.model import CartOwner, CheckoutPlan, StoredCart
 from commerce.kernel.errors import Invalid
 from commerce.orders.model import PlaceOrder
 from commerce.orders.quotes import Quote, QuoteInput
-from gateway.checkout_plan import plan_orders
+from gateway.checkout_plan import invalid, plan_orders
 from gateway.services import GatewayServices
 
 _OF_SALE = ("/payments", "/coupons")
@@ -28,11 +28,15 @@ async def quote_plan(
     Raises `CartChanged` if a selected line is gone, `NothingSelected`, `NoSuchAddress`, `Invalid` with JSON pointers
     into the request, or `NotReady`.
     """
+    limits = services.settings.limits
+    for pointer, count in (("/ship_to", len(plan.ship_to)), ("/address_ids", len(plan.address_ids))):
+        if count > limits.addresses_per_order:
+            raise invalid(pointer, f"more than {limits.addresses_per_order} addresses: order in several steps")
     addresses = plan.ship_to
     if plan.address_ids:
         saved = await services.shopping.addresses.get_many(user_id, plan.address_ids)
         addresses = addresses or [entry.address for entry in saved]
-    orders = plan_orders(stored, plan, addresses, services.settings.limits.orders_per_checkout)
+    orders = plan_orders(stored, plan, addresses, limits.orders_per_checkout)
     for line in stored.lines:
         snapshot = services.snapshots.cached(line.sale_id)
         if line.is_ordered and (snapshot is None or line.sku not in snapshot.items):

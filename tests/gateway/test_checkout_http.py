@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import NotReady, OutcomeUnknown
+from commerce.waiting_rooms.model import RoomSettings
 from gateway.order_placement import OrderPlacement
 from ops.services import CliServices
 from tests.gateway.test_cart_http import CART, patch, put, quantities
@@ -71,9 +74,10 @@ async def test_checkout_places_an_order_per_sale_and_leaves_the_rest(
     order = await gateway.call("GET", f"/v1/orders/{first['order_id']}")
     assert (order.status, order.body["status"]) == (200, "accepted")
     assert await count_orders(shop, sales) == [2, 0, 3]
-    for _ in range(2):
-        again = await check_out(gateway, body)
-        assert (again.status, again.body) == (200, answer.body)
+    for number in range(2):
+        headers = {"Idempotency-Key": f"another-{number}"}
+        again = await gateway.call("POST", CHECKOUT, json=body, headers=headers)
+        assert (again.status, again.body) == (200, answer.body), "clients' keys mean nothing"
     assert await count_orders(shop, sales) == [2, 0, 3]
 
 
@@ -134,6 +138,8 @@ async def test_addresses_are_given_or_named_and_split_over_lines(gateway: TestGa
         ({"address_ids": [address_id]}, "/ship_to"),
         ({"ship_to": []}, "/ship_to"),
         ({"ship_to": [ADDRESS | {"line": "\u3000"}]}, "/ship_to/0/line"),
+        ({"ship_to": [ADDRESS] * 51}, "/ship_to"),
+        ({"ship_to": [], "address_ids": [address_id] * 51}, "/address_ids"),
         ({"sales": [{"sale_id": sales[2]}]}, "/sales/0/sale_id"),
         ({"sales": [{"sale_id": sales[0], "lines": [{"sku": "b", "ship_to": 0}]}]}, "/sales/0/lines/0/sku"),
         ({"sales": [{"sale_id": sales[0], "lines": [{"sku": "a", "ship_to": 1}]}]}, "/sales/0/lines/0/ship_to"),
@@ -259,6 +265,29 @@ async def test_price_that_changes_during_a_checkout_refuses_the_order(
     assert answer.body["cart"]["version"] == 2
     monkeypatch.undo()
     assert outcomes(await check_out(gateway, checkout_body(2, 180))) == {sales[0]: "placed"}
+
+
+async def test_sale_with_a_waiting_room_takes_orders_with_its_ticket(
+    gateway: TestGateway, shop: CliServices, sales: list[str]
+) -> None:
+    now = from_ms(shop.clock.now_ms())
+    await shop.rooms.put(sales[1], RoomSettings("on", now - timedelta(minutes=1), now), "test")
+    await gateway.services.room_status.refresh()
+    await put(gateway, sales[0], "a", 1)
+    await put(gateway, sales[1], "a", 1)
+    refused = await check_out(gateway, checkout_body(2, 200))
+    assert outcomes(refused) == {sales[0]: "placed", sales[1]: "refused"}
+    assert refused.body["orders"][1]["problem"]["code"] == "not_your_turn"
+    async with shop.db.connection() as connection:
+        await connection.execute("UPDATE waiting_rooms SET state = 'serving', served = 10, expired = 0")
+    await gateway.services.room_status.refresh()
+    tickets = gateway.services.room_status.tickets
+    assert tickets is not None
+    ticket = tickets.sign(sales[1], "user", 3, int(now.timestamp()) + 600)
+    foreign = await check_out(gateway, checkout_body(3, 100, room_tickets={sales[0]: ticket}))
+    assert outcomes(foreign) == {sales[1]: "refused"}
+    placed = await check_out(gateway, checkout_body(4, 100, room_tickets={sales[1]: ticket}))
+    assert outcomes(placed) == {sales[1]: "placed"}, placed.text
 
 
 async def test_line_that_is_gone_stops_the_checkout(gateway: TestGateway, shop: CliServices, sales: list[str]) -> None:

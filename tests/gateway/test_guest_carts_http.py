@@ -116,6 +116,13 @@ async def test_merge_names_lines_that_were_cut_or_left(gateway: TestGateway, sal
     assert (refused.status, refused.code) == (409, "cart_merged")
 
 
+async def test_merge_of_more_units_than_are_free_warns(gateway: TestGateway, sale_id: str) -> None:
+    await put(gateway, sale_id, "a", 40)
+    merged = await merge(gateway, await fill_guest_cart(gateway, sale_id, a=60, b=50))
+    assert quantities(merged) == {(sale_id, "a"): 60, (sale_id, "b"): 50}
+    assert merged.body["warnings"] == [{"code": "too_few_units", "sale_id": sale_id, "sku": "a", "available": 50}]
+
+
 async def test_racing_merges_add_a_guests_cart_once(gateway: TestGateway, sale_id: str) -> None:
     headers = await fill_guest_cart(gateway, sale_id, a=4, b=2)
     answers = await asyncio.gather(*(merge(gateway, headers, user) for user in ("ann", "ben") for _ in range(5)))
