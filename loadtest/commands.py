@@ -39,12 +39,15 @@ def replay(
         str | None, typer.Option(metavar="URL", help="the gateway's address; left out: from the settings")
     ] = None,
     clients: Annotated[int, typer.Option(min=1, max=500, help="concurrent connections")] = 16,
+    through_cart: Annotated[
+        bool, typer.Option("--through-cart", help="put each basket into the cart of its own customer, and check it out")
+    ] = False,
 ) -> None:
     """Send each basket of a file as an order, and compare the stored orders with the file.
 
     Creates the products and a sale with enough stock. Lists each invoice that is no order, with the reason. A second
-    run creates no order. Status 1 if anything differs, 3 if nothing could be compared: no such file format, gateway,
-    key or database.
+    run creates no order. Carts order in a sale of their own; a basket with more lines than a cart may hold is several
+    carts. Status 1 if anything differs, 3 if nothing could be compared: no such file format, gateway, key or database.
     """
 
     async def work() -> Replay:
@@ -54,7 +57,9 @@ def replay(
             task = bar.add_task("sending", total=None)
             async with open_cli_services(settings) as shop:
                 return await run_replay(
-                    shop, url, file, clients, lambda done, total: bar.update(task, completed=done, total=total)
+                    *(shop, url, file, clients),
+                    lambda done, total: bar.update(task, completed=done, total=total),
+                    is_through_cart=through_cart,
                 )
 
     try:
@@ -69,6 +74,11 @@ def replay(
         f"{len(result.source.baskets)} baskets sent to sale {result.sale_id}: {result.created} orders created, "
         f"{result.repeated} existed before"
     )
+    if result.is_through_cart:
+        print_line(
+            f"they are {len(result.baskets)} carts, whose customers were shown a total of "
+            f"{format_money(result.expected_total, CURRENCY)} with discounts and freight"
+        )
     print_line(
         f"the file's total is {format_money(result.sent_total, CURRENCY)}, Postgres has {result.stored_orders} orders "
         f"with a total of {format_money(result.stored_total, CURRENCY)}"
