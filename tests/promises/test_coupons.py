@@ -14,7 +14,9 @@ import pytest
 import lua
 from commerce.kernel.stream_payload import decode_accepted, encode_accepted
 from commerce.orders.service import Actor
+from commerce.reservations.reacquisition import StockReacquisition
 from commerce.sales.loading import load_sale
+from commerce.wait_lists.model import WaitListSettings
 from config.settings import Settings
 from gateway.services import GatewayServices, open_gateway_services
 from lua import Reservation, ReserveOutcome, SaleKeys
@@ -248,3 +250,40 @@ async def test_order_with_used_key_returns_its_coupon(shop: CliServices, setting
     await release_orders(shop, settings)
     assert await read_units(shop, keys) == ({"a": 100, SKU: 1}, {})
     await check_audit(shop, sale_id)
+
+
+async def test_wait_list_puts_returned_coupons_on_sale(shop: CliServices, settings: Settings, sale_id: str) -> None:
+    """Nobody waits for a coupon, so what a sale with a wait-list holds back is free again soon."""
+    keys = await open_sale(shop, sale_id, 1)
+    await shop.wait_lists.put(sale_id, WaitListSettings("on"), "test")
+    order = order_of(shop, sale_id, "ann")
+    await reserve(shop.redis, keys, order)
+    await write_orders(shop, settings, keys)
+    await shop.orders.cancel(order.order_id, Actor("ann", "ann"), [sale_id], 0)
+    await release_orders(shop, settings)
+    assert (await read_units(shop, keys))[0] == {"a": 99, SKU: 0}
+
+    async def is_free() -> bool:
+        return (await read_units(shop, keys))[0] == {"a": 100, SKU: 1}
+
+    async with run_workers(settings, "wait_list_keeper"):
+        await eventually(is_free)
+    await check_audit(shop, sale_id)
+
+
+@pytest.mark.parametrize(("is_left", "decision"), [(True, "reacquired"), (False, "refused")])
+async def test_late_payment_reacquires_products_and_coupon_or_none(
+    shop: CliServices, settings: Settings, sale_id: str, is_left: bool, decision: str
+) -> None:
+    keys = await open_sale(shop, sale_id, 1)
+    order = order_of(shop, sale_id, "ann")
+    await reserve(shop.redis, keys, order)
+    await write_orders(shop, settings, keys)
+    await shop.orders.cancel(order.order_id, Actor("ann", "ann"), [sale_id], 0)
+    await release_orders(shop, settings)
+    if not is_left:
+        await reserve(shop.redis, keys, order_of(shop, sale_id, "ben"))
+    reacquisition = StockReacquisition(shop.db, shop.redis, shop.clock, shop.ids)
+    for _ in range(2):
+        assert await reacquisition.reacquire(order.order_id) == decision
+    assert (await read_units(shop, keys))[0] == {"a": 99, SKU: 0}

@@ -19,6 +19,7 @@ from commerce.waiting_rooms.service import WaitingRooms
 from config.settings import Settings
 from lua import SaleKeys
 from ops.services import CliServices
+from tests.support.coupons import make_coupon
 from tests.support.gateway import run_workers
 from tests.support.rooms import SKU, ShiftedClock, TestRoom, open_room, open_serving_room
 from tests.support.sales import eventually, make_sale
@@ -184,3 +185,14 @@ async def test_long_step_of_a_room_holds_up_no_other(
             await eventually(is_prepared)
         finally:
             released.set()
+
+
+async def test_coupons_that_are_left_let_nobody_in(shop: CliServices, sale_id: str) -> None:
+    """The room ends when the products are sold, though coupons are left."""
+    room, _ = await open_serving_room(shop, sale_id, 10, units=3, served_per_unit=1)
+    await make_coupon(shop, sale_id, "TEN", 100)
+    room.move_to((await room.read()).opens_at)
+    assert (await room.let_pass(4)).served == 3
+    await shop.redis.hset(room.keys.stock, SKU, 0)
+    ended = await room.let_pass(4)
+    assert (ended.state, ended.sold_out) == ("ended", [SKU])
