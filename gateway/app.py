@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
 from http import HTTPStatus
 from importlib.metadata import version
@@ -111,11 +112,8 @@ def _refuse_other_methods(app: web.Application, operations: Sequence[Operation])
     """Refuse what would reach a template through a literal path: `GET /v1/orders/quote` reads no order."""
     for path in {operation.path for operation in operations if "{" not in operation.path}:
         allowed = {operation.method for operation in operations if operation.path == path}
-        templates = (operation for operation in operations if _fits(path, operation.path))
-        for method in {operation.method for operation in templates} - allowed:
-            handler = _refusing_handler(sorted(allowed))
-            for refused in (method, "HEAD") if method == "GET" else (method,):
-                app.router.add_route(refused, path, handler, expect_handler=_handle_expect)
+        if any(_fits(path, operation.path) and operation.method not in allowed for operation in operations):
+            app.router.add_route("*", path, _refusing_handler(allowed), expect_handler=_handle_expect)
 
 
 def _fits(path: str, template: str) -> bool:
@@ -128,9 +126,9 @@ def _fits(path: str, template: str) -> bool:
     )
 
 
-def _refusing_handler(allowed: Sequence[str]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _refusing_handler(allowed: AbstractSet[str]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def refuse(request: web.Request) -> web.StreamResponse:
-        raise web.HTTPMethodNotAllowed(request.method, allowed)
+        raise web.HTTPMethodNotAllowed(request.method, {*allowed, "HEAD"} if "GET" in allowed else allowed)
 
     return refuse
 

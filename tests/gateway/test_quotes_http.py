@@ -163,3 +163,9 @@ async def test_quote_of_an_unknown_sale_or_item_is_refused(gateway: TestGateway,
     answer = await quote(gateway, order_body(sale_id, ("c", 1)))
     assert (answer.status, answer.body["errors"][0]["pointer"]) == (422, "/lines/0/sku")
     assert (await quote(gateway, order_body(sale_id, ("a", 1)), user=None)).status == 401
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE", "PUT"])
+async def test_path_of_quotes_reads_no_order(gateway: TestGateway, method: str) -> None:
+    answer = await gateway.call(method, "/v1/orders/quote")
+    assert (answer.status, answer.headers["Allow"]) == (405, "POST")
