@@ -9,8 +9,9 @@ import pytest
 from commerce.promotions.model import PercentOff, Promotion, PromotionClass, RepeatedReduction
 from ops.services import CliServices
 from tests.gateway.test_cart_http import CART, patch, put
-from tests.gateway.test_checkout_http import check_out
+from tests.gateway.test_checkout_http import check_out, outcomes
 from tests.gateway.test_quotes_http import set_terms
+from tests.support.coupons import make_coupon
 from tests.support.freight import template
 from tests.support.gateway import GatewayResponse, TestGateway
 from tests.support.sales import ADDRESS, make_sale
@@ -31,8 +32,8 @@ async def sales(shop: CliServices, gateway: TestGateway, sale_prefix: str) -> li
     return ids
 
 
-async def quote(gateway: TestGateway, **body: Any) -> GatewayResponse:
-    return await gateway.call("POST", f"{CART}/quote", json=body)
+async def quote(gateway: TestGateway, user: str = "user", **body: Any) -> GatewayResponse:
+    return await gateway.call("POST", f"{CART}/quote", user=user, json=body)
 
 
 async def test_cart_shows_discounts_and_promotions_in_reach(gateway: TestGateway, sales: list[str]) -> None:
@@ -95,3 +96,21 @@ async def test_quote_of_nothing_is_refused(gateway: TestGateway, sales: list[str
     await put(gateway, sales[0], "a", 1)
     assert (await quote(gateway, sales=[{"sale_id": sales[1]}])).body["errors"][0]["pointer"] == "/sales/0/sale_id"
     assert (await gateway.call("POST", f"{CART}/quote", user=None, json={})).status == 401
+
+
+async def test_coupon_of_a_checkout_is_used_once(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {"a": (50, 100, None)})
+    await make_coupon(shop, sale_id, "TEN", 1)
+    await gateway.services.snapshots.refresh()
+    for user in ("ann", "ben"):
+        await put(gateway, sale_id, "a", 3, user=user)
+    plan = {"ship_to": [ADDRESS], "sales": [{"sale_id": sale_id, "coupons": ["TEN"]}]}
+    quoted = (await quote(gateway, user="ann", **plan)).body
+    assert 0 < quoted["totals"][0]["amount"] < 300
+    body = {**plan, "version": 1, "expected_totals": quoted["totals"]}
+    first = await check_out(gateway, body, user="ann")
+    assert outcomes(first) == {sale_id: "placed"}
+    assert (await check_out(gateway, body, user="ann")).body["orders"] == first.body["orders"]
+    answer = await check_out(gateway, body, user="ben")
+    assert (outcomes(answer), answer.body["orders"][0]["problem"]["coupon"]) == ({sale_id: "refused"}, "TEN")
+    assert answer.body["cart"]["sales"][0]["lines"][0]["quantity"] == 3
