@@ -6,10 +6,13 @@ INSERT INTO carts (cart_id, user_id, version, created_at, updated_at) VALUES ($1
 ON CONFLICT DO NOTHING RETURNING cart_id;
 
 -- name: get_cart_of_user
-SELECT cart_id, user_id, version, merged_into, checkout_id FROM carts WHERE user_id = $1;
+-- With its lines, in one statement: it is one state.
+SELECT cart_id, user_id, version, merged_into, checkout_id, {cart_lines}
+FROM carts LEFT JOIN cart_lines USING (cart_id) WHERE user_id = $1 ORDER BY added_at, sale_id, sku;
 
 -- name: get_guest_cart
-SELECT cart_id, user_id, version, merged_into, checkout_id FROM carts WHERE cart_id = $1 AND user_id IS NULL;
+SELECT cart_id, user_id, version, merged_into, checkout_id, {cart_lines}
+FROM carts LEFT JOIN cart_lines USING (cart_id) WHERE cart_id = $1 AND user_id IS NULL ORDER BY added_at, sale_id, sku;
 
 -- name: lock_cart_of_user
 SELECT cart_id, user_id, version, merged_into, checkout_id FROM carts WHERE user_id = $1 FOR NO KEY UPDATE;

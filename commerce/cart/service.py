@@ -45,7 +45,7 @@ class Carts:
         """Read a cart, which is empty if there is none yet."""
         if owner == CartOwner(None):
             return _empty(owner)
-        async with self._db.snapshot() as connection:
+        async with self._db.connection() as connection:
             return await store.get(connection, owner) or _empty(owner)
 
     async def put_line(

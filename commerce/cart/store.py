@@ -42,29 +42,30 @@ async def add_cart(connection: Connection, cart_id: UUID, user_id: str | None, n
 
 
 async def get(connection: Connection, owner: CartOwner) -> StoredCart | None:
-    """Read a cart with its lines. Call inside a snapshot: both are of one moment then."""
-    return await _read(connection, owner, queries.get_cart_of_user, queries.get_guest_cart)
+    """Read a cart with its lines, both of one moment."""
+    is_guests = owner.user_id is None
+    query = queries.get_guest_cart if is_guests else queries.get_cart_of_user
+    rows = await connection.fetch(query, owner.cart_id if is_guests else owner.user_id)
+    if not rows:
+        return None
+    return _to_cart(rows[0], [row for row in rows if row["sale_id"] is not None])
 
 
 async def lock(connection: Connection, owner: CartOwner) -> StoredCart | None:
     """Lock a cart until the transaction ends, and read it with its lines."""
-    return await _read(connection, owner, queries.lock_cart_of_user, queries.lock_guest_cart)
-
-
-async def _read(connection: Connection, owner: CartOwner, of_user: str, of_guest: str) -> StoredCart | None:
-    if owner.user_id is not None:
-        row = await connection.fetchrow(of_user, owner.user_id)
-    else:
-        row = await connection.fetchrow(of_guest, owner.cart_id)
+    is_guests = owner.user_id is None
+    query = queries.lock_guest_cart if is_guests else queries.lock_cart_of_user
+    row = await connection.fetchrow(query, owner.cart_id if is_guests else owner.user_id)
     if row is None:
         return None
-    lines = [_to_line(line) for line in await connection.fetch(queries.list_lines, row["cart_id"])]
+    # Not in the statement that waits for the lock: that would see lines of before.
+    return _to_cart(row, await connection.fetch(queries.list_lines, row["cart_id"]))
+
+
+def _to_cart(row: Any, rows: Sequence[Any]) -> StoredCart:
+    lines = [StoredLine(*(line[field] for field in StoredLine._fields)) for line in rows]
     checkout = CheckoutState(row["checkout_id"], row["version"]) if row["checkout_id"] else None
     return StoredCart(row["cart_id"], row["user_id"], row["version"], row["merged_into"], checkout, lines)
-
-
-def _to_line(row: Any) -> StoredLine:
-    return StoredLine(*row.values())
 
 
 async def put_lines(connection: Connection, cart_id: UUID, lines: Sequence[StoredLine]) -> None:
