@@ -169,7 +169,10 @@ def test_same_order_for_two_keys_is_a_violation() -> None:
 
 
 def stored(purchase: Purchase, **changes: Any) -> Order:
-    lines = [OrderLine(*part) for part in sorted(purchase.parts)]
+    lines = [
+        OrderLine(line_no, sku, quantity, ship_to, price, price, 0, quantity * price)
+        for line_no, sku, quantity, ship_to, price in sorted(purchase.parts)
+    ]
     order = Order(
         purchase.order_id,
         OrderStatus.AWAITING_PAYMENT,
