@@ -1,4 +1,4 @@
-"""`make bench`: cost of orders until delivery, speed of the writer, behaviour in a rush, in one run."""
+"""`make bench`: cost of orders and prices, speed of the writer, behaviour in a rush."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from loadtest.bench.order_writing import measure_writing, sustain_load
 from loadtest.bench.peers import Peers
 from loadtest.bench.pipeline import measure_pipeline
 from loadtest.bench.pipeline_figures import PipelineFigures
+from loadtest.bench.pricing import measure_pricing
+from loadtest.bench.pricing_figures import PricingFigures
 from loadtest.bench.rush import SIZES, STEPS, Rush
 from loadtest.bench.rush_figures import RushFigures
 from loadtest.bench.scaling import measure_half_load, measure_scaling
@@ -29,7 +31,7 @@ from loadtest.bench.wrk import LoadFailed
 from loadtest.set_up import SET_UP_STATUS, SetUpFault
 from ops.local.subprocesses import ProcessFailed
 
-PARTS = ("contest", "memory", "writing", "shape", "rush", "pipeline")
+PARTS = ("contest", "memory", "writing", "shape", "rush", "pipeline", "pricing")
 _SUSTAINED_SHARE = 0.7  # of the peak
 
 
@@ -93,6 +95,7 @@ async def run(options: argparse.Namespace) -> bool:
         "shape": _measure_scaling,
         "rush": _measure_rush,
         "pipeline": _measure_pipeline,
+        "pricing": _measure_pricing,
     }
     for name in options.parts:
         try:
@@ -171,6 +174,14 @@ async def _measure_pipeline(options: argparse.Namespace, figures: report.Figures
     pipeline = PipelineFigures(at=figures.at, machine=figures.machine, options={"orders": options.pipeline_orders})
     await measure_pipeline(pipeline, options.pipeline_orders)
     figures.pipeline = pipeline
+
+
+async def _measure_pricing(options: argparse.Namespace, figures: report.Figures) -> None:
+    _print_progress("prices with promotions and freight")
+    load = _load_options(options)
+    pricing = PricingFigures(at=figures.at, machine=figures.machine, options={**load})
+    await measure_pricing(pricing, **load)
+    figures.pricing = pricing
 
 
 def _load_options(options: argparse.Namespace) -> dict[str, int]:

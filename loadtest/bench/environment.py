@@ -43,8 +43,7 @@ NO_LIMITS_OF_CLIENTS = {
     "FLOODGATE_HTTP__PROXY_NETWORKS": "[]",  # refused clients rest; those of a proxy would not
 }
 """settings by which one machine may send the orders of a whole country, as clients of its own"""
-SKU_PREFIX = "BENCH-"
-_PRICE = 255
+SKU_PREFIX, PRICE = "BENCH-", 255
 _UNITS = 1_000_000_000
 _USERS = 10_000
 _PRODUCTS_PER_CALL = 1_000
@@ -52,7 +51,10 @@ _PRODUCTS_PER_CALL = 1_000
 
 @dataclass(frozen=True, slots=True)
 class BenchEnvironment:
-    """Running servers, settings for them, and a shop with one sale that does not sell out."""
+    """Running servers, settings for them, and a shop with one sale that does not sell out.
+
+    Each order of a load takes `units_per_order` units.
+    """
 
     home: Path
     settings: Settings
@@ -60,6 +62,7 @@ class BenchEnvironment:
     postgres_pid: int
     shop: CliServices
     skus: int
+    units_per_order: int = 1
 
     @property
     def tokens(self) -> Path:
@@ -81,9 +84,9 @@ class BenchEnvironment:
         return users, self.order, self.skus, secrets.token_hex(4), pause_ms
 
     async def count_sold(self) -> int:
-        """Return the number of orders taken so far: each is for one unit of one SKU."""
+        """Return the number of orders taken so far."""
         free = await self.read_stock(SALE_ID)
-        return len(free) * _UNITS - sum(map(int, free))
+        return (len(free) * _UNITS - sum(map(int, free))) // self.units_per_order
 
     async def read_stock(self, sale_id: str) -> list[bytes]:
         """Return the free units of each SKU of a sale."""
@@ -153,7 +156,7 @@ async def open_sale(environment: BenchEnvironment) -> None:
     names = [f"{SKU_PREFIX}{number}" for number in range(environment.skus)]
     for first in range(0, len(names), _PRODUCTS_PER_CALL):
         products = [
-            (sku, ProductInput("A thing to buy", _PRICE, "CNY")) for sku in names[first : first + _PRODUCTS_PER_CALL]
+            (sku, ProductInput("A thing to buy", PRICE, "CNY")) for sku in names[first : first + _PRODUCTS_PER_CALL]
         ]
         await shop.catalog.put_many(products)
     await create_sale(environment, SALE_ID, _UNITS)
@@ -195,7 +198,7 @@ def find_free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-_ADDRESS = {
+ADDRESS = {
     "name": "Zhang San",
     "phone": "13800000000",
     "country": "CN",
@@ -223,7 +226,7 @@ def encode_order(sale_id: str) -> bytes:
     order = {
         "sale_id": sale_id,
         "lines": [{"sku": f"{SKU_PREFIX}@", "quantity": 1}],
-        "ship_to": [_ADDRESS],
-        "payments": [{"method": "alipay", "amount": _PRICE}],
+        "ship_to": [ADDRESS],
+        "payments": [{"method": "alipay", "amount": PRICE}],
     }
     return orjson.dumps(order)

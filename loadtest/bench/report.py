@@ -16,6 +16,7 @@ from loadtest.bench.order_writing import SustainedLoad, WriteMeasurement
 from loadtest.bench.peers import FASTAPI, FLOODGATE, HELLO, HELLO_TO_ORDER, NGINX
 from loadtest.bench.pipeline_figures import PipelineFigures
 from loadtest.bench.pipeline_report import show_pipeline
+from loadtest.bench.pricing_figures import PricingFigures, show_pricing
 from loadtest.bench.rush_figures import RushFigures
 from loadtest.bench.rush_report import show_rush
 from loadtest.bench.scaling import Scaling
@@ -25,7 +26,7 @@ from ops.commands.safe_console import Table
 _BARS = {"server": "#2a6f97", "redis": "#e07a5f"}
 
 
-_SEPARATE_PARTS = ("rush", "pipeline")
+_SEPARATE_PARTS = ("rush", "pipeline", "pricing")
 """parts that may be measured in runs of their own"""
 _JSON_MEMBERS = {
     "comparisons": "turns",
@@ -50,6 +51,7 @@ class Figures(msgspec.Struct, rename=_JSON_MEMBERS):
     in_memory: dict[str, list[Measurement]] = {}
     rush: RushFigures | None = None
     pipeline: PipelineFigures | None = None
+    pricing: PricingFigures | None = None
     skipped: dict[str, str] = {}
 
     def is_empty(self) -> bool:
@@ -110,13 +112,19 @@ def show(figures: Figures) -> None:
             )
     if figures.scaling:
         _show_scaling(figures.scaling)
+    _show_separate_parts(figures)
+    for name, reason in figures.skipped.items():
+        print_line(f"skipped: {name}: {reason}")
+    print_line(str(figures.ratios()))
+
+
+def _show_separate_parts(figures: Figures) -> None:
     if figures.rush:
         show_rush(figures.rush)
     if figures.pipeline:
         show_pipeline(figures.pipeline)
-    for name, reason in figures.skipped.items():
-        print_line(f"skipped: {name}: {reason}")
-    print_line(str(figures.ratios()))
+    if figures.pricing:
+        show_pricing(figures.pricing)
 
 
 def _create_table(title: str, measurements_by_server: dict[str, list[Measurement]]) -> Table:
@@ -169,7 +177,8 @@ def format_spread(values: Sequence[float], digits: int) -> str:
 def write(figures: Figures, directory: Path) -> None:
     """Write `latest.json` to a directory, and `latest.svg` if servers were compared.
 
-    The parts `rush` and `pipeline` and the others may be measured in different runs: what a run has not measured stays.
+    The parts with a member of their own and the others may be measured in different runs: what a run has not measured
+    stays.
     """
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / "latest.json"
