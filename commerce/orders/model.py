@@ -145,7 +145,10 @@ class OrderFreight(msgspec.Struct, frozen=True):
 
 
 class OrderPrice(msgspec.Struct, frozen=True):
-    """An order's price in minor units: subtotal - discount + freight + fee for cash on delivery = total."""
+    """An order's price in minor units: subtotal - discount + freight + fee for cash on delivery = total.
+
+    `coupons` are the codes of those that the order uses.
+    """
 
     subtotal: Minor
     discount: Minor
@@ -153,6 +156,7 @@ class OrderPrice(msgspec.Struct, frozen=True):
     cod_fee: Minor
     discounts: list[OrderDiscount] = []
     freight_by_address: list[OrderFreight] = []
+    coupons: list[str] = []
 
 
 class OrderEvent(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -148,23 +148,26 @@ async def get(connection: Connection, order_id: UUID) -> tuple[str, Order] | Non
 
 
 async def _read_prices(connection: Connection, rows: Iterable[Any]) -> dict[UUID, OrderPrice]:
-    """Read the discounts and the freight of orders that have some; others take no query."""
+    """Read the discounts, coupons and freight of orders that have some; others take no query."""
     rows = [row for row in rows if row["discount_minor"] or row["freight_minor"] or row["cod_fee_minor"]]
     ids = [row["order_id"] for row in rows]
     discounts: dict[UUID, list[OrderDiscount]] = defaultdict(list)
     freight: dict[UUID, list[OrderFreight]] = defaultdict(list)
+    coupons: dict[UUID, list[str]] = defaultdict(list)
     if ids:
         for order_id, *values in await connection.fetch(queries.get_discounts, ids):
             discounts[order_id].append(OrderDiscount(*values))
         for order_id, *values in await connection.fetch(queries.get_freight, ids):
             freight[order_id].append(OrderFreight(*values))
-    return {row["order_id"]: _price(row, discounts[row["order_id"]], freight[row["order_id"]]) for row in rows}
+        for order_id, code in await connection.fetch(queries.get_coupons, ids):
+            coupons[order_id].append(code)
+    return {id_: _price(row, discounts[id_], freight[id_], coupons[id_]) for id_, row in zip(ids, rows, strict=True)}
 
 
-def _price(row: Any, discounts: list[OrderDiscount], freight: list[OrderFreight]) -> OrderPrice:
+def _price(row: Any, discounts: list[OrderDiscount], freight: list[OrderFreight], coupons: list[str]) -> OrderPrice:
     discount, freight_minor, cod_fee = row["discount_minor"], row["freight_minor"], row["cod_fee_minor"]
     subtotal = row["total_minor"] + discount - freight_minor - cod_fee
-    return OrderPrice(subtotal, discount, freight_minor, cod_fee, discounts, freight)
+    return OrderPrice(subtotal, discount, freight_minor, cod_fee, discounts, freight, coupons)
 
 
 def _order(row: Any, lines: list[OrderLine], prices: Mapping[UUID, OrderPrice]) -> Order:
@@ -173,7 +176,7 @@ def _order(row: Any, lines: list[OrderLine], prices: Mapping[UUID, OrderPrice]) 
         status=OrderStatus(row["status"]),
         sale_id=row["sale_id"],
         total=Money(row["total_minor"], row["currency"]),
-        price=prices.get(row["order_id"]) or _price(row, [], []),
+        price=prices.get(row["order_id"]) or _price(row, [], [], []),
         accepted_at=row["accepted_at"],
         pay_by=row["pay_by"],
         cancel_reason=row["cancel_reason"],
@@ -269,7 +272,7 @@ async def list_events(connection: Connection, order_id: UUID) -> list[OrderEvent
     if row is None:
         return []
     prices = await _read_prices(connection, [row])
-    total, price = Money(row["total_minor"], row["currency"]), prices.get(order_id) or _price(row, [], [])
+    total, price = Money(row["total_minor"], row["currency"]), prices.get(order_id) or _price(row, [], [], [])
     return [
         OrderEvent(0, row["accepted_at"], OrderStatus.ACCEPTED, "customer", "the stock was reserved"),
         OrderEvent(

@@ -72,6 +72,7 @@ async def test_coupon_is_used_until_it_is_used_up(
     stored = (await shop.orders.get_details(order_id, [sale])).order
     assert stored.price is not None
     assert [(part.promotion_id, part.amount) for part in stored.price.discounts] == [(PROMOTION, 10)]
+    assert stored.price.coupons == ["TEN"]
     audit = await shop.audit.audit_sale(sale)
     assert audit.clean, audit.findings
 

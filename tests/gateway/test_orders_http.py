@@ -63,6 +63,7 @@ async def test_order_accepted_is_readable_at_once_and_stored(
         "cod_fee": 0,
         "discounts": [],
         "freight_by_address": [],
+        "coupons": [],
     }
     assert stored["ship_to"] == [ADDRESS]
     assert stored["payments"] == [{"method": "alipay", "amount": 455, "currency": None}]
