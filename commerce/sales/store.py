@@ -66,18 +66,8 @@ def _sale(row: Any) -> Sale:
 
 async def insert(connection: Connection, sale: SaleInput, now: datetime) -> bool:
     """Insert a draft. Returns False if the id is taken."""
-    return bool(
-        await connection.fetchval(
-            queries.insert_sale,
-            sale.sale_id,
-            sale.title,
-            sale.currency,
-            sale.opens_at,
-            sale.closes_at,
-            sale.pay_within_s,
-            now,
-        )
-    )
+    values = (sale.sale_id, sale.title, sale.currency, sale.opens_at, sale.closes_at, sale.pay_within_s, now)
+    return bool(await connection.fetchval(queries.insert_sale, *values))
 
 
 async def get(connection: Connection, sale_id: str) -> Sale | None:
