@@ -16,7 +16,8 @@ _MAX_KNOWN = 200_000
 class NewCustomers:
     """Asks Postgres, for many customers at once. Those who have ordered are remembered.
 
-    An order of the last second may not be stored yet; one that was cancelled does not count. A customer whose only
+    An order of the last second may not be stored yet: of two first orders Redis decides, which counts them as it counts
+    limits. One that was cancelled does not count. A customer whose only
     order was cancelled after it was seen here is new again when this process restarts.
     """
 
@@ -24,6 +25,10 @@ class NewCustomers:
         self._orders = orders
         self._with_orders: set[str] = set()
         self._lookups: Batcher[str, bool] = Batcher(self._find_new)
+
+    def add(self, user_id: str) -> None:
+        """Remember a customer who has ordered."""
+        self._with_orders.add(user_id)
 
     def has_ordered(self, user_id: str) -> bool:
         """Tell whether a customer is known to have ordered; False says nothing."""

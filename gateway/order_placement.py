@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from commerce.coupons.errors import CouponUsedUp, OverCouponLimit
 from commerce.kernel.clock import DAY_MS, Clock, from_ms
-from commerce.kernel.coupon_skus import COUPON_PREFIX, is_coupon_sku
+from commerce.kernel.coupon_skus import COUPON_PREFIX, is_coupon_sku, is_first_order_sku
 from commerce.kernel.errors import Invalid, KeyReused, NotReady, ProblemError
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.money import Money
@@ -35,6 +35,7 @@ ORDERS_PATH = "/v1/orders"
 MAX_TRACEPARENT_CHARS = 64
 _SALE_ID = re.compile(SALE_PATTERN)
 _ACCEPTED = ReserveOutcome.ACCEPTED
+_MAX_ATTEMPTS = 3
 
 
 class NeedsSlowPath(Exception):
@@ -74,7 +75,7 @@ class OrderPlacement:
         promotions, now_ms = snapshot.promotions, 0
         if promotions is not None:
             now_ms = self._clock.now_ms()
-            if promotions.knows_new_customers and not self._new_customers.has_ordered(user_id):
+            if promotions.new_customer_ids and not self._new_customers.has_ordered(user_id):
                 raise NeedsSlowPath
         try:
             return price_order(
@@ -117,7 +118,7 @@ class OrderPlacement:
 
         With `expected_total` in minor units no order is placed at another one: `TotalChanged`.
         """
-        for attempt in range(2):
+        for _ in range(_MAX_ATTEMPTS):
             try:
                 reservation = await self._price(order, user_id, key, traceparent)
                 if expected_total is not None and reservation.total_minor != expected_total:
@@ -127,10 +128,12 @@ class OrderPlacement:
                     return self.replayed_result(order.sale_id, record)
                 raise
             reserved = await self._intake.place(order.sale_id, reservation)
-            if reserved.outcome is not ReserveOutcome.STALE:
-                return self.result_of(order.sale_id, reservation, reserved)
-            if attempt == 0:
+            if reserved.outcome is ReserveOutcome.STALE:
                 await self._snapshots.refresh()
+            elif reserved.outcome is ReserveOutcome.OVER_LIMIT and is_first_order_sku(reserved.sku):
+                self._new_customers.add(user_id)  # another first order was faster; this one has no discount of them
+            else:
+                return self.result_of(order.sale_id, reservation, reserved)
         raise problem_for_outcome(reserved, order.sale_id)
 
     def result_of(self, sale_id: str, reservation: Reservation, reserved: ReserveResult) -> tuple[PlacedOrder, int]:
@@ -161,7 +164,7 @@ class OrderPlacement:
     async def is_new_customer(self, snapshot: SaleSnapshot, user_id: str) -> bool:
         """Tell whether a customer has no order yet, if a promotion of the sale depends on it; else False."""
         promotions = snapshot.promotions
-        if promotions is None or not promotions.knows_new_customers:
+        if promotions is None or not promotions.new_customer_ids:
             return False
         return await self._new_customers.is_new(user_id)
 

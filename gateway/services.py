@@ -153,7 +153,9 @@ class GatewayServices:
 
     @property
     def promotions(self) -> SalePromotions:
-        return SalePromotions(self.db, self.sales, self.clock, self.settings.limits.promotions_per_sale)
+        return SalePromotions(
+            *(self.db, self.sales, self.stock.changes, self.clock, self.ids), self.settings.limits.promotions_per_sale
+        )
 
 
 SERVICES = web.AppKey("services", GatewayServices)

@@ -7,6 +7,8 @@ from datetime import datetime
 
 import msgspec
 
+from commerce.kernel.coupon_skus import is_first_order_sku
+
 PROMISES = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8")
 MAX_EXAMPLES = 5
 
@@ -116,10 +118,9 @@ class SaleAudit(msgspec.Struct, frozen=True):
 
     @property
     def total(self) -> StockRow:
-        return StockRow(
-            "all",
-            *(sum(getattr(row, name) for row in self.rows) for name in StockRow.__struct_fields__[1:]),
-        )
+        """Return the sums of all SKUs but those that only count first orders."""
+        rows = [row for row in self.rows if not is_first_order_sku(row.sku)]
+        return StockRow("all", *(sum(getattr(row, name) for row in rows) for name in StockRow.__struct_fields__[1:]))
 
     @property
     def differences(self) -> int:

@@ -8,9 +8,11 @@ from typing import NamedTuple
 from commerce.freight.errors import NoFreight
 from commerce.freight.model import CompiledFreight
 from commerce.kernel.address import Address
+from commerce.kernel.coupon_skus import first_order_code
 from commerce.kernel.stream_payload import AcceptedDiscount, AcceptedLine, PriceParts
 from commerce.orders.field_errors import FieldErrors
 from commerce.orders.model import Tender
+from commerce.promotions.evaluation import CompiledPromotions
 from commerce.promotions.explanation import explain
 from commerce.promotions.model import NO_DISCOUNTS
 from commerce.promotions.sharing import share_to_lines
@@ -43,14 +45,22 @@ def find_price_parts(
     the shop does not deliver.
     """
     discounts = _discount_lines(lines, units, snapshot, context, errors)
+    coupons = list(context.coupons)
+    if context.is_new_customer and snapshot.promotions is not None:
+        coupons += _list_first_order_codes(discounts, snapshot.promotions)
     freight, cod_fee = [], 0
     if snapshot.freight is not None:
         freight = _charge_addresses(snapshot.freight, ship_to, lines, snapshot.items, errors)
         if any(tender.method == "cod" for tender in tenders):
             cod_fee = snapshot.freight.cod_fee_minor
-    if not (discounts or cod_fee or context.coupons or any(freight)):
+    if not (discounts or cod_fee or coupons or any(freight)):
         return None
-    return PriceParts(discounts, freight, cod_fee, list(context.coupons))
+    return PriceParts(discounts, freight, cod_fee, coupons)
+
+
+def _list_first_order_codes(discounts: Sequence[AcceptedDiscount], promotions: CompiledPromotions) -> list[str]:
+    ids = promotions.new_customer_ids
+    return [first_order_code(discount.promotion_id) for discount in discounts if discount.promotion_id in ids]
 
 
 def _discount_lines(

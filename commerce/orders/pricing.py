@@ -66,7 +66,7 @@ def price_order(
     """
     errors = FieldErrors()
     check_sizes(order, limits, errors)
-    lines, units, coupons, parts, total = compute_price(
+    lines, units, _, parts, total = compute_price(
         order, snapshot, limits, user_id, errors, now_ms=now_ms, is_new_customer=is_new_customer, codes=codes
     )
     sale = snapshot.sale
@@ -94,8 +94,9 @@ def price_order(
         parts,
     )
     reserved = [(sku, count, snapshot.items[sku].limit) for sku, count in units.items()]
-    if coupons:
-        reserved += [(coupon_sku(code), 1, snapshot.coupons[code].limit) for code in coupons]
+    for code in parts.coupons if parts is not None else ():
+        terms = snapshot.coupons.get(code)
+        reserved.append((coupon_sku(code), 1, 1 if terms is None else terms.limit))
     return Reservation(
         sale.generation, user_id, idempotency_key, order_id, digest, total, encode_accepted(accepted), reserved
     )

@@ -60,7 +60,7 @@ class CompiledPromotions:
             for sku in promotion.skus or ():
                 self._by_sku.setdefault(sku, []).append(index)
         self._coupons = {promotion.promotion_id for _, promotion in enabled if promotion.needs_coupon}
-        self.knows_new_customers = any(promotion.new_customers_only for _, promotion in enabled)
+        self.new_customer_ids = {promotion.promotion_id for _, promotion in enabled if promotion.new_customers_only}
         self._remembered: dict[tuple[object, ...], Evaluation] = {}
 
     def with_items(self, items: Mapping[str, tuple[int, ...]]) -> CompiledPromotions:
@@ -83,7 +83,7 @@ class CompiledPromotions:
         key = (
             tuple(sorted(units.items())),
             presented,
-            is_new_customer and self.knows_new_customers,
+            is_new_customer and bool(self.new_customer_ids),
             bisect_right(self._boundaries, now_ms),
         )
         evaluation = self._remembered.get(key)

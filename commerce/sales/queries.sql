@@ -104,6 +104,13 @@ WHERE sale_id = $1 AND changed_generation > $2 AND sku > $3 ORDER BY sku LIMIT $
 -- name: list_coupons_of_promotion
 SELECT code FROM coupons WHERE sale_id = $1 AND promotion_id = $2 ORDER BY code LIMIT 10;
 
+-- name: insert_first_order_item
+INSERT INTO sale_items (sale_id, sku, price_minor, user_limit, limit_bound, initial_units, changed_generation)
+VALUES ($1, $2, 0, 1, 1, $3, $4) ON CONFLICT (sale_id, sku) DO NOTHING RETURNING sku;
+
+-- name: delete_first_order_item
+DELETE FROM sale_items WHERE sale_id = $1 AND sku = $2;
+
 -- name: list_changed_coupons
 SELECT code, promotion_id, coalesce(user_limit, 0) AS user_limit, issued
 FROM coupons JOIN sale_items USING (sale_id, sku) WHERE sale_id = $1 AND changed_generation > $2;

@@ -11,7 +11,7 @@ from commerce.freight.model import FreightTerms
 from commerce.freight.service import Freight, PutStatus
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.postgres import Connection, Database
-from commerce.sales import store
+from commerce.sales import store, term_store
 from commerce.sales.errors import InvalidSaleState, NoSuchSale
 from commerce.sales.model import Sale, SaleState
 from commerce.sales.service import Sales
@@ -61,7 +61,7 @@ class SaleFreight:
             if currency is not None and currency != sale.currency:
                 raise _invalid_name(f"the freight template {name!r} is in {currency}, and {sale_id} in {sale.currency}")
             if name != sale.freight_template:
-                await store.set_freight_template(connection, sale_id, name)
+                await term_store.set_freight_template(connection, sale_id, name)
                 detail = {"template": [sale.freight_template, name]}
                 await store.log(connection, sale_id, from_ms(self._clock.now_ms()), actor, "freight", detail)
         await self._sales.sync_to_redis(sale_id)
@@ -97,7 +97,7 @@ class SaleFreight:
         if result.status == "changed":
             await _check_currency(connection, name, terms.currency)
             detail = {"template": name, "version": result.version}
-            sales = await store.raise_generations(connection, name, now, actor, detail)
+            sales = await term_store.raise_generations(connection, name, now, actor, detail)
         return TemplateChange(name, result.status, result.version, sales)
 
     async def _share_currency(self, connection: Connection, name: str) -> str:
@@ -112,7 +112,7 @@ def _invalid_name(detail: str) -> InvalidFreight:
 
 
 async def _check_currency(connection: Connection, name: str, currency: str) -> None:
-    others = await store.list_freight_mismatches(connection, name, currency, _MAX_NAMED_SALES)
+    others = await term_store.list_freight_mismatches(connection, name, currency, _MAX_NAMED_SALES)
     if others:
         detail = f"{', '.join(others)} use {name!r} and are not in {currency}; assign them another template first"
         raise InvalidFreight(detail, errors=[{"pointer": "/currency", "detail": detail}])

@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 
 from commerce.kernel.clock import Clock, from_ms, to_ms
+from commerce.kernel.coupon_skus import coupon_sku, first_order_code
 from commerce.kernel.errors import Conflict, Invalid
 from commerce.kernel.failpoints import failpoint
+from commerce.kernel.ids import IdGenerator
 from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.stream_payload import AcceptedLine
@@ -26,12 +28,14 @@ from commerce.promotions.model import (
 from commerce.promotions.promotion_checks import check_promotion
 from commerce.promotions.service import Promotions, apply_changes, to_promotion
 from commerce.promotions.sharing import share_to_lines
-from commerce.sales import store
+from commerce.sales import store, term_store
 from commerce.sales.errors import InvalidSaleState, NoSuchSale
-from commerce.sales.model import Sale, SaleState
+from commerce.sales.model import MAX_UNITS, Sale, SaleState, StockChangeInput
 from commerce.sales.service import Sales
+from commerce.sales.stock_changes import RecordedChange, StockChanges
 
 _MAX_LOGGED_SKUS = 100
+_FIRST_ORDERS = MAX_UNITS
 
 
 class SalePromotions:
@@ -41,10 +45,14 @@ class SalePromotions:
     Redis has it, no order is accepted on the terms before.
     """
 
-    def __init__(self, db: Database, sales: Sales, clock: Clock, max_per_sale: int) -> None:
+    def __init__(
+        self, db: Database, sales: Sales, stock: StockChanges, clock: Clock, ids: IdGenerator, max_per_sale: int
+    ) -> None:
         self._db = db
         self._sales = sales
+        self._stock = stock
         self._clock = clock
+        self._ids = ids
         self._promotions = Promotions(max_per_sale)
 
     async def create(self, sale_id: str, new: PromotionInput, actor: str) -> Promotion:
@@ -53,16 +61,16 @@ class SalePromotions:
         Raises `NoSuchSale`, `InvalidSaleState` if the sale is closed, `Invalid` with JSON pointers, `Conflict` if the
         id is taken, or `TooManyPromotions`.
         """
-        promotion = to_promotion(sale_id, new)
+        promotion, recorded = to_promotion(sale_id, new), None
         async with self._db.transaction() as connection:
             sale = await _lock(connection, sale_id)
             if not await self._promotions.is_repeat(connection, promotion):
                 await _check(connection, sale, promotion)
                 generation = await store.increase_generation(connection, sale_id)
                 await self._promotions.add(connection, promotion, generation, self._now())
+                recorded = await self._count_first_orders(connection, sale, promotion, generation, actor)
                 await self._log(connection, promotion, actor, "create_promotion", _logged(promotion))
-        failpoint("sale.after_promotion")
-        await self._sales.sync_to_redis(sale_id)
+        await self._publish(sale_id, recorded)
         return promotion
 
     async def change(self, sale_id: str, promotion_id: str, changes: ChangedPromotion, actor: str) -> Promotion:
@@ -70,6 +78,7 @@ class SalePromotions:
 
         Raises as `create` does, or `NoSuchPromotion`.
         """
+        recorded = None
         async with self._db.transaction() as connection:
             sale = await _lock(connection, sale_id)
             current = await self._promotions.get(connection, sale_id, promotion_id)
@@ -79,11 +88,35 @@ class SalePromotions:
                     await _check(connection, sale, promotion)
                 generation = await store.increase_generation(connection, sale_id)
                 await self._promotions.replace(connection, promotion, generation, self._now())
+                recorded = await self._count_first_orders(connection, sale, promotion, generation, actor)
                 detail = {"from": _logged(current), "to": _logged(promotion)}
                 await self._log(connection, promotion, actor, "change_promotion", detail)
+        await self._publish(sale_id, recorded)
+        return promotion
+
+    async def _publish(self, sale_id: str, recorded: RecordedChange | None) -> None:
+        """Publish the new terms after their commit, with the units of first orders if they are new."""
         failpoint("sale.after_promotion")
         await self._sales.sync_to_redis(sale_id)
-        return promotion
+        if recorded is not None:
+            await self._stock.apply_recorded(recorded)
+
+    async def _count_first_orders(
+        self, connection: Connection, sale: Sale, promotion: Promotion, generation: int, actor: str
+    ) -> RecordedChange | None:
+        """Give a promotion for new customers an item of its own, of which each user may have one.
+
+        In a sale that was opened its units are a stock change, which is to be applied after the commit.
+        """
+        if not promotion.new_customers_only:
+            return None
+        code, is_draft = first_order_code(promotion.promotion_id), sale.state is SaleState.DRAFT
+        units = _FIRST_ORDERS if is_draft else 0
+        is_new = await term_store.insert_first_order_item(connection, sale.sale_id, code, units, generation)
+        if not is_new or is_draft:
+            return None
+        change = StockChangeInput(coupon_sku(code), _FIRST_ORDERS, f"first orders with {promotion.promotion_id}")
+        return await self._stock.record(connection, sale.sale_id, self._ids.new(), change, actor)
 
     async def disable(self, sale_id: str, promotion_id: str, actor: str) -> Promotion:
         """Disable a promotion. To repeat it changes nothing."""
@@ -99,10 +132,11 @@ class SalePromotions:
             sale = await _lock(connection, sale_id)
             if sale.state is not SaleState.DRAFT:
                 raise InvalidSaleState(f"cannot delete {promotion_id}: {sale_id} was opened; disable it instead")
-            if codes := await store.list_coupons_of_promotion(connection, sale_id, promotion_id):
+            if codes := await term_store.list_coupons_of_promotion(connection, sale_id, promotion_id):
                 raise Conflict(f"cannot delete {promotion_id}: change its coupons first: {', '.join(codes)}")
             promotion = await self._promotions.delete(connection, sale_id, promotion_id)
             if promotion is not None:
+                await term_store.delete_first_order_item(connection, sale_id, first_order_code(promotion_id))
                 await store.increase_generation(connection, sale_id)
                 await self._log(connection, promotion, actor, "delete_promotion", _logged(promotion))
 
@@ -129,7 +163,7 @@ class SalePromotions:
         sale = await self._sales.get(sale_id)
         skus = sorted({line.sku for line in order.lines})
         async with self._db.connection() as connection:
-            prices = await store.read_item_prices(connection, sale_id, skus)
+            prices = await term_store.read_item_prices(connection, sale_id, skus)
             items = {sku: (price,) for sku, price in prices.items()}
             compiled = await self._promotions.compile(connection, sale_id, items)
         unknown = [
@@ -187,9 +221,9 @@ async def _lock(connection: Connection, sale_id: str) -> Sale:
 
 async def _check(connection: Connection, sale: Sale, promotion: Promotion) -> None:
     if promotion.skus is None:
-        prices = await store.read_lowest_price(connection, sale.sale_id)
+        prices = await term_store.read_lowest_price(connection, sale.sale_id)
     else:
-        prices = await store.read_item_prices(connection, sale.sale_id, promotion.skus)
+        prices = await term_store.read_item_prices(connection, sale.sale_id, promotion.skus)
     check_promotion(promotion, prices, sale.currency)
 
 

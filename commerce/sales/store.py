@@ -101,27 +101,6 @@ async def increase_generation(connection: Connection, sale_id: str) -> int:
     return int(await connection.fetchval(queries.increase_generation, sale_id))
 
 
-async def set_freight_template(connection: Connection, sale_id: str, name: str | None) -> None:
-    """Set the freight template of a sale that exists, and raise its generation."""
-    await connection.execute(queries.set_freight_template, sale_id, name)
-
-
-async def list_freight_mismatches(connection: Connection, name: str, currency: str, count: int) -> list[str]:
-    """List sales that use a freight template and have another currency."""
-    return [row["sale_id"] for row in await connection.fetch(queries.list_freight_mismatches, name, currency, count)]
-
-
-async def raise_generations(
-    connection: Connection, name: str, now: datetime, actor: str, detail: dict[str, Any]
-) -> list[str]:
-    """Raise and log the generation of the sales of a freight template that are not closed.
-
-    Returns their ids.
-    """
-    rows = await connection.fetch(queries.raise_generations, name, now, actor, orjson.dumps(detail).decode())
-    return [row["sale_id"] for row in rows]
-
-
 async def log(
     connection: Connection, sale_id: str, now: datetime, actor: str, action: str, detail: dict[str, Any]
 ) -> None:
@@ -176,27 +155,12 @@ async def list_items(connection: Connection, sale_id: str, after: str, count: in
     return [SaleItem(**row) for row in await connection.fetch(queries.list_items, sale_id, after, count)]
 
 
-async def read_item_prices(connection: Connection, sale_id: str, skus: Sequence[str]) -> dict[str, int]:
-    """Read the prices of products in a sale, in minor units. SKUs that it does not offer are left out."""
-    return {row["sku"]: row["price_minor"] for row in await connection.fetch(queries.read_item_prices, sale_id, skus)}
-
-
-async def read_lowest_price(connection: Connection, sale_id: str) -> dict[str, int]:
-    """Read the price of the cheapest product of a sale. A sale without items has none."""
-    return {row["sku"]: row["price_minor"] for row in await connection.fetch(queries.read_lowest_price, sale_id)}
-
-
 async def list_changed_items(
     connection: Connection, sale_id: str, generation: int, after: str, count: int
 ) -> list[tuple[str, ItemTerms]]:
     """List products that changed after a generation as (sku, terms)."""
     rows = await connection.fetch(queries.list_changed_items, sale_id, generation, after, count)
     return [(sku, ItemTerms(*terms)) for sku, *terms in rows]
-
-
-async def list_coupons_of_promotion(connection: Connection, sale_id: str, promotion_id: str) -> list[str]:
-    """List the codes of the first ten coupons of a promotion."""
-    return [row["code"] for row in await connection.fetch(queries.list_coupons_of_promotion, sale_id, promotion_id)]
 
 
 async def list_changed_coupons(connection: Connection, sale_id: str, generation: int) -> dict[str, CouponTerms]:

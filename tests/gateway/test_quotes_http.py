@@ -13,7 +13,7 @@ import lua
 from commerce.kernel.clock import from_ms
 from commerce.orders import store as orders
 from commerce.promotions.evaluation import compile_promotions
-from commerce.promotions.model import PercentOff, Promotion, PromotionClass, RepeatedReduction
+from commerce.promotions.model import PercentOff, Promotion, PromotionClass, PromotionInput, RepeatedReduction
 from config.settings import Settings
 from lua import SaleKeys
 from ops.services import CliServices
@@ -23,8 +23,8 @@ from tests.support.sales import ADDRESS, eventually, make_sale, order_body
 
 ADDRESS_TEXTS = {name: value for name, value in ADDRESS.items() if name != "postcode"}
 EVERY_300 = Promotion("every-300", "s", "Every 300 less 50", PromotionClass.ORDER, RepeatedReduction(30_000, 5_000, 3))
-FIRST_ORDER = Promotion(
-    "first-order", "s", "10% off your first order", PromotionClass.ITEM, PercentOff(1_000), new_customers_only=True
+FIRST_ORDER = PromotionInput(
+    "first-order", "10% off your first order", PromotionClass.ITEM, PercentOff(1_000), new_customers_only=True
 )
 
 
@@ -129,7 +129,8 @@ async def test_quote_without_address_leaves_freight_open(gateway: TestGateway, s
 async def test_first_order_alone_has_the_discount_of_new_customers(
     shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str
 ) -> None:
-    set_terms(gateway, sale_id, FIRST_ORDER)
+    await shop.promotions.create(sale_id, FIRST_ORDER, "test")
+    await gateway.services.snapshots.refresh()
     first = await gateway.order(order_body(sale_id, ("b", 1)))
     assert (first.status, first.body["total"]["amount"]) == (202, 3_000)
     async with run_workers(settings, "order_writer"):

@@ -160,7 +160,7 @@ async def test_promotion_with_used_id_is_refused_unless_it_is_the_same(shop: Cli
 
 async def test_promotions_of_a_sale_are_limited(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, ITEMS, opened=False)
-    promotions = SalePromotions(shop.db, shop.sales, shop.clock, 2)
+    promotions = SalePromotions(shop.db, shop.sales, shop.stock, shop.clock, shop.ids, 2)
     for name in ("a", "b"):
         await promotions.create(sale_id, new(name), "ann")
     with pytest.raises(TooManyPromotions, match="has 2, see limits"):
