@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -36,7 +35,7 @@ class OrderLimits:
     quantity: int
 
 
-class PricedOrder(NamedTuple):
+class PricedOrder(msgspec.Struct, gc=False):
     """A valid order with its price; `units` are those of products by SKU, `total` is in minor units."""
 
     lines: list[AcceptedLine]
@@ -66,10 +65,8 @@ def price_order(
     """
     errors = FieldErrors()
     check_sizes(order, limits, errors)
-    lines, units, _, parts, total = compute_price(
-        order, snapshot, limits, user_id, errors, now_ms=now_ms, is_new_customer=is_new_customer, codes=codes
-    )
-    sale = snapshot.sale
+    priced = compute_price(order, snapshot, limits, user_id, errors, now_ms, is_new_customer, codes)
+    sale, total, parts = snapshot.sale, priced.total, priced.parts
     if order.payments and not errors.entries:
         _check_payments(order, total, sale.currency, errors)
     if errors.entries:
@@ -89,14 +86,16 @@ def price_order(
         sale.pay_within_s,
         ship_to.decode(),
         payments.decode(),
-        lines,
+        priced.lines,
         traceparent,
         parts,
     )
-    reserved = [(sku, count, snapshot.items[sku].limit) for sku, count in units.items()]
-    for code in parts.coupons if parts is not None else ():
-        terms = snapshot.coupons.get(code)
-        reserved.append((coupon_sku(code), 1, 1 if terms is None else terms.limit))
+    items = snapshot.items
+    reserved = [(sku, count, items[sku].limit) for sku, count in priced.units.items()]
+    if parts is not None:
+        for code in parts.coupons:
+            terms = snapshot.coupons.get(code)
+            reserved.append((coupon_sku(code), 1, 1 if terms is None else terms.limit))
     return Reservation(
         sale.generation, user_id, idempotency_key, order_id, digest, total, encode_accepted(accepted), reserved
     )
@@ -108,7 +107,6 @@ def compute_price(
     limits: OrderLimits,
     user_id: str,
     errors: FieldErrors,
-    *,
     now_ms: int,
     is_new_customer: bool,
     codes: IssuedCodes | None,
