@@ -22,7 +22,8 @@ SELECT order_id, promotion_id, label, amount_minor AS amount FROM order_discount
 ORDER BY order_id, discount_no;
 
 -- name: get_coupons
-SELECT order_id, code FROM order_coupons WHERE order_id = ANY($1::uuid[]) ORDER BY order_id, code;
+-- Those that customers have entered, without the units of first orders.
+SELECT order_id, code FROM order_coupons WHERE order_id = ANY($1::uuid[]) AND code NOT LIKE '@%' ORDER BY order_id, code;
 
 -- name: get_freight
 SELECT order_id, address_no AS ship_to, amount_minor AS amount FROM order_freight WHERE order_id = ANY($1::uuid[])

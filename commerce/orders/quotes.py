@@ -82,4 +82,4 @@ def quoted_price(priced: PricedOrder) -> OrderPrice:
     discounts = [OrderDiscount(part.promotion_id, part.label, part.amount) for part in parts.discounts]
     freight = [OrderFreight(number, amount) for number, amount in enumerate(parts.freight) if amount]
     discount = sum(part.amount for part in discounts)
-    return OrderPrice(subtotal, discount, sum(parts.freight), parts.cod_fee, discounts, freight, parts.coupons)
+    return OrderPrice(subtotal, discount, sum(parts.freight), parts.cod_fee, discounts, freight, list(priced.coupons))

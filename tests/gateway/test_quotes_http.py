@@ -135,6 +135,8 @@ async def test_first_order_alone_has_the_discount_of_new_customers(
     assert (first.status, first.body["total"]["amount"]) == (202, 3_000)
     async with run_workers(settings, "order_writer"):
         await eventually(lambda: is_stored(shop, UUID(first.body["order_id"])))
+    stored = (await gateway.call("GET", first.headers["Location"])).body
+    assert (stored["price"]["discount"], stored["price"]["coupons"]) == (333, [])
     second = await gateway.order(order_body(sale_id, ("b", 1)))
     assert second.body["total"]["amount"] == 3_333
     third = await gateway.order(order_body(sale_id, ("b", 1)))  # priced from memory by now
