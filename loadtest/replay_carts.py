@@ -46,21 +46,21 @@ class CartSender:
         headers = self._client.create_headers(basket.user_id)
         cart = _read(await self._client.send("GET", "/v1/cart", headers))
         if cart["checkout"]:  # an earlier run ended within it
-            version, total = cart["checkout"]["version"], await self._quote(basket, headers)
-            return await self._check_out(basket, headers, version, total, is_new=True)
+            total = await self._quote(basket, headers, cart)
+            return await self._check_out(basket, headers, cart["checkout"]["version"], total, is_new=True)
         if cart["version"] and not cart["sales"]:
             return await self._repeat(basket, headers, cart["version"] - 1)
         for line in basket.lines:
             path, body = f"/v1/cart/lines/{self._sale_id}/{line.sku}", {"quantity": line.quantity}
             cart = _read(await self._client.send("PUT", path, headers, body))
         self._check_shown(basket, cart)
-        total = await self._quote(basket, headers)
+        total = await self._quote(basket, headers, cart)
         return await self._check_out(basket, headers, cart["version"], total, is_new=True)
 
     async def _repeat(self, basket: Basket, headers: Mapping[str, str], version: int) -> PlacedBasket:
         """Repeat the checkout of an earlier run, at the total of its order."""
         orders = _read(await self._client.send("GET", "/v1/orders", headers))["items"]
-        total = orders[0]["total"]["amount"] if orders else await self._quote(basket, headers)
+        total = orders[0]["total"]["amount"] if orders else await self._quote_order(basket, headers)
         placed = await self._check_out(basket, headers, version, total, is_new=False)
         others = [order["order_id"] for order in orders if UUID(order["order_id"]) != placed.order_id]
         if others:
@@ -72,8 +72,19 @@ class CartSender:
         if sorted(shown) != sorted((line.sku, line.quantity, line.price) for line in basket.lines):
             raise BasketRefused("the cart does not show the lines that were put")
 
-    async def _quote(self, basket: Basket, headers: Mapping[str, str]) -> int:
-        """Return the total that the customer is shown, with discounts and freight, in pennies."""
+    async def _quote(self, basket: Basket, headers: Mapping[str, str], cart: dict[str, Any]) -> int:
+        """Return the total that the customer is shown, in pennies: that of the cart, and freight."""
+        body = {"ship_to": [create_address(basket)]}
+        quote = _read(await self._client.send("POST", "/v1/cart/quote", headers, body))
+        total: int = quote["totals"][0]["amount"]
+        shown: int = cart["totals"][0]["amount"]
+        freight = 0 if cart["sales"][0]["price"]["freight"] else quote["quotes"][0]["price"]["freight"]
+        if quote["version"] != cart["version"] or shown + freight != total:
+            raise BasketRefused(f"the cart shows {shown}, and its quote {total} with a freight of {freight}")
+        return total
+
+    async def _quote_order(self, basket: Basket, headers: Mapping[str, str]) -> int:
+        """Return the total of a basket that has left its cart, and that is not stored yet, in pennies."""
         lines = [{"sku": line.sku, "quantity": line.quantity} for line in basket.lines]
         body = {"sale_id": self._sale_id, "lines": lines, "ship_to": [create_address(basket)]}
         total: int = _read(await self._client.send("POST", "/v1/orders/quote", headers, body))["total"]["amount"]
