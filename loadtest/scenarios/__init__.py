@@ -1,7 +1,7 @@
 """Scenarios for locust whose simulated customers check every answer of the shop.
 
-Each of `midnight_spike.py`, `impatient_crowd.py`, `steady_trade.py`, `browse_order_poll.py` and `order_and_pay.py` is
-a locustfile:
+Each of `midnight_spike.py`, `impatient_crowd.py`, `steady_trade.py`, `browse_order_poll.py`, `cart_and_checkout.py`
+and `order_and_pay.py` is a locustfile:
 
     locust -f loadtest/scenarios/midnight_spike.py --host http://127.0.0.1:8080 --headless -u 2000 -r 500 -t 60s
 

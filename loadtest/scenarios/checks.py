@@ -20,6 +20,7 @@ REFUSALS = {
     "not_payable": 409,
     "over_limit": 409,
     "not_stored_yet": 409,
+    "checkout_in_progress": 409,
     "sale_not_open": 403,
     "sale_paused": 403,
     "sale_closed": 410,
@@ -31,9 +32,11 @@ REFUSALS = {
 """every refusal that a customer may get from a correct shop, with its status"""
 READ_REFUSALS = frozenset({"not_ready", "overloaded"})
 CANCEL_REFUSALS = frozenset({"not_stored_yet", "not_ready", "overloaded", "outcome_unknown"})
-ORDER_REFUSALS = frozenset(REFUSALS) - {"not_stored_yet", "not_payable"}
+ORDER_REFUSALS = frozenset(REFUSALS) - {"not_stored_yet", "not_payable", "checkout_in_progress"}
 PAYMENT_REFUSALS = CANCEL_REFUSALS | {"not_payable"}
-_RETRY_AFTER_REFUSALS = CANCEL_REFUSALS | {"too_many_requests", "sale_paused"}
+CART_REFUSALS = frozenset({"sale_closed", "too_many_requests", "overloaded", "not_ready"})
+CHECKOUT_REFUSALS = CART_REFUSALS - {"sale_closed"} | {"checkout_in_progress", "outcome_unknown"}
+_RETRY_AFTER_REFUSALS = CANCEL_REFUSALS | {"too_many_requests", "sale_paused", "checkout_in_progress"}
 _SALE_OPENING_WAIT_S = 1.0
 _MAX_WAIT_S = 30.0
 _problem = msgspec.json.Decoder(Problem)
@@ -119,8 +122,11 @@ def _read_wait_s(response: CheckedResponse, code: str) -> float | None:
     """Return the seconds until a retry, at most 30, or None for a final refusal."""
     if code == "sale_not_open":
         return _SALE_OPENING_WAIT_S
-    if code not in _RETRY_AFTER_REFUSALS:
-        return None
+    return read_retry_after(response, code) if code in _RETRY_AFTER_REFUSALS else None
+
+
+def read_retry_after(response: CheckedResponse, code: str) -> float:
+    """Return the seconds that a response tells its client to wait, at most 30."""
     seconds = response.headers.get("retry-after")
     expect(seconds is not None, f"{response.status} {code} without Retry-After")
     assert seconds is not None

@@ -12,7 +12,7 @@ import msgspec
 
 from commerce.kernel.money import Money
 from commerce.kernel.paging import Page
-from commerce.orders.model import Order, OrderStatus, PlacedOrder, PlaceOrder
+from commerce.orders.model import Order, OrderPrice, OrderStatus, PlacedOrder, PlaceOrder
 from commerce.sales.model import Offer
 from loadtest.scenarios.checks import (
     CANCEL_REFUSALS,
@@ -38,7 +38,10 @@ _orders = msgspec.json.Decoder(Page[Order])
 
 @dataclass(slots=True)
 class Purchase:
-    """An order as it is sent, and its state. `first_body` is the body of the first 202 or 200."""
+    """An order as it is sent, and its state. `first_body` is the body of the first 202 or 200.
+
+    `quoted_total` is the one that its customer was shown; None: it is that of the offers.
+    """
 
     order: PlaceOrder
     key: str
@@ -46,6 +49,7 @@ class Purchase:
     limits: Mapping[str, int]
     parts: frozenset[Part]
     body: str = field(repr=False)
+    quoted_total: Money | None = None
     first_body: bytes | None = field(default=None, repr=False)
     placed: PlacedOrder | None = None
     is_outcome_unknown: bool = False
@@ -57,7 +61,12 @@ class Purchase:
 
     @property
     def total(self) -> Money:
-        return Money(sum(part[2] * part[4] for part in self.parts), self.currency)
+        return self.quoted_total or Money(self.subtotal, self.currency)
+
+    @property
+    def subtotal(self) -> int:
+        """price by the offers, in minor units"""
+        return sum(part[2] * part[4] for part in self.parts)
 
     @property
     def order_id(self) -> UUID:
@@ -122,7 +131,7 @@ class PurchaseLog:
     def check_placed(self, purchase: Purchase, response: CheckedResponse) -> PlacedOrder | ExpectedRefusal:
         """Check the answer to an order or to its repeat, and record what it promises."""
         if refusal := check_refusal(response, ORDER_REFUSALS):
-            return self._check_refused(purchase, refusal)
+            return self.check_refused(purchase, refusal)
         status, body = response.status, response.body
         if purchase.first_body is not None:
             expect(status == 200, f"{status} for a repeat of an accepted order")
@@ -135,12 +144,13 @@ class PurchaseLog:
         expect(location == f"/v1/orders/{placed.order_id}", "the Location is not that of the order", location)
         expect(placed.sale_id == purchase.order.sale_id, "the order is in another sale", placed.sale_id)
         if purchase.placed is None:
-            self._record(purchase, placed, body)
+            self.record(purchase, placed, body)
         totals = f"{placed.total}, {purchase.total}"
         expect(placed.total == purchase.total, "the total is not what the offers say", totals)
         return placed
 
-    def _check_refused(self, purchase: Purchase, refusal: ExpectedRefusal) -> ExpectedRefusal:
+    def check_refused(self, purchase: Purchase, refusal: ExpectedRefusal) -> ExpectedRefusal:
+        """Check that an order may be refused so, and note which SKU is sold out."""
         if refusal.code in _TEMPORARY_REFUSALS:
             return refusal
         expect(purchase.first_body is None, f"an accepted order is refused when it is repeated: {refusal.code}")
@@ -156,7 +166,8 @@ class PurchaseLog:
                 expect(units[sku] > free, "over_limit, though the limit leaves room", f"{units[sku]} of {free} {sku}")
         return refusal
 
-    def _record(self, purchase: Purchase, placed: PlacedOrder, body: bytes) -> None:
+    def record(self, purchase: Purchase, placed: PlacedOrder, body: bytes) -> None:
+        """Record what the first answer to an order promises."""
         expect(placed.pay_by.tzinfo is not None, "pay_by has no time zone")
         expect(placed.order_id not in self.purchases, "two keys have one order", placed.order_id)
         units = purchase.count_units()
@@ -244,8 +255,17 @@ def _check_order(purchase: Purchase, order: Order) -> Order:
             is_unpaid = order.status is OrderStatus.AWAITING_PAYMENT
             expect(is_unpaid, f"{order.status} for an order that nobody paid")
     expect(order.total == purchase.total, "another total was stored", f"{order.total} for {purchase.total}")
+    if order.price is not None:
+        check_price(order.price, order.total, purchase.subtotal)
     parts = {(line.line_no, line.sku, line.quantity, line.ship_to, line.unit_price) for line in order.lines or ()}
     expect(parts == purchase.parts, "other lines were stored", parts)
     expect(order.ship_to == purchase.order.ship_to, "other addresses were stored", order.ship_to)
     expect(order.payments == purchase.order.payments, "other payments were stored", order.payments)
     return order
+
+
+def check_price(price: OrderPrice, total: Money | None, subtotal: int) -> None:
+    """Check the parts of a price against the offers and the total."""
+    expect(price.subtotal == subtotal, "a subtotal is not what the offers say", f"{price.subtotal} for {subtotal}")
+    amount = price.subtotal - price.discount + price.freight + price.cod_fee
+    expect(total is not None and amount == total.amount, "a price does not add up to its total", f"{price}, {total}")

@@ -13,14 +13,18 @@ from pathlib import Path
 
 from aiohttp import web
 
+import lua
+from commerce.freight.model import FreightRegion, FreightStep, FreightTerms, FreightZone
+from commerce.promotions.model import PromotionClass, PromotionInput, RepeatedReduction
 from config.settings import Settings
 from loadtest.set_up import SET_UP_STATUS
+from lua import SaleKeys
 from ops.services import CliServices
 from tests.support.gateway import open_gateway, run_workers
 from tests.support.locust_runs import check_clean, key_environment, read_csv, run_command, run_locust
 from tests.support.payment_shop import PaymentShop
 from tests.support.processes import free_port
-from tests.support.sales import make_sale
+from tests.support.sales import eventually, make_sale
 
 
 async def test_spike_of_make_lasts_its_time_and_fills_its_files(
@@ -194,3 +198,44 @@ async def test_paying_customers_rising_in_steps_have_paid_orders(pay: PaymentSho
     counts = [int(row["User Count"]) for row in read_csv(tmp_path / "figures_stats_history.csv")]
     assert [count for count in (2, 4, 5) if count in counts] == [2, 4, 5]
     assert max(counts) == 5
+
+
+async def test_cart_customers_in_a_sale_with_promotions_find_no_violation(
+    shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path
+) -> None:
+    """Few units of one SKU and a limit for another one, so that some checkouts are refused."""
+    items = {"phone": (60, 399_900, 1), "buds": (5, 29_900, None), "tea": (5_000, 16_800, None)}
+    await make_sale(shop, sale_id, items)
+    reduction = RepeatedReduction(threshold=30_000, amount=2_000, max_times=5)
+    promotion = PromotionInput("every-300", "Every 300 less 20", PromotionClass.ORDER, reduction)
+    await shop.promotions.create(sale_id, promotion, "test")
+    zone = FreightZone("all", (FreightRegion("*"),), (FreightStep(0, 800, 2), FreightStep(2, 500, per=2)), 500_000)
+    freight = FreightTerms(currency="CNY", charged_by="pieces", zones=(zone,))
+    await shop.sale_freight.put_templates({"by-pieces": freight}, "test")
+    await shop.sale_freight.assign(sale_id, "by-pieces", "test")
+    options = ("--sale", sale_id, "--think-s", "0.2", "-t", "5s")
+    async with open_gateway(settings) as gateway, run_workers(settings, "order_writer"):
+        env = key_environment(tmp_path)
+        result = await run_locust("cart_and_checkout", gateway.base, tmp_path, env, *options, users=15)
+        await eventually(lambda: is_stored(shop, sale_id))
+    check_clean(result)
+    [orders] = re.findall(r"^orders: (.*)$", result.output, re.MULTILINE)
+    outcomes = dict(outcome.split() for outcome in orders.split(", "))
+    async with shop.db.connection() as connection:
+        stored, discounted, freights = await connection.fetchrow(
+            "SELECT count(*), count(*) FILTER (WHERE discount_minor > 0), count(*) FILTER (WHERE freight_minor > 0) "
+            "FROM orders"
+        )
+    assert stored >= int(outcomes["placed"]) > 5  # at the end of the run some answers were not read
+    assert int(outcomes["refused"]) > 0
+    assert min(discounted, freights) > 3
+    assert result.requests["POST /v1/cart/checkout (repeated)"] > 0
+    assert result.requests["WAIT until it is stored"] > 3
+    for method in ("PUT", "PATCH", "DELETE"):
+        assert result.requests[method + " /v1/cart/lines/{sale_id}/{sku}"] > 0
+    audit = await shop.audit.audit_sale(sale_id)
+    assert audit.clean, audit.findings
+
+
+async def is_stored(shop: CliServices, sale_id: str) -> bool:
+    return (await lua.read_backlog(shop.redis, SaleKeys(sale_id))).orders == 0
