@@ -16,9 +16,23 @@ from ops.services import CliServices
 from tests.gateway.test_checkout_http import CART, CHECKOUT, checkout_body
 from tests.support.gateway import bearer
 from tests.support.processes import Processes, run_processes, wait_for_exit
-from tests.support.sales import eventually, make_sale
+from tests.support.sales import ADDRESS, eventually, make_sale
 
-BODY = checkout_body(4, 2 * 100 + 100 + 3 * 100 + 9 * 255)
+TOTAL = 2 * 100 + 100 + 3 * 100 + 9 * 255
+
+
+def create_body(sales: list[str]) -> dict[str, Any]:
+    """Build a checkout to two addresses, of which the first order is split over both and paid in two ways."""
+    split = [{"address": 0, "quantity": 1}, {"address": 1, "quantity": 1}]
+    payments = [{"method": "alipay", "amount": 150}, {"method": "balance", "amount": 50}]
+    return checkout_body(
+        *(4, TOTAL),
+        ship_to=[ADDRESS, {**ADDRESS, "city": "Ningbo"}],
+        sales=[
+            {"sale_id": sales[0], "lines": [{"sku": "a", "ship_to": split}], "payments": payments},
+            {"sale_id": sales[1], "lines": [{"sku": "a", "ship_to": 1}]},
+        ],
+    )
 
 
 async def fill_cart(processes: Processes, sales: list[str]) -> None:
@@ -35,18 +49,18 @@ async def fill_cart(processes: Processes, sales: list[str]) -> None:
                 assert answer.status == 200, await answer.text()
 
 
-async def check_out(processes: Processes) -> tuple[int, Any]:
+async def check_out(processes: Processes, body: dict[str, Any]) -> tuple[int, Any]:
     async with (
         aiohttp.ClientSession(headers=bearer(processes.settings)) as client,
-        client.post(f"{processes.base}{CHECKOUT}", json=BODY) as answer,
+        client.post(f"{processes.base}{CHECKOUT}", json=body) as answer,
     ):
         return answer.status, await answer.json(content_type=None)
 
 
-async def check_out_until_crash(processes: Processes) -> None:
+async def check_out_until_crash(processes: Processes, request: dict[str, Any]) -> None:
     """Repeat the request until the lease of the gateway before has ended, and this one crashes."""
     while True:
-        status, body = await check_out(processes)
+        status, body = await check_out(processes, request)
         assert (status, body["code"]) == (409, "checkout_in_progress"), body
 
 
@@ -69,6 +83,7 @@ async def test_gateway_killed_during_checkout_has_the_same_orders_after_repeats(
     failpoints: list[str],
 ) -> None:
     sales = [f"{sale_prefix}-{number}" for number in range(3)]
+    request = create_body(sales)
     for sale_id in sales:
         await make_sale(shop, sale_id, {"a": (50, 100, 5), "b": (3, 255, None)})
     async with run_processes(make_settings(limits={"checkout_lease_s": 0.5}), tmp_path) as processes:
@@ -78,18 +93,18 @@ async def test_gateway_killed_during_checkout_has_the_same_orders_after_repeats(
             if number == 0:
                 await fill_cart(processes, sales)
             with pytest.raises(aiohttp.ClientError):
-                await check_out_until_crash(processes)
+                await check_out_until_crash(processes, request)
             assert await wait_for_exit(killed) == -9
         await processes.gateway()
         answers: list[tuple[int, Any]] = []
 
         async def is_done() -> bool:
-            answers.append(await check_out(processes))
+            answers.append(await check_out(processes, request))
             return answers[-1][0] == 200
 
         await eventually(is_done)
         assert {body["code"] for status, body in answers[:-1]} <= {"checkout_in_progress"}
-        assert await check_out(processes) == answers[-1]
+        assert await check_out(processes, request) == answers[-1]
         orders = {order["sale_id"]: order for order in answers[-1][1]["orders"]}
         outcomes = [orders[sale_id]["outcome"] for sale_id in sales]
         assert outcomes == ["placed", "placed", "refused"]
@@ -102,6 +117,16 @@ async def test_gateway_killed_during_checkout_has_the_same_orders_after_repeats(
         counts = await connection.fetchrow(
             "SELECT count(*), count(*) FILTER (WHERE state = 'done'), sum(cart_version) FROM checkouts"
         )
+        parts = await connection.fetch(
+            "SELECT sale_id, sku, address_no, quantity, jsonb_array_length(ship_to) AS addresses, "
+            "jsonb_array_length(payment_plan) AS payments "
+            "FROM orders JOIN order_lines USING (order_id) ORDER BY sale_id, address_no"
+        )
+    assert [tuple(row) for row in parts] == [
+        (sales[0], "a", 0, 1, 2, 2),
+        (sales[0], "a", 1, 1, 2, 2),
+        (sales[1], "a", 0, 1, 1, 0),
+    ]
     assert [tuple(row) for row in rows] == [(sale_id, orders[sale_id]["order_id"]) for sale_id in sales[:2]]
     assert tuple(counts) == (1, 1, 4)
     for sale_id in sales:
