@@ -5,6 +5,7 @@ The totals that are expected are computed here from the rules alone, by no code 
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,6 +22,7 @@ from loadtest.retail_dataset import Basket, BasketLine
 from ops.services import CliServices
 from tests.loadtest.test_replay import HEADER, REAL, ROWS, delete_sale_keys, write
 from tests.support.gateway import open_gateway, run_workers
+from tests.support.locust_runs import key_environment, run_command
 
 UNLIMITED = {"orders_per_user_per_s": 10_000, "orders_per_user_burst": 10_000}
 MORE_ROWS = """\
@@ -138,7 +140,7 @@ def test_basket_with_more_lines_than_a_cart_holds_is_several_carts() -> None:
     ]
 
 
-async def test_cart_filled_by_an_ended_run_is_checked_out_by_the_next(
+async def test_cart_filled_by_an_ended_run_is_checked_out_once_by_the_next(
     shop: CliServices, make_settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One run puts the lines of all baskets and checks none out."""
@@ -154,6 +156,12 @@ async def test_cart_filled_by_an_ended_run_is_checked_out_by_the_next(
             ended = await replay(shop, gateway.base, file, 4, is_through_cart=True)
         assert sorted(ended.differences) == [f"{invoice}: the run ends here" for invoice in "1238"]
         result = await replay(shop, gateway.base, file, 4, is_through_cart=True)
+        command = [str(Path(sys.executable).parent / "floodgate"), "replay", str(file), "--through-cart"]
+        variables = {"REDIS_URL": settings.redis(), "DATABASE_URL": settings.database(), **key_environment(tmp_path)}
+        status, output = await run_command([*command, "--base", gateway.base], variables)
     assert result.is_complete, result.differences
+    assert status == 0, output
+    assert "0 orders created, 4 existed before" in output
+    assert "4 carts" in output
     assert (result.created, result.stored_orders, result.stored_total) == (4, 4, result.sent_total)
     await delete_sale_keys(shop, result.sale_id)
