@@ -107,7 +107,7 @@ class LimitSettings(SettingsSection):
     lines_per_cart: Annotated[int, Field(ge=1, le=10_000)] = 200
     orders_per_checkout: Positive = 20
     checkout_lease_s: Seconds = 15  # longer than an order takes
-    checkout_repeat_s: Seconds = 600  # how long a repeat still places the orders that are missing
+    checkout_repeat_s: Annotated[float, Field(gt=0, le=3_600)] = 600  # a repeat still places missing orders; keys last
     # Over all gateways: tokens refilled each second, and tokens of a full bucket.
     orders_per_user_per_s: Seconds = 5
     orders_per_user_burst: Positive = 20

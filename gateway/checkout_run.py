@@ -62,19 +62,34 @@ class CheckoutRun:
         checkouts, digest = self.services.shopping.checkouts, digest_request(self.request)
         checkout = await checkouts.find(self.user_id, self.request.version)
         if checkout is None:
-            checkout = await self._begin(digest)
-            failpoint("checkout.after_begin")
-        elif checkout.request_digest != digest:
+            try:
+                checkout = await self._begin(digest)
+            except CartChanged:
+                # The same request may have been faster, and its orders changed the cart: they are the answer here, too.
+                checkout = await checkouts.find(self.user_id, self.request.version)
+                if checkout is None:
+                    raise
+            else:
+                failpoint("checkout.after_begin")
+                return await self._finish(checkout)
+        if checkout.request_digest != digest:
             if checkout.state == "placing" and not await close_overdue(self.services, self.user_id):
                 raise CheckoutInProgress("another checkout of this version of the cart is under way")
-            raise await self._changed("this version of the cart was checked out by another request")
-        elif checkout.state == "placing":
+            raise await self._changed(
+                "this version of the cart was checked out by another request: look at your orders and the cart"
+            )
+        if checkout.state == "placing":
             if await close_overdue(self.services, self.user_id):
                 checkout = await checkouts.get(checkout.checkout_id) or checkout
             else:
                 checkout = await checkouts.claim(checkout)
         if checkout.state == "done":
             return await self._result(checkout, "done", [_shown(order) for order in checkout.orders])
+        return await self._finish(checkout)
+
+    async def _finish(self, checkout: StoredCheckout) -> CheckoutResult:
+        """Place what has no outcome yet, and end the checkout unless an outcome is unknown."""
+        checkouts = self.services.shopping.checkouts
         orders = await self._place_all(checkout)
         if any(order.outcome == "pending" for order in orders):
             await checkouts.leave(checkout)
@@ -201,7 +216,7 @@ async def _look_up(services: GatewayServices, checkout: StoredCheckout, stored: 
     if stored.outcome != "pending":
         return _shown(stored)
     key = derive_key(checkout, stored.sale_id)
-    order = await services.orders.find_by_key(checkout.user_id, key, services.snapshots.sale_ids())
+    order = await services.orders.find_by_key(checkout.user_id, key, [stored.sale_id])
     if order is None:
         outcome = CheckoutOrder(stored.sale_id, "not_placed", None, None, None, None)
     else:

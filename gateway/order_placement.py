@@ -162,11 +162,14 @@ class OrderPlacement:
         )
 
     async def is_new_customer(self, snapshot: SaleSnapshot, user_id: str) -> bool:
-        """Tell whether a customer has no order yet, if a promotion of the sale depends on it; else False."""
+        """Tell whether a customer has no order yet, if a promotion of the sale depends on it; else False.
+
+        A guest, whose id is an empty text, has none.
+        """
         promotions = snapshot.promotions
         if promotions is None or not promotions.new_customer_ids:
             return False
-        return await self._new_customers.is_new(user_id)
+        return not user_id or await self._new_customers.is_new(user_id)
 
     async def _find_replay(self, order: PlaceOrder, user_id: str, key: str) -> KeyRecord | None:
         """Find the record of an order that was accepted on terms that have changed since.

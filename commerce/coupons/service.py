@@ -96,7 +96,7 @@ class Coupons:
         `Invalid` as `create` does.
         """
         if changed.units is not UNSET:
-            await self._change_units(sale_id, code, changed.units, changed.reason, actor)
+            await self._change_units(sale_id, code, changed.units, changed, actor)
         async with self._db.transaction() as connection:
             await _lock(connection, sale_id)
             stored = await _get(connection, sale_id, code)
@@ -118,12 +118,17 @@ class Coupons:
         await self._sales.sync_to_redis(sale_id)
         return await self.get(sale_id, code)
 
-    async def _change_units(self, sale_id: str, code: str, units: int, reason: str, actor: str) -> None:
-        """Set the number in all: of a draft at once, else by a stock change."""
+    async def _change_units(self, sale_id: str, code: str, units: int, changed: ChangedCoupon, actor: str) -> None:
+        """Set the number in all: of a draft at once, else by a stock change.
+
+        Changes nothing if the new promotion takes no coupons.
+        """
         recorded: RecordedChange | None = None
         async with self._db.transaction() as connection:
             sale = await _lock(connection, sale_id)
             stored = await _get(connection, sale_id, code)
+            if changed.promotion_id not in (UNSET, stored.promotion_id):
+                await _check_promotion(connection, sale_id, changed.promotion_id)
             if units == stored.units:
                 return
             if sale.state is SaleState.DRAFT:
@@ -131,7 +136,7 @@ class Coupons:
                 detail = {"code": code, "units": [stored.units, units]}
                 await sale_store.log(connection, sale_id, self._now(), actor, "coupon_units", detail)
             else:
-                recorded = await self._record(connection, sale_id, code, units - stored.units, reason, actor)
+                recorded = await self._record(connection, sale_id, code, units - stored.units, changed.reason, actor)
         if recorded is not None:
             await self._stock.apply_recorded(recorded)
 

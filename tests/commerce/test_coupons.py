@@ -96,6 +96,15 @@ async def test_changed_terms_reach_gateways_and_redis(shop: CliServices, sale_id
     assert first.coupons[CODE] == CouponTerms("ten-off", 1, False)
 
 
+async def test_number_stays_if_the_promotion_is_refused(shop: CliServices, sale_id: str) -> None:
+    await make_coupon_sale(shop, sale_id)
+    await shop.coupons.create(sale_id, CouponInput(CODE, PROMOTION, 2), "test")
+    with pytest.raises(Invalid, match="no promotion 'none'"):
+        await shop.coupons.change(sale_id, CODE, ChangedCoupon(units=5, promotion_id="none"), "test")
+    coupon = await shop.coupons.get(sale_id, CODE)
+    assert (coupon.promotion_id, coupon.units, coupon.left) == (PROMOTION, 2, 2)
+
+
 async def test_only_unused_coupons_are_taken_away(shop: CliServices, sale_id: str) -> None:
     keys = await make_coupon_sale(shop, sale_id)
     await shop.coupons.create(sale_id, CouponInput(CODE, PROMOTION, 2), "test")

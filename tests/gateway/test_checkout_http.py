@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from commerce.cart.checkouts import Checkouts
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import NotReady, OutcomeUnknown
 from commerce.waiting_rooms.model import RoomSettings
@@ -92,6 +93,34 @@ async def test_racing_checkouts_have_the_same_orders(gateway: TestGateway, shop:
     assert all(orders == done[0] for orders in done)
     assert await count_orders(shop, sales) == [2, 2, 2]
     assert (await gateway.call("GET", CART)).body["sales"] == []
+
+
+async def test_request_overtaken_by_its_repeat_has_the_same_orders(
+    gateway: TestGateway, shop: CliServices, sales: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repeat is done before the first request has begun: that must not call the cart changed."""
+    await put(gateway, sales[0], "a", 2)
+    body, original = checkout_body(1, 200), Checkouts.find
+    repeats: list[Any] = []
+
+    async def overtake(checkouts: Checkouts, *arguments: Any) -> Any:
+        checkout = await original(checkouts, *arguments)
+        if not repeats:
+            repeats.append(None)
+            repeats[0] = await check_out(gateway, body)
+        return checkout
+
+    monkeypatch.setattr(Checkouts, "find", overtake)
+    overtaken = await check_out(gateway, body)
+    assert (overtaken.status, overtaken.body) == (200, repeats[0].body)
+    assert outcomes(overtaken) == {sales[0]: "placed"}
+    assert await count_orders(shop, sales) == [2, 0, 0]
+    repeats.clear()
+    await put(gateway, sales[0], "a", 2)
+    body = checkout_body(3, 200)
+    other = await check_out(gateway, {**body, "accept_prices": True})
+    assert (other.status, other.code) == (409, "cart_changed"), "it is not the same request"
+    assert await count_orders(shop, sales) == [4, 0, 0]
 
 
 async def test_checkout_of_another_cart_than_the_confirmed_one_is_refused(
