@@ -51,7 +51,7 @@ def find_price_parts(
     freight, cod_fee = [], 0
     if snapshot.freight is not None:
         freight = _charge_addresses(snapshot.freight, ship_to, lines, snapshot.items, errors)
-        if any(tender.method == "cod" for tender in tenders):
+        if snapshot.freight.cod_fee_minor and "cod" in [tender.method for tender in tenders]:
             cod_fee = snapshot.freight.cod_fee_minor
     if not (discounts or cod_fee or coupons or any(freight)):
         return None
@@ -122,6 +122,14 @@ def _charge_addresses(
     errors: FieldErrors,
 ) -> list[int]:
     """Return the freight of each address; an address without lines has none."""
+    if len(ship_to) == 1:  # as most orders have it
+        grams_of_all = pieces_of_all = amount_of_all = 0
+        for line in lines:
+            quantity = line.quantity
+            grams_of_all += quantity * items[line.sku].weight_g
+            pieces_of_all += quantity
+            amount_of_all += quantity * line.unit_price - line.discount
+        return [_charge(freight, 0, ship_to[0], grams_of_all, pieces_of_all, amount_of_all, errors)]
     grams, pieces, amounts = [0] * len(ship_to), [0] * len(ship_to), [0] * len(ship_to)
     for line in lines:
         number, quantity = line.address_no, line.quantity
@@ -129,13 +137,19 @@ def _charge_addresses(
             grams[number] += quantity * items[line.sku].weight_g
             pieces[number] += quantity
             amounts[number] += quantity * line.unit_price - line.discount
-    charges = [0] * len(ship_to)
-    for number, address in enumerate(ship_to):
-        if pieces[number]:
-            try:
-                charges[number] = freight.charge(
-                    address.country, address.province, address.city, grams[number], pieces[number], amounts[number]
-                )
-            except NoFreight as refusal:
-                errors.add(f"/ship_to/{number}", refusal.detail)
-    return charges
+    return [
+        _charge(freight, number, address, grams[number], pieces[number], amounts[number], errors)
+        for number, address in enumerate(ship_to)
+    ]
+
+
+def _charge(
+    freight: CompiledFreight, number: int, address: Address, grams: int, pieces: int, amount: int, errors: FieldErrors
+) -> int:
+    if not pieces:
+        return 0
+    try:
+        return freight.charge(address.country, address.province, address.city, grams, pieces, amount)
+    except NoFreight as refusal:
+        errors.add(f"/ship_to/{number}", refusal.detail)
+        return 0

@@ -126,7 +126,7 @@ def compute_price(
         context = PricingContext(now_ms, is_new_customer, coupons)
         parts = find_price_parts(lines, units, order.ship_to, order.payments, snapshot, context, errors)
     if parts is not None:
-        total += sum(parts.freight) + parts.cod_fee - sum(discount.amount for discount in parts.discounts)
+        total += sum(parts.freight) + parts.cod_fee - sum([discount.amount for discount in parts.discounts])
     return PricedOrder(lines, units, coupons, parts, total)
 
 
