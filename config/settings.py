@@ -94,13 +94,11 @@ class LimitSettings(SettingsSection):
     concurrent_event_streams_per_user: Positive = 10
     concurrent_event_streams_per_address: Positive = 200
     event_stream_max_s: Seconds = 900
-    # Per order.
     lines_per_order: Positive = 1_000
     addresses_per_order: Positive = 50
     payments_per_order: Positive = 8
     coupons_per_order: Positive = 8
     quantity_per_line: Positive = 100_000
-    # Per sale.
     promotions_per_sale: Annotated[int, Field(ge=1, le=1_000)] = 100
     # Of customers who have not ordered yet.
     addresses_per_user: Annotated[int, Field(ge=1, le=1_000)] = 50
@@ -115,6 +113,8 @@ class LimitSettings(SettingsSection):
     orders_per_address_burst: Positive = 1_000
     orders_per_device_per_s: Seconds = 10
     orders_per_device_burst: Positive = 40
+    guest_carts_per_address_per_s: Seconds = 10  # new ones, each of which is a row for weeks
+    guest_carts_per_address_burst: Positive = 500
     # Reserving in Redis.
     batch_orders: Annotated[int, Field(ge=1, le=2_000)] = 256  # a batch is one command, whose length is bounded
     batch_bytes: Positive = 1_048_576

@@ -122,7 +122,10 @@ class OrderPlacement:
             try:
                 reservation = await self._price(order, user_id, key, traceparent)
                 if expected_total is not None and reservation.total_minor != expected_total:
-                    raise TotalChanged(f"the total is {reservation.total_minor} now, and not {expected_total}")
+                    raise TotalChanged(
+                        f"the total is {reservation.total_minor} now, and not {expected_total}; nothing was reserved: "
+                        "ask for a new quote and confirm it"
+                    )
             except (Invalid, TotalChanged):
                 if record := await self._find_replay(order, user_id, key):
                     return self.replayed_result(order.sale_id, record)

@@ -1,4 +1,4 @@
-"""Rate limits of orders: a token bucket per user, client address and device, decided in memory.
+"""Rate limits of orders and new carts: token buckets by user, address and device, in memory.
 
 Each process counts its own orders; `fleet_usage` exchanges what is used much, so that a limit holds over all gateways.
 """
@@ -151,7 +151,11 @@ class RateLimits:
             "address", limits.orders_per_address_per_s, limits.orders_per_address_burst, clock
         )
         self.devices = TokenBuckets("device", limits.orders_per_device_per_s, limits.orders_per_device_burst, clock)
-        self.all = (self.users, self.addresses, self.devices)
+        self.guest_carts = TokenBuckets(
+            "guest_carts", limits.guest_carts_per_address_per_s, limits.guest_carts_per_address_burst, clock
+        )
+        """new carts of guests, by client address"""
+        self.all = (self.users, self.addresses, self.devices, self.guest_carts)
         self._monotonic = clock.monotonic
 
     def check(self, user_id: str, address: Bucket | None, device: bytes | None) -> None:

@@ -190,7 +190,8 @@ def check_open(cart: StoredCart) -> None:
 def _check_no_checkout(cart: StoredCart) -> None:
     if cart.checkout is not None:
         raise CheckoutInProgress(
-            f"a checkout of version {cart.checkout.version} is under way; repeat its request to finish it"
+            f"a checkout of version {cart.checkout.version} is under way; repeat its request to finish it, or wait: "
+            "minutes later the next change ends it, with the orders that it has"
         )
 
 

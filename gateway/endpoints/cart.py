@@ -56,14 +56,16 @@ def _admit(call: Call) -> tuple[CartOwner, int | None]:
     services = call.services
     services.shedder.check(perf_counter(), call.request.headers.get("Authorization"), None)
     owner = _find_owner(call)
-    # A colon is in no user's id. Guests without a cart have the bucket of their address only.
+    # A colon is in no user's id. Guests without a cart have the buckets of their address only.
     name = owner.user_id or (f"cart:{owner.cart_id}" if owner.cart_id else None)
     rate_limits = services.admission.rate_limits
     if name is not None:
         rate_limits.users.take(name)
-    address = services.client_addresses.find(call.request).bucket
-    if address is not None:
-        address.take(services.clock.monotonic())
+    client = services.client_addresses.find(call.request)
+    if client.bucket is not None:
+        client.bucket.take(services.clock.monotonic())
+    if name is None and client.address is not None:
+        rate_limits.guest_carts.take(client.address)
     version = call.parameters[_IF_MATCH.name]
     return owner, None if version is None else int(version.strip('"'))
 

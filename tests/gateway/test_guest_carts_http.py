@@ -55,6 +55,22 @@ async def test_guest_has_a_cart_by_its_signed_id(gateway: TestGateway, sale_id: 
     assert (await gateway.call("GET", CART, headers=headers)).body["sales"] == [], "the token counts"
 
 
+async def test_new_carts_of_one_address_are_limited(
+    make_settings: Callable[..., Settings], shop: CliServices, sale_id: str
+) -> None:
+    """Each is a row for weeks. Guests who have a cart, and customers, are not limited by that."""
+    await make_sale(shop, sale_id, {"a": (50, 100, None)})
+    limits = {"guest_carts_per_address_per_s": 0.05, "guest_carts_per_address_burst": 2}
+    async with open_gateway(make_settings(http={"proxy_networks": []}, limits=limits)) as gateway:
+        headers = [await fill_guest_cart(gateway, sale_id, a=1) for _ in range(2)]
+        refused = await put(gateway, sale_id, "a", 1, user=None)
+        assert (refused.status, refused.body["limit"]) == (429, "guest_carts")
+        assert refused.body["detail"].startswith("more than 0.05 new carts of guests per second of one address; wait ")
+        assert (await put(gateway, sale_id, "a", 2, user=None, headers=headers[0])).status == 200
+        assert (await put(gateway, sale_id, "a", 2)).status == 200
+        assert (await gateway.call("GET", CART, user=None)).status == 200
+
+
 async def test_forged_id_of_a_guest_is_not_found(gateway: TestGateway, sale_id: str) -> None:
     guest_id = (await fill_guest_cart(gateway, sale_id, a=2))["Cart-Id"]
     kind, cart_hex, signature = guest_id.split(".")
