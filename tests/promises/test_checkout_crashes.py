@@ -22,7 +22,7 @@ TOTAL = 2 * 100 + 100 + 3 * 100 + 9 * 255
 
 
 def create_body(sales: list[str]) -> dict[str, Any]:
-    """Build a checkout to two addresses, of which the first order is split over both and paid in two ways."""
+    """Build a checkout to two addresses, of which the first order is split over both and has two payments."""
     split = [{"address": 0, "quantity": 1}, {"address": 1, "quantity": 1}]
     payments = [{"method": "alipay", "amount": 150}, {"method": "balance", "amount": 50}]
     return checkout_body(
