@@ -79,8 +79,7 @@ class SaleFreight:
         changes: list[TemplateChange] = []
         try:
             async with self._db.transaction() as connection:
-                for name, terms in sorted(templates.items()):
-                    changes.append(await self._put(connection, name, terms, actor))
+                changes = await self._put(connection, templates, actor)
                 if check_only:
                     raise _CheckedOnly
         except _CheckedOnly:
@@ -90,15 +89,23 @@ class SaleFreight:
                 await self._sales.sync_to_redis(sale_id)
         return changes
 
-    async def _put(self, connection: Connection, name: str, terms: FreightTerms, actor: str) -> TemplateChange:
+    async def _put(
+        self, connection: Connection, templates: Mapping[str, FreightTerms], actor: str
+    ) -> list[TemplateChange]:
         now = from_ms(self._clock.now_ms())
-        result = await Freight.put(connection, name, terms, actor, now)
-        sales = []
-        if result.status == "changed":
-            await _check_currency(connection, name, terms.currency)
-            detail = {"template": name, "version": result.version}
-            sales = await term_store.raise_generations(connection, name, now, actor, detail)
-        return TemplateChange(name, result.status, result.version, sales)
+        # All templates before any sale, as `assign` locks them: else the two could wait for each other.
+        results = [
+            (name, await Freight.put(connection, name, terms, actor, now)) for name, terms in sorted(templates.items())
+        ]
+        changes = []
+        for name, result in results:
+            sales = []
+            if result.status == "changed":
+                await _check_currency(connection, name, templates[name].currency)
+                detail = {"template": name, "version": result.version}
+                sales = await term_store.raise_generations(connection, name, now, actor, detail)
+            changes.append(TemplateChange(name, result.status, result.version, sales))
+        return changes
 
     async def _share_currency(self, connection: Connection, name: str) -> str:
         try:

@@ -16,6 +16,7 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.stream_payload import AcceptedLine
+from commerce.promotions.errors import NoSuchPromotion
 from commerce.promotions.explanation import explain
 from commerce.promotions.model import (
     ChangedPromotion,
@@ -158,7 +159,7 @@ class SalePromotions:
         """Price an order by the promotions of a sale, at a moment or now, and explain each of them.
 
         `coupons` are ids of promotions. Nothing is reserved, and stock and limits are not looked at. Raises
-        `NoSuchSale`, or `Invalid` for a SKU that the sale does not offer.
+        `NoSuchSale`, `NoSuchPromotion` for a coupon's, or `Invalid` for a SKU that the sale does not offer.
         """
         sale = await self._sales.get(sale_id)
         skus = sorted({line.sku for line in order.lines})
@@ -166,6 +167,10 @@ class SalePromotions:
             prices = await term_store.read_item_prices(connection, sale_id, skus)
             items = {sku: (price,) for sku, price in prices.items()}
             compiled = await self._promotions.compile(connection, sale_id, items)
+        with_coupons = [promotion.promotion_id for promotion in compiled.promotions if promotion.needs_coupon]
+        if missing := sorted(set(coupons).difference(with_coupons)):
+            names = ", ".join(with_coupons[:10]) or "none"
+            raise NoSuchPromotion(f"{sale_id} has no promotion {missing[0]!r} of the class coupon; it has {names}")
         unknown = [
             {"pointer": f"/lines/{number}/sku", "detail": f"{line.sku[:80]!r} is not in this sale"}
             for number, line in enumerate(order.lines)

@@ -162,6 +162,27 @@ async def test_assignment_waits_for_a_change_of_the_template(
     assert (await assignment).freight_template == "heavy"
 
 
+async def test_several_templates_are_changed_before_any_sale_is_locked(
+    shop: CliServices, sale_freight: SaleFreight, sale_id: str
+) -> None:
+    """Else an import that holds the sale and an assignment that holds the template wait for each other."""
+    await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    for name in ("heavy", "light"):
+        await put(sale_freight, name=name)
+    await sale_freight.assign(sale_id, "heavy", "test")
+    changed = make_terms(make_zone("cn", "CN"))
+    async with shop.db.transaction() as connection:  # as that of an assignment
+        await Freight.share_currency(connection, "light")
+        change = asyncio.create_task(sale_freight.put_templates({"heavy": changed, "light": changed}, "test"))
+
+        async def waits_or_is_done() -> bool:
+            return change.done() or await connection.fetchval("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
+
+        await eventually(waits_or_is_done)
+        await connection.execute("SELECT FROM sales WHERE sale_id = $1 FOR UPDATE NOWAIT", sale_id)
+    assert [(template.status, template.sales) for template in await change] == [("changed", [sale_id]), ("changed", [])]
+
+
 async def test_template_changed_and_assigned_at_once_leaves_no_sale_behind(
     shop: CliServices, sale_freight: SaleFreight, sale_id: str
 ) -> None:

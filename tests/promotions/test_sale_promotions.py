@@ -235,3 +235,6 @@ async def test_tried_order_has_prices_and_reasons(shop: CliServices, sale_id: st
     with pytest.raises(Invalid) as refusal:
         await shop.promotions.try_order(sale_id, TrialOrder([TrialLine("jar", 1)]), (), False, None)
     assert refusal.value.extra["errors"][0]["pointer"] == "/lines/0/sku"
+    for code in ("TEN-OFF", "p"):  # a coupon's code is not its promotion, and p needs none
+        with pytest.raises(NoSuchPromotion, match=f"no promotion '{code}' of the class coupon; it has coupon"):
+            await shop.promotions.try_order(sale_id, order, [code], False, None)
