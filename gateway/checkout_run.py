@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from commerce.cart.cart_quotes import add_up
+from commerce.cart.cart_quotes import CartQuote, add_up
 from commerce.cart.checkouts import derive_key, digest_request
 from commerce.cart.errors import CartChanged, CheckoutInProgress
 from commerce.cart.model import (
@@ -112,9 +112,9 @@ class CheckoutRun:
         if not (self.request.ship_to or self.request.address_ids):
             raise invalid("/ship_to", "an order needs an address, or the id of one in address_ids")
         orders, quote = await quote_plan(self.services, self.user_id, stored, self.request)
-        await self._check_prices(stored)
+        await self._check_prices(stored, quote)
         if add_up(self.request.expected_totals) != quote.totals:
-            raise await self._changed("the total is not the expected one", quote=quote)
+            raise await self._changed("the total is not the expected one; confirm that of the quote", quote=quote)
         for order in orders:
             await self._check_payments(order)
         planned = [
@@ -128,7 +128,7 @@ class CheckoutRun:
         except CartChanged as refusal:
             raise await self._changed(refusal.detail) from None
 
-    async def _check_prices(self, stored: StoredCart) -> None:
+    async def _check_prices(self, stored: StoredCart, quote: CartQuote) -> None:
         """Raise `CartChanged` if a selected line costs more than the customer has accepted."""
         if self.request.accept_prices:
             return
@@ -136,7 +136,7 @@ class CheckoutRun:
             snapshot = self.services.snapshots.cached(line.sale_id)
             item = snapshot.items.get(line.sku) if snapshot and line.is_ordered else None
             if item is not None and item.price > line.accepted_price_minor:
-                raise await self._changed(f"the price of {line.sku} rose; accept it with accept_prices")
+                raise await self._changed(f"the price of {line.sku} rose; accept it with accept_prices", quote=quote)
 
     async def _check_payments(self, order: PlaceOrder) -> None:
         try:

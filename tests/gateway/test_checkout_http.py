@@ -137,6 +137,7 @@ async def test_checkout_of_another_cart_than_the_confirmed_one_is_refused(
     for total in (200, 240):
         answer = await check_out(gateway, checkout_body(1, total))
         assert (answer.status, answer.code) == (409, "cart_changed"), "nobody has accepted the price"
+        assert answer.body["quote"]["totals"] == [{"amount": 240, "currency": "CNY"}]
     assert answer.body["cart"]["warnings"][0]["code"] == "price_changed"
     assert await count_orders(shop, sales) == [0, 0, 0]
     answer = await check_out(gateway, checkout_body(1, 240, accept_prices=True))
