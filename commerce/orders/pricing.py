@@ -127,6 +127,8 @@ def compute_price(
         parts = find_price_parts(lines, units, order.ship_to, order.payments, snapshot, context, errors)
     if parts is not None:
         total += sum(parts.freight) + parts.cod_fee - sum([discount.amount for discount in parts.discounts])
+        if total > MAX_MINOR:
+            errors.add("/lines", f"the total with freight is more than {MAX_MINOR} minor units: send several orders")
     return PricedOrder(lines, units, coupons, parts, total)
 
 

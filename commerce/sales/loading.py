@@ -30,6 +30,7 @@ from redis.asyncio import Redis
 
 import lua
 from commerce.kernel.clock import DAY_MS, Clock, from_ms, to_ms
+from commerce.kernel.coupon_skus import is_first_order_sku
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.stream_payload import AcceptedOrder, decode_accepted
@@ -50,7 +51,7 @@ class LoadReport:
     """The result of a load.
 
     `waiting_orders` counts orders that were still in the stream, `resolved_jobs` the releases and stock changes that
-    were too old for Redis.
+    were too old for Redis. `units_free` are of products and coupons.
     """
 
     sale_id: str
@@ -125,7 +126,7 @@ async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str, *, i
             raise LoadInProgress(f"cannot load {sale_id}: another process loaded it meanwhile; check it, then retry")
         await _end_load(connection, sale, state, clock, expired_before)
     await _make_orphans_claimable(redis, keys)
-    units_free = sum(state.stock.values())
+    units_free = sum(units for sku, units in state.stock.items() if not is_first_order_sku(sku))
     resolved = len(state.releases) + len(state.changes) + len(state.refused)
     return LoadReport(sale_id, sale.epoch, len(state.stock), units_free, len(streamed), resolved)
 

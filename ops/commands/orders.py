@@ -11,7 +11,7 @@ from commerce.audit.missing_orders import MissingOrder, MissingOrders
 from commerce.kernel.failures import Failures
 from commerce.kernel.money import format_money
 from commerce.kernel.types import Reason
-from commerce.orders.model import OrderDetails
+from commerce.orders.model import Order, OrderDetails
 from commerce.orders.service import Actor
 from commerce.shipping.model import UnplannedOrder
 from ops.commands.console import (
@@ -160,6 +160,26 @@ async def _opened_sales(shop: CliServices) -> list[str]:
     return [sale.sale_id for sale in await shop.sales.list_opened()]
 
 
+def _list_price_rows(order: Order) -> list[tuple[str, str]]:
+    """List the lines of a stored order with their prices, and the other parts of its price."""
+    price, total = order.price, order.total
+    if price is None or total is None:
+        return []
+    currency = total.currency
+    rows = [
+        (f"line {line.line_no}", f"{line.quantity} {line.sku}: {format_money(line.paid, currency)}")
+        for line in order.lines or ()
+    ]
+    fees = [(f"freight to address {freight.ship_to}", freight.amount) for freight in price.freight_by_address]
+    if price.cod_fee:
+        fees.append(("cash on delivery", price.cod_fee))
+    rows += [(name, format_money(amount, currency)) for name, amount in fees]
+    for discount in price.discounts:
+        amount = format_money(discount.amount, currency)
+        rows.append(("discount of lines", f"{amount} by {discount.promotion_id}: {discount.label}"))
+    return [*rows, *(("coupon", code) for code in price.coupons)]
+
+
 def _print(details: OrderDetails) -> None:
     order = details.order
     status = f"{order.status} ({order.cancel_reason})" if order.cancel_reason else order.status
@@ -171,8 +191,7 @@ def _print(details: OrderDetails) -> None:
         ("total", order.total and format_money(order.total.amount, order.total.currency)),
         ("pay by (UTC)", format_time(order.pay_by)),
     )
-    lines = [(f"line {line.line_no}", f"{line.quantity} {line.sku}") for line in order.lines or ()]
-    print_values([*((name, value or "?") for name, value in values), *lines])
+    print_values([*((name, value or "?") for name, value in values), *_list_price_rows(order)])
     events = Table("at (UTC)", "status", "actor", "reason")
     for event in details.events:
         events.add_row(format_time(event.at), event.status, event.actor, event.reason)

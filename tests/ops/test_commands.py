@@ -12,10 +12,19 @@ import pytest
 
 import lua
 from commerce.catalog.model import ProductInput
-from commerce.kernel.stream_payload import decode_accepted, encode_accepted
+from commerce.kernel.clock import from_ms
+from commerce.kernel.stream_payload import (
+    AcceptedDiscount,
+    AcceptedLine,
+    PriceParts,
+    StreamedOrder,
+    decode_accepted,
+    encode_accepted,
+)
 from commerce.orders.model import OrderDetails
+from commerce.orders.persistence import persist
 from config.settings import Settings
-from lua import SaleKeys
+from lua import EntryId, SaleKeys
 from ops.services import CliServices
 from tests.support.commands import Command, make_command
 from tests.support.gateway import run_workers
@@ -141,6 +150,31 @@ async def test_order_commands_show_and_cancel_an_order(
     status, output = await floodgate("order", "show", order_id, "--json")
     assert msgspec.json.decode(output, type=OrderDetails) == details
     assert (await floodgate("order", "show", str(shop.ids.new())))[0] == 1
+
+
+async def test_shown_order_explains_its_price(floodgate: Command, shop: CliServices, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {"a": (5, 10_000, None)})
+    placed = reservation(shop.ids.new, sale_id, {"a": 2}, price=10_000)
+    parts = PriceParts([AcceptedDiscount("less-40", "100 less 40", 4_000)], [800], 300, ["TEN", "@first"])
+    order = msgspec.structs.replace(
+        decode_accepted(placed.payload),
+        lines=[AcceptedLine(0, 0, "a", 2, 10_000, 12_000, 4_000)],
+        total_minor=17_100,
+        parts=parts,
+    )
+    async with shop.db.transaction() as connection:
+        await persist(connection, [StreamedOrder(order, EntryId(1, 0), encode_accepted(order))], from_ms(1))
+    status, output = await floodgate("order", "show", str(placed.order_id))
+    assert status == 0, output
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if "│" in line]
+    assert ["total", "171.00 CNY"] in rows
+    assert rows[6:11] == [
+        ["line 0", "2 a: 160.00 CNY"],
+        ["freight to address 0", "8.00 CNY"],
+        ["cash on delivery", "3.00 CNY"],
+        ["discount of lines", "40.00 CNY by less-40: 100 less 40"],
+        ["coupon", "TEN"],
+    ]
 
 
 async def test_order_cancel_on_dead_letter_is_refused_with_advice(

@@ -9,6 +9,7 @@ import pytest
 
 from commerce.orders import store as orders
 from commerce.promotions.model import ChangedPromotion, PercentOff, PromotionClass, PromotionInput
+from commerce.sales.loading import load_sale
 from config.settings import Settings
 from lua import SaleKeys
 from ops.services import CliServices
@@ -95,3 +96,10 @@ async def test_deleted_promotion_of_a_draft_leaves_no_item(shop: CliServices, sa
     async with shop.db.connection() as connection:
         skus = await connection.fetch("SELECT sku FROM sale_items WHERE sale_id = $1", sale_id)
     assert [row["sku"] for row in skus] == ["a"]
+
+
+async def test_loaded_sale_counts_no_units_of_first_orders(shop: CliServices, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {"a": (500, FULL, None)})
+    await shop.promotions.create(sale_id, FIRST_ORDER, "test")
+    report = await load_sale(shop.db, shop.redis, shop.clock, sale_id)
+    assert (report.units_free, (await shop.audit.audit_sale(sale_id)).total.initial) == (500, 500)

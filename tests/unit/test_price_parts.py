@@ -93,6 +93,15 @@ def test_freight_is_charged_by_address_after_discounts() -> None:
     assert accepted.parts is None, "29,700 is delivered free"
 
 
+def test_freight_beyond_the_limit_of_amounts_is_refused() -> None:
+    """Else an order would be accepted that nobody can pay: no payment may be that large."""
+    freight = template(step_g=1, fee_minor=10**10)
+    addresses = [msgspec.convert(ADDRESS, Address)] * 3
+    lines = [OrderLineInput("A", 800, number) for number in range(3)]
+    errors = errors_of(PlaceOrder("s", lines, addresses), snapshot(freight=freight))
+    assert errors == {"/lines": f"the total with freight is more than {10**15} minor units: send several orders"}
+
+
 def test_payments_must_add_up_to_the_total_with_its_parts() -> None:
     errors = errors_of(order(("A", 4, 0), payments=[Tender("alipay", 39_600)]), snapshot(EVERY_300))
     assert errors == {"/payments": "they add up to 39600 and the total is 34600 minor units of CNY"}
