@@ -42,6 +42,19 @@ CREATE TABLE order_freight (
 );
 COMMENT ON TABLE order_freight IS 'Freight of an order by address; an address without freight has no row';
 
+-- As those of the other audited rows. The writer inserts these rows with their order.
+DROP TRIGGER audit_update ON orders;
+CREATE TRIGGER audit_update AFTER UPDATE ON orders FOR EACH ROW
+    WHEN ((OLD.status, OLD.status_seq, OLD.total_minor, OLD.idempotency_key, OLD.discount_minor, OLD.freight_minor,
+           OLD.cod_fee_minor)
+          IS DISTINCT FROM (NEW.status, NEW.status_seq, NEW.total_minor, NEW.idempotency_key, NEW.discount_minor,
+                            NEW.freight_minor, NEW.cod_fee_minor))
+    EXECUTE FUNCTION mark_changed_order();
+ALTER TABLE orders ENABLE ALWAYS TRIGGER audit_update;
+CREATE TRIGGER audit_insert AFTER INSERT ON order_discounts REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION mark_orders_of_changed();
+CREATE TRIGGER audit_insert AFTER INSERT ON order_freight REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION mark_orders_of_changed();
 CREATE TRIGGER audit_update AFTER UPDATE ON order_discounts REFERENCING OLD TABLE AS changed
     FOR EACH STATEMENT EXECUTE FUNCTION mark_rewritten_of_orders();
 CREATE TRIGGER audit_delete AFTER DELETE ON order_discounts REFERENCING OLD TABLE AS changed
@@ -50,5 +63,5 @@ CREATE TRIGGER audit_update AFTER UPDATE ON order_freight REFERENCING OLD TABLE 
     FOR EACH STATEMENT EXECUTE FUNCTION mark_rewritten_of_orders();
 CREATE TRIGGER audit_delete AFTER DELETE ON order_freight REFERENCING OLD TABLE AS changed
     FOR EACH STATEMENT EXECUTE FUNCTION mark_rewritten_of_orders();
-ALTER TABLE order_discounts ENABLE ALWAYS TRIGGER audit_update, ENABLE ALWAYS TRIGGER audit_delete;
-ALTER TABLE order_freight ENABLE ALWAYS TRIGGER audit_update, ENABLE ALWAYS TRIGGER audit_delete;
+ALTER TABLE order_discounts ENABLE ALWAYS TRIGGER audit_insert, ENABLE ALWAYS TRIGGER audit_update, ENABLE ALWAYS TRIGGER audit_delete;
+ALTER TABLE order_freight ENABLE ALWAYS TRIGGER audit_insert, ENABLE ALWAYS TRIGGER audit_update, ENABLE ALWAYS TRIGGER audit_delete;

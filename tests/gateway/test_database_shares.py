@@ -77,8 +77,8 @@ async def test_crowd_of_hanging_reads_delays_neither_staff_nor_webhooks(
     await make_sale(shop, sale_id, {"mug": (5, 100, None)})
     tracking_no = await add_booked_shipment(shipping_gateway)
     gateway = shipping_gateway.gateway
-    async with locked(database_url, "products") as owner:
-        readers = [asyncio.create_task(gateway.call("GET", "/v1/products", user=None)) for _ in range(CROWD)]
+    async with locked(database_url, "saved_addresses") as owner:
+        readers = [asyncio.create_task(gateway.call("GET", "/v1/addresses")) for _ in range(CROWD)]
 
         async def has_hanging_read() -> bool:
             return bool(await owner.fetchval(HANGING))
