@@ -60,7 +60,7 @@ async def test_concurrent_orders_share_reserve_calls(
 async def test_batch_never_exceeds_limits(
     make_settings: Callable[..., Settings], shop: CliServices, sale_id: str, keys: SaleKeys
 ) -> None:
-    settings = make_settings(limits={"batch_orders": 4, "concurrent_reserve_calls": 1})
+    settings = make_settings(limits={"batch_orders": 4, "concurrent_reserve_calls": 1, "order_wait_target_ms": 5_000})
     async with open_gateway(settings) as gateway:
         answers = await asyncio.gather(*(gateway.order(order_body(sale_id, ("b", 1))) for _ in range(60)))
         assert {answer.status for answer in answers} == {202}
