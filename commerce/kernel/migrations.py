@@ -55,18 +55,15 @@ class Migration:
 
 
 def load_migrations() -> list[Migration]:
-    """Return every shipped migration in order. Raises `ValueError` if two have one number.
-
-    Numbers may have gaps: work that goes on side by side reserves its own, and what is missing is applied later.
-    """
+    """Return every shipped migration in order. Raises `ValueError` if the numbers are not 1, 2, 3 …."""
     migrations = [
         Migration(int(match[1]), match[2], file.read_text(encoding="utf-8"))
         for file in resources.files("migrations").iterdir()
         if (match := _FILE.fullmatch(file.name))
     ]
     migrations.sort(key=lambda migration: migration.number)
-    if len({migration.number for migration in migrations}) != len(migrations):
-        raise ValueError("cannot load migrations: two files have the same number; give the newer one the next number")
+    if [migration.number for migration in migrations] != list(range(1, len(migrations) + 1)):
+        raise ValueError("cannot load migrations: their numbers have a gap or a repeat")
     return migrations
 
 
