@@ -36,10 +36,15 @@ def lower_cpu_priority() -> None:
     try:
         if os.getpriority(os.PRIO_PROCESS, 0) < NICE:
             os.setpriority(os.PRIO_PROCESS, 0, NICE)
-        if os.getsid(0) == os.getpid() and _AUTOGROUP.exists():
+        if os.getsid(0) == os.getpid() and _has_autogroup():
             _lower_session_priority()
     except OSError as error:
         _logger.info("cannot lower the CPU priority", extra={"reason": str(error)})
+
+
+def _has_autogroup() -> bool:
+    """Return whether this session is an autogroup. The file is empty where the feature was off."""
+    return _AUTOGROUP.exists() and bool(_AUTOGROUP.read_text())
 
 
 def _lower_session_priority() -> None:

@@ -18,7 +18,6 @@ from tests.support.sales import eventually
 from workers import cpu_priority
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems keep their priorities")
-HAS_AUTOGROUPS = Path("/proc/self/autogroup").exists()
 
 
 @pytest.fixture
@@ -28,13 +27,15 @@ async def processes(settings: Settings, tmp_path: Path) -> AsyncIterator[Process
 
 
 def priorities_of(process_id: int) -> list[int]:
-    """Return the nice value of a process and, if the system has autogroups, that of its session."""
-    session = [int(read_autogroup(process_id).split()[-1])] if HAS_AUTOGROUPS else []
+    """Return the nice value of a process and, if its session is an autogroup, that of the session."""
+    session = [int(value) for value in read_autogroup(process_id).split()[-1:]]
     return [os.getpriority(os.PRIO_PROCESS, process_id), *session]
 
 
 def read_autogroup(process_id: int | str) -> str:
-    return Path(f"/proc/{process_id}/autogroup").read_text() if HAS_AUTOGROUPS else ""
+    """Return what Linux says about the session: nothing if the feature is missing or was off."""
+    path = Path(f"/proc/{process_id}/autogroup")
+    return path.read_text() if path.exists() else ""
 
 
 async def wait_until_started(running: RunningProcess, home: Path) -> None:
@@ -54,9 +55,9 @@ async def test_worker_gives_way_unless_it_writes_orders(
     await wait_until_started(running, tmp_path)
     started = priorities_of(running.process.pid)
     if "order_writer" in names:
-        assert started == [own[0], 0][: len(own)]
+        assert started == [own[0], 0][: len(started)]
     else:
-        assert started == [cpu_priority.NICE] * len(own)
+        assert started == [cpu_priority.NICE] * len(started)
     assert priorities_of(os.getpid()) == own
 
 
@@ -87,11 +88,14 @@ def test_refusal_is_logged_and_changes_nothing(
 def test_write_that_comes_too_soon_is_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Processes of one machine that start at once refuse each other."""
     path, refusals = tmp_path / "autogroup", [BlockingIOError("too soon"), BlockingIOError("too soon")]
-    path.touch()
+    path.write_text("/autogroup-1 nice 0\n")
 
     class FakeAutogroup:
         def exists(self) -> bool:
             return True
+
+        def read_text(self) -> str:
+            return path.read_text()
 
         def write_text(self, text: str) -> None:
             if refusals:
@@ -104,3 +108,17 @@ def test_write_that_comes_too_soon_is_repeated(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(os, "getsid", lambda _: os.getpid())
     cpu_priority.lower_cpu_priority()
     assert (path.read_text(), refusals) == (str(cpu_priority.NICE), [])
+
+
+@pytest.mark.parametrize("content", ["", None], ids=["switched off", "not built in"])
+def test_session_that_is_no_autogroup_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    path = tmp_path / "autogroup"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setattr(cpu_priority, "_AUTOGROUP", path)
+    monkeypatch.setattr(os, "setpriority", lambda *values: None)
+    monkeypatch.setattr(os, "getsid", lambda _: os.getpid())
+    cpu_priority.lower_cpu_priority()
+    assert (path.read_text() if path.exists() else None) == content
