@@ -1,4 +1,4 @@
-"""Shares amounts out to SKUs, lines and units, so that the parts of any division add up to the whole.
+"""Shares amounts out to SKUs and lines, so that the parts of any division add up to the whole.
 
 Every result is exact to the minor unit and depends only on what an order holds, not on the sequence of its lines.
 """
@@ -63,20 +63,3 @@ def share_to_lines(lines: Sequence[SharedLine], by_sku: Mapping[str, int]) -> li
             for index, amount in zip(indexes, shares, strict=True):
                 discounts[index] = amount
     return discounts
-
-
-def part_of(amount: int, quantity: int, first: int, count: int) -> int:
-    """Return the part of a line's amount that belongs to some of its units.
-
-    These are `count` units from unit `first`, counted from 0. The first `amount % quantity` units have one minor unit
-    more than the others. However a line is taken apart, the parts add up to the amount.
-    """
-    if first < 0 or count < 0 or first + count > quantity:
-        raise ValueError(f"units {first} to {first + count} are not in a line of {quantity}")
-    each, larger = divmod(amount, quantity) if quantity else (0, 0)
-    return each * count + min(first + count, larger) - min(first, larger)
-
-
-def unit_amounts(amount: int, quantity: int) -> list[int]:
-    """Return the amount of each unit of a line, as `part_of` has it. They add up to the amount."""
-    return [part_of(amount, quantity, unit, 1) for unit in range(quantity)]

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commerce.kernel.stream_payload import AcceptedLine
-from commerce.promotions.sharing import part_of, share, share_to_lines, unit_amounts
+from commerce.promotions.sharing import share, share_to_lines
+from commerce.refunds.shares import unit_share
 from tests.support.promotions import NOW_MS, Case, cases, compiled
 
 
@@ -38,23 +39,6 @@ def test_largest_remainder_gets_the_rest() -> None:
         share(1, [0, 0])
 
 
-@given(st.integers(0, 10**15), st.integers(1, 60), st.data())
-def test_parts_of_any_division_of_a_line_add_up(amount: int, quantity: int, data: st.DataObject) -> None:
-    cuts = sorted(data.draw(st.lists(st.integers(0, quantity), max_size=5)))
-    bounds = [0, *cuts, quantity]
-    parts = [part_of(amount, quantity, first, last - first) for first, last in pairwise(bounds)]
-    assert sum(parts) == amount
-    units = unit_amounts(amount, quantity)
-    assert (sum(units), max(units) - min(units) <= 1) == (amount, True)
-    assert parts == [sum(units[first:last]) for first, last in pairwise(bounds)]
-
-
-@pytest.mark.parametrize(("first", "count"), [(-1, 1), (0, 4), (3, 1), (0, -1)])
-def test_units_outside_of_the_line_are_refused(first: int, count: int) -> None:
-    with pytest.raises(ValueError, match="are not in a line of 3"):
-        part_of(100, 3, first, count)
-
-
 def split_lines(data: st.DataObject, case: Case) -> list[AcceptedLine]:
     """Spread the units of an order over lines and addresses, in any sequence."""
     parts = []
@@ -79,10 +63,10 @@ def test_discounts_of_lines_and_units_add_up_to_the_discount_of_the_order(case: 
     taken_apart = 0
     for line, discount in zip(lines, discounts, strict=True):
         assert 0 <= discount <= line.quantity * line.unit_price
-        units = unit_amounts(discount, line.quantity)
+        units = [unit_share(discount, line.quantity, unit, 1) for unit in range(line.quantity)]
         assert all(0 <= amount <= line.unit_price for amount in units)
         cut = data.draw(st.integers(0, line.quantity))
-        taken_apart += part_of(discount, line.quantity, 0, cut) + sum(units[cut:])
+        taken_apart += unit_share(discount, line.quantity, 0, cut) + sum(units[cut:])
     assert taken_apart == evaluation.amount
 
 
@@ -122,7 +106,7 @@ def test_units_returned_in_parts_are_refunded_as_all_at_once(case: Case, data: s
     ]
     quantities = {line.line_no: line.quantity for line in lines}
     refunded = sum(
-        part_of(paid[part.line_no], quantities[part.line_no], part.first, part.count)
+        unit_share(paid[part.line_no], quantities[part.line_no], part.first, part.count)
         for part in data.draw(st.permutations(returns))
     )
     assert refunded == sum(case.prices[sku] * count for sku, count in case.units.items()) - evaluation.amount
