@@ -29,7 +29,8 @@ from commerce.payments.reconciliation import (
     explain,
 )
 from commerce.payments.store import RecordedMovement
-from config.settings import PaymentSettings, Settings
+from config.payments import PaymentSettings
+from config.settings import Settings
 from ops.local.sandbox_setup import build_sandbox_settings
 from ops.sandbox import payment_store
 from ops.sandbox.faults import ProviderFaultRegistry

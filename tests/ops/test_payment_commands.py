@@ -19,7 +19,8 @@ from commerce.payments.provider_port import ProviderPayment, ProviderRefund
 from commerce.payments.reconciliation import DAY, day_bounds
 from commerce.payments.service import Payments
 from commerce.shipping.service import Shipping
-from config.settings import PaymentSettings, Settings
+from config.payments import PaymentSettings
+from config.settings import Settings
 from ops.services import CliServices
 from tests.commerce.test_reconciliation import SINGLES, ReconciliationKit, open_reconciliation_kit
 from tests.support.commands import Command, make_command

@@ -12,7 +12,8 @@ from pydantic import SecretStr
 from commerce.kernel.clock import SystemClock
 from commerce.kernel.errors import NotReady
 from commerce.shipping.carriers import open_carriers
-from config.settings import AlipaySettings, PaymentSettings, Settings
+from config.payments import AlipaySettings, PaymentSettings
+from config.settings import Settings
 from config.shipping import Kuaidi100Settings, SfExpressSettings, ShippingSettings
 from ops.local.sandbox_setup import build_sandbox_settings, build_sandbox_spec, has_no_carriers, has_no_providers
 from ops.local.up import _describe_sandbox, _needs_sandbox

@@ -12,7 +12,7 @@ from commerce.payments import providers
 from commerce.payments.model import INTERNAL_METHODS
 from commerce.payments.provider_port import ProviderAdapter
 from commerce.payments.providers import ADAPTERS, PROVIDER_NAMES, configured_credentials
-from config.settings import PaymentSettings
+from config.payments import PaymentSettings
 
 FOLDER = Path(providers.__file__).parent
 

@@ -19,7 +19,8 @@ from pydantic import SecretStr
 
 from commerce.kernel.clock import SystemClock
 from commerce.kernel.postgres import Connection
-from config.settings import AlipaySettings, Settings, WeChatPaySettings
+from config.payments import AlipaySettings, WeChatPaySettings
+from config.settings import Settings
 from lua import SaleKeys
 from ops.sandbox.faults import ProviderFaultRegistry, ProviderFaults
 from ops.sandbox.keys import Keys, make_keys, read_keys
