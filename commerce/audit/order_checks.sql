@@ -223,24 +223,26 @@ WHERE shipments.order_id = ANY($1::uuid[]) AND ended_at IS NULL
   AND NOT EXISTS (SELECT FROM jobs WHERE subject = shipment_id AND queue = 'shipments');
 
 -- name: broken_histories
--- P8. Events are numbered from 1 without a gap, each starts at the status where the previous one ended, times never
--- decrease, each change is allowed, and the last one ends at the order's status.
-WITH steps AS (
-    SELECT order_id, seq, at, from_status, to_status, lag(to_status, 1, 'awaiting_payment') OVER history AS before,
-           lag(at) OVER history AS before_at, row_number() OVER history AS number,
+-- P8. Events are numbered from 1 without a gap and times never decrease. Of those that change the status each starts at
+-- the status where the previous one ended, each change is allowed, and the last one ends at the order's status.
+WITH history AS (
+    SELECT order_id, seq, at, lag(at) OVER events AS before_at, row_number() OVER events AS number,
+           count(*) OVER (PARTITION BY order_id) AS events
+    FROM order_events WHERE order_id = ANY($1::uuid[]) WINDOW events AS (PARTITION BY order_id ORDER BY seq)
+), steps AS (
+    SELECT order_id, seq, from_status, to_status, lag(to_status, 1, 'awaiting_payment') OVER steps AS before,
            last_value(to_status) OVER (PARTITION BY order_id ORDER BY seq
-               RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS final,
-           count(*) OVER (PARTITION BY order_id) AS steps
-    FROM order_events WHERE order_id = ANY($1::uuid[])
-    WINDOW history AS (PARTITION BY order_id ORDER BY seq)
+               RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS final
+    FROM order_events WHERE order_id = ANY($1::uuid[]) AND kind = 'status'
+    WINDOW steps AS (PARTITION BY order_id ORDER BY seq)
 )
-SELECT DISTINCT order_id::text FROM orders LEFT JOIN steps USING (order_id)
+SELECT DISTINCT order_id::text FROM orders LEFT JOIN history USING (order_id) LEFT JOIN steps USING (order_id)
 WHERE order_id = ANY($1::uuid[]) AND (
-    (seq IS NULL AND (status <> 'awaiting_payment' OR status_seq <> 0))
-    OR seq <> number OR from_status <> before OR at < before_at OR final <> status OR steps.steps <> status_seq
+    (steps.seq IS NULL AND status <> 'awaiting_payment') OR coalesce(history.events, 0) <> status_seq
+    OR history.seq <> number OR at < before_at OR from_status <> before OR final <> status
     OR NOT EXISTS (SELECT FROM order_transitions AS allowed
                    WHERE allowed.from_status = steps.from_status AND allowed.to_status = steps.to_status)
-       AND seq IS NOT NULL);
+       AND steps.seq IS NOT NULL);
 
 -- name: broken_shipment_histories
 -- P8. Each change of a shipment starts at the status where the previous one ended, and the last one ends at its status.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -60,6 +60,11 @@ TRANSITIONS = frozenset(
         (OrderStatus.CANCELLED, OrderStatus.CONFIRMED),
         (OrderStatus.CONFIRMED, OrderStatus.FULFILLING),
         (OrderStatus.PAID, OrderStatus.FULFILLING),
+        # Nothing of the order is or will be delivered.
+        (OrderStatus.CONFIRMED, OrderStatus.CANCELLED),
+        (OrderStatus.PAID, OrderStatus.CANCELLED),
+        (OrderStatus.FULFILLING, OrderStatus.CANCELLED),
+        (OrderStatus.SHIPPED, OrderStatus.CANCELLED),
         (OrderStatus.FULFILLING, OrderStatus.SHIPPED),
         (OrderStatus.SHIPPED, OrderStatus.DELIVERED),
         (OrderStatus.DELIVERED, OrderStatus.COMPLETED),
@@ -159,10 +164,17 @@ class OrderPrice(msgspec.Struct, frozen=True):
     coupons: list[str] = []
 
 
-class OrderEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One change of an order's status. `seq` counts from 0, the acceptance.
+CancelReason = Literal[
+    "expired", "by_customer", "by_staff", "refused", "delivery_refused", "undeliverable", "lost", "refunded"
+]
+EventKind = Literal["status", "payment", "refund", "cancellation", "shipment", "case", "exchange"]
 
-    The event with which the order is stored has its total and price; others leave them out.
+
+class OrderEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One event of an order. `seq` counts from 0, the acceptance.
+
+    `status` is the status after the event; only events of the kind `status` change it. The event with which the order
+    is stored has its total and price; others leave them out. `details` are ids, and amounts in minor units.
     """
 
     seq: int
@@ -172,6 +184,8 @@ class OrderEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str
     total: Money | None = None
     price: OrderPrice | None = None
+    kind: EventKind = "status"
+    details: dict[str, Any] | None = None
 
 
 class OrderSummary(msgspec.Struct, frozen=True):
@@ -195,7 +209,7 @@ class Order(msgspec.Struct, frozen=True):
     price: OrderPrice | None = None
     accepted_at: datetime | None = None
     pay_by: datetime | None = None
-    cancel_reason: Literal["expired", "by_customer", "by_staff", "refused"] | None = None
+    cancel_reason: CancelReason | None = None
     lines: list[OrderLine] | None = None
     ship_to: list[Address] | None = None
     payments: list[Tender] | None = None

@@ -96,7 +96,12 @@ SELECT order_id, status, sale_id, total_minor, currency, accepted_at, pay_by
 FROM orders_of_user WHERE order_id < $2 ORDER BY order_id DESC LIMIT $3;
 
 -- name: get_events
-SELECT seq, at, to_status, actor, reason FROM order_events WHERE order_id = $1 AND seq > $2 ORDER BY seq;
+-- An event that changes no status shows the one that the order had.
+SELECT seq, at, coalesce(to_status, (
+    SELECT step.to_status FROM order_events AS step
+    WHERE step.order_id = $1 AND step.seq < event.seq AND step.kind = 'status' ORDER BY step.seq DESC LIMIT 1
+), 'awaiting_payment') AS status, actor, reason, kind, details
+FROM order_events AS event WHERE order_id = $1 AND seq > $2 ORDER BY seq;
 
 -- name: latest_event_seqs
 SELECT order_id, status_seq FROM orders WHERE order_id = ANY($1::uuid[]);
@@ -152,3 +157,16 @@ INSERT INTO order_events (order_id, seq, at, from_status, to_status, actor, reas
 SELECT order_id, status_seq, greatest($5, (SELECT at FROM order_events AS previous
                                            WHERE previous.order_id = advanced.order_id AND seq = status_seq - 1)),
        from_status, to_status, $6, reason FROM advanced RETURNING order_id, to_status;
+
+-- name: insert_story_events
+-- An event that changes no status. Dated as by advance_statuses.
+WITH bumped AS (
+    UPDATE orders SET status_seq = status_seq + 1
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[]) AS input (order_id, kind, reason, details)
+    WHERE orders.order_id = input.order_id
+    RETURNING orders.order_id, status_seq, input.kind, input.reason, input.details
+)
+INSERT INTO order_events (order_id, seq, at, kind, actor, reason, details)
+SELECT order_id, status_seq, greatest($5, (SELECT at FROM order_events AS previous
+                                           WHERE previous.order_id = bumped.order_id AND seq = status_seq - 1)),
+       kind, $6, reason, details FROM bumped;

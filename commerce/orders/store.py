@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
+import orjson
 
 from commerce.jobs import store as jobs
 from commerce.kernel.address import Address
@@ -20,6 +21,7 @@ from commerce.kernel.stream_payload import PriceParts, StreamedOrder
 from commerce.orders.copy_format import LINE_COLUMNS, ORDER_COLUMNS, encode_copy
 from commerce.orders.model import (
     FULFILMENTS,
+    EventKind,
     Order,
     OrderDiscount,
     OrderEvent,
@@ -59,6 +61,17 @@ class StatusStep(NamedTuple):
     from_status: OrderStatus
     to_status: OrderStatus
     reason: str
+
+
+class StoryEvent(NamedTuple):
+    """Event of an order that its customer reads and that changes no status.
+
+    `details` are ids, and amounts in minor units."""
+
+    order_id: UUID
+    kind: EventKind
+    reason: str
+    details: Mapping[str, Any] = {}
 
 
 async def copy_orders(
@@ -281,10 +294,35 @@ async def list_events(connection: Connection, order_id: UUID) -> list[OrderEvent
             price=price,
         ),
         *(
-            OrderEvent(1 + event["seq"], event["at"], OrderStatus(event["to_status"]), event["actor"], event["reason"])
+            OrderEvent(
+                *(1 + event["seq"], event["at"], OrderStatus(event["status"]), event["actor"], event["reason"]),
+                kind=event["kind"],
+                details=orjson.loads(event["details"]) if event["details"] else None,
+            )
             for event in await connection.fetch(queries.get_events, order_id, 0)
         ),
     ]
+
+
+async def insert_story_events(connection: Connection, events: Sequence[StoryEvent], now: datetime, actor: str) -> None:
+    """Insert events that change no status. Call inside a transaction that holds the locks of their orders."""
+    batches: list[list[StoryEvent]] = []
+    for event in events:
+        batch = next((batch for batch in batches if all(event.order_id != other.order_id for other in batch)), None)
+        if batch is None:
+            batches.append(batch := [])
+        batch.append(event)
+        jobs.wake_waiters_after_commit(connection, event.order_id)
+    for batch in batches:  # a statement changes each order once
+        await connection.execute(
+            queries.insert_story_events,
+            [event.order_id for event in batch],
+            [event.kind for event in batch],
+            [event.reason for event in batch],
+            [orjson.dumps(event.details).decode() if event.details else None for event in batch],
+            now,
+            actor,
+        )
 
 
 async def latest_event_seqs(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, int]:

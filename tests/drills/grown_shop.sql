@@ -90,6 +90,11 @@ SELECT id, sale_id, user_id, jsonb_build_object('sku-' || n % 50, 1), 'expired',
 FROM (SELECT *, CASE WHEN age < 600 THEN 'pending' WHEN n % 30000 = 0 THEN 'pending' ELSE 'applied' END AS step
       FROM fill.orders WHERE status = 'cancelled') AS cancelled ORDER BY n;
 
+INSERT INTO releases (release_id, sale_id, user_id, units, reason, status, created_at, ended_at, epoch, seq, part_of)
+SELECT fill.id_of(n + 2 * {orders}), sale_id, user_id, jsonb_build_object('sku-' || n % 50, 1), 'by_customer', 'applied', at,
+       at, 1, n, id
+FROM fill.orders WHERE n % 10 = 1 AND status NOT IN ('awaiting_payment', 'cancelled') ORDER BY n;
+
 INSERT INTO dead_letters (order_id, sale_id, user_id, units, payload, error, entry_at, entry_seq, status, died_at, resolved_at,
                           resolved_by)
 SELECT fill.id_of(n + {orders}), sale_id, user_id, jsonb_build_object('sku-' || n % 50, 1), '\x00', 'refused', at, 0,
@@ -117,6 +122,18 @@ SELECT id, id, id, 'staff 1', 1000, 'CNY', 'damaged', 'staff', CASE WHEN waits T
        CASE WHEN NOT waits THEN at + interval '3 days' END
 FROM (SELECT *, age < 5000 OR n % 30000 = 1 AS waits FROM fill.orders
       WHERE n % 10 = 1 AND status NOT IN ('awaiting_payment', 'cancelled')) AS refunded ORDER BY n;
+
+INSERT INTO cancellations (cancellation_id, order_id, cause, reason, actor, idempotency_key, status, created_at, ended_at)
+SELECT id, id, 'by_customer', 'changed my mind', user_id, 'key', CASE WHEN age < 5000 THEN 'open' ELSE 'done' END, at,
+       CASE WHEN age >= 5000 THEN at END
+FROM fill.orders WHERE n % 10 = 1 AND status NOT IN ('awaiting_payment', 'cancelled') ORDER BY n;
+INSERT INTO cancellation_lines (cancellation_id, order_id, line_no, address_no, quantity, cancelled)
+SELECT cancellation_id, order_id, 0, 0, 1, CASE status WHEN 'done' THEN 1 ELSE 0 END FROM cancellations;
+INSERT INTO refund_grants (grant_id, order_id, kind, source_id, amount_minor, currency, strategy, reason, actor, created_at)
+SELECT cancellation_id, order_id, 'cancellation', cancellation_id, 1000, 'CNY', 'ratio', reason, actor, created_at
+FROM cancellations;
+INSERT INTO refund_grant_lines (grant_id, order_id, line_no, address_no, first_unit, quantity, amount_minor)
+SELECT grant_id, order_id, 0, 0, 0, 1, 1000 FROM refund_grants;
 
 INSERT INTO payment_webhooks (method, webhook_id, payment_id, received_at, result, body)
 SELECT 'alipay', 'webhook-' || n, id, at, 'captured', '\x00' FROM fill.orders
