@@ -1,4 +1,4 @@
-"""Weights and list prices are terms of a sale: a change of them raises its generation as a change of a price does."""
+"""A new weight or list price raises the generation of its sales, as a new price does."""
 
 from __future__ import annotations
 
