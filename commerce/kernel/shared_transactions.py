@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from asyncpg import LockNotAvailableError, TransactionRollbackError
 
 from commerce.kernel.batches import Batcher
+from commerce.kernel.outages import log_failure
 from commerce.kernel.postgres import POSTGRES_UNAVAILABLE_OR_BUSY, Connection, Database, limit_lock_waits
 
+_logger = logging.getLogger(__name__)
 _MAX_ITEMS = 100
 """items of a transaction: it locks their orders until it ends"""
 _MAX_LOCK_WAIT_S = 0.5
@@ -54,5 +57,7 @@ class SharedTransactions(Generic[Item, Result]):
             return [None] * len(items)
         except POSTGRES_UNAVAILABLE_OR_BUSY:
             raise
-        except Exception:  # noqa: BLE001  # whichever item causes it gets it again when it is alone
+        except Exception as error:  # noqa: BLE001  # whichever item causes it gets it again when it is alone
+            if len(items) > 1:  # it may also be the set that causes it, and then no item would say so
+                log_failure(_logger, "a shared transaction failed", error, items=len(items))
             return [None] * len(items)
