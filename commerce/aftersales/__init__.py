@@ -1,1 +1,1 @@
-"""Returns, exchanges, claims and refunds without a return: cases on orders, their policies and deadlines."""
+"""Cases on orders: returns, exchanges, claims and refunds without a return."""

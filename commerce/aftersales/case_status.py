@@ -1,7 +1,7 @@
 """The one place that changes a case's status, and what must follow from it.
 
-Call inside a transaction that holds the order lock (`lock_case`). Each change has an event with the next version, and the
-one job of an open case is put in the same transaction: it moves the case on at its deadline, or follows its money.
+Call inside a transaction that holds the order lock (`lock_case`). Each change has an event with the next version, and
+the one job of an open case is put in the same transaction: it moves the case on at its deadline, or follows its money.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class LockedCase(NamedTuple):
 
 
 async def lock_case(connection: Connection, case_id: UUID, user_id: str | None = None) -> LockedCase:
-    """Lock the order of a case and read both. Raises `NoSuchCase` if there is none, or none of that customer."""
+    """Lock the order of a case and read both.
+
+    Raises `NoSuchCase` if there is none, or none of that customer."""
     order_id = await store.find_order(connection, case_id)
     order = await orders.lock_order(connection, order_id) if order_id else None
     # The case may have changed while this transaction waited for the lock.
@@ -86,7 +88,7 @@ async def change_case(
     job_due_at: datetime | None = None,
     **changes: Any,
 ) -> CaseSummary:
-    """Store changed fields of a case with its event, job and the order's story. Returns the case as it is now.
+    """Store changed fields of a case with its event, job and the order's story. Returns the changed case.
 
     `changes` are fields of `CaseSummary`. The case ends with a final status once no money is under way; else name who
     must act (`waits_for`) until when (`due_at`). `job_due_at` is when its job is due, if not then. Raises

@@ -1,7 +1,7 @@
-"""Judges a request: which units may become a case, until when, on whose account. Pure functions without I/O.
+"""Judges a request: units that may become a case, until when, on whose account. Without I/O.
 
-A right ends by whole days in the shop's time: days count from the midnight that follows the delivery of the shipment that
-brought the units, as the law does, never from a status of the order.
+A right ends by whole days in the shop's time: days count from the midnight that follows the delivery of the shipment
+that brought the units, as the law does, never from a status of the order.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Judgement:
 def count_used(status: CaseStatus, items_back: bool, quantity: int, received: int) -> int:
     """Return how many units of a case line no other case may have.
 
-    Units that were to come back and never did stay with the customer once the case is resolved."""
+    Units that were to be sent back and never were stay with the customer once the case is resolved."""
     if status in (CaseStatus.DECLINED, CaseStatus.CANCELLED):
         return 0
     return received if status is CaseStatus.RESOLVED and items_back else quantity
@@ -149,8 +149,26 @@ def judge(request: CaseInput, facts: OrderFacts) -> Judgement:
     reason = REASONS.get(request.reason)
     is_liable = request.kind is CaseKind.CLAIM or (reason is not None and reason.fault != "customer")
     judgement = Judgement(_must_send_back(request), is_liable)
+    _judge_kind(request, judgement)
+    _judge_pictures(request, judgement, facts)
+    places = set[tuple[int, int, UUID | None]]()
+    for number, line in enumerate(request.lines):
+        judged = _judge_line(request, judgement, line, f"/lines/{number}", facts)
+        if judged is None:
+            continue
+        place = (judged.line_no, judged.address_no, judged.shipment_id)
+        if place in places:
+            detail = "name each line of a shipment once"
+            judgement.obstacles.append(Obstacle("repeated_line", f"/lines/{number}", detail))
+        places.add(place)
+        judgement.lines.append(judged)
+    _judge_evidence(request, judgement)
+    return judgement
+
+
+def _judge_kind(request: CaseInput, judgement: Judgement) -> None:
     obstacles = judgement.obstacles
-    if reason is None:
+    if request.reason not in REASONS:
         obstacles.append(Obstacle("unknown_reason", "/reason", "choose a code of GET /v1/return-reasons"))
     if (request.kind is CaseKind.CLAIM) != (request.claim is not None):
         detail = "say what is claimed: lost, damaged, wrong or missing" if request.claim is None else "only of claims"
@@ -159,23 +177,13 @@ def judge(request: CaseInput, facts: OrderFacts) -> Judgement:
         obstacles.append(Obstacle("wrong_kind", "/items_back", "units that never came cannot be sent back"))
     elif isinstance(request.items_back, bool) and request.kind is not CaseKind.CLAIM:
         obstacles.append(Obstacle("wrong_kind", "/items_back", f"leave it out: the kind {request.kind} decides it"))
+
+
+def _judge_pictures(request: CaseInput, judgement: Judgement, facts: OrderFacts) -> None:
     for number, picture in enumerate(request.evidence):
         if picture not in facts.free_evidence or picture in request.evidence[:number]:
             detail = "no picture of this order that is free: upload it to the order first, and name it once"
-            obstacles.append(Obstacle("no_such_picture", f"/evidence/{number}", detail))
-    places = set[tuple[int, int, UUID | None]]()
-    for number, line in enumerate(request.lines):
-        judged = _judge_line(request, judgement, line, f"/lines/{number}", facts)
-        if judged is None:
-            continue
-        place = (judged.line_no, judged.address_no, judged.shipment_id)
-        if place in places:
-            obstacles.append(Obstacle("repeated_line", f"/lines/{number}", "name each line of a shipment once"))
-        places.add(place)
-        judgement.lines.append(judged)
-    if judgement.lines:
-        _judge_evidence(request, judgement)
-    return judgement
+            judgement.obstacles.append(Obstacle("no_such_picture", f"/evidence/{number}", detail))
 
 
 def _must_send_back(request: CaseInput) -> bool:

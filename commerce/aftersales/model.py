@@ -27,6 +27,8 @@ WHOLE = 10_000
 
 
 class CaseKind(StrEnum):
+    """The kinds of cases. A refund without a return is `refund_only`."""
+
     RETURN = "return"
     EXCHANGE = "exchange"
     CLAIM = "claim"
@@ -34,7 +36,9 @@ class CaseKind(StrEnum):
 
 
 class ClaimKind(StrEnum):
-    """The kinds of a claim. Units that are `lost` never arrived; those that are `missing` were not in the shipment."""
+    """The kinds of a claim.
+
+    Units that are `lost` never arrived; those that are `missing` were not in the shipment."""
 
     LOST = "lost"
     DAMAGED = "damaged"
@@ -43,6 +47,10 @@ class ClaimKind(StrEnum):
 
 
 class CaseStatus(StrEnum):
+    """The status of a case.
+
+    Staff decide on `requested` and `inspected` ones; the money of `resolved` ones moves."""
+
     REQUESTED = "requested"
     APPROVED = "approved"
     IN_TRANSIT = "in_transit"
@@ -68,10 +76,10 @@ TRANSITIONS: Mapping[CaseStatus, frozenset[CaseStatus]] = {
     CaseStatus.DECLINED: frozenset({CaseStatus.REQUESTED}),
     CaseStatus.CANCELLED: frozenset({CaseStatus.REQUESTED}),
 }
-"""the same as the rows of `case_transitions`"""
+"""allowed changes of a status; the table `case_transitions` enforces the same ones"""
 
 ItemsState = Literal["not_expected", "expected", "in_transit", "partly_received", "received", "inspected"]
-"""where the products of a case are on their way back"""
+"""progress of the products on their way back"""
 MoneyState = Literal["undecided", "fixed", "nothing_due", "granted", "needs_other_way", "done"]
 """`fixed` by the approval, `granted` by the resolution, `done` when all refunds are"""
 WaitsFor = Literal["customer", "staff", "carrier", "warehouse", "provider", "nobody"]
@@ -111,7 +119,9 @@ class PolicyTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class ReturnPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored policy. The most specific one counts: of sale and product, then of the sale, of the product, of all."""
+    """A stored policy. The most specific one counts.
+
+    That is one for the sale and the product, else one for the sale, for the product, or for all."""
 
     policy_id: str
     version: int
@@ -173,7 +183,9 @@ class CasePreview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaseLine(msgspec.Struct, frozen=True, kw_only=True):
-    """Units of a case. `amount` is fixed by the approval; received units are `resellable`, `damaged` or `rejected`."""
+    """Units of a case.
+
+    `amount` is fixed by the approval; received units are `resellable`, `damaged` or `rejected`."""
 
     case_line_no: int
     line_no: int

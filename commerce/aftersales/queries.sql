@@ -51,7 +51,7 @@ FROM unnest($2::smallint[], $3::bigint[]) AS input (case_line_no, amount_minor)
 WHERE case_lines.case_id = $1 AND case_lines.case_line_no = input.case_line_no;
 
 -- name: count_units
--- Sets what has come back, and what an inspection has found.
+-- Sets what was received, and what an inspection has found.
 UPDATE case_lines
 SET received = input.received, resellable = input.resellable, damaged = input.damaged, rejected = input.rejected
 FROM unnest($2::smallint[], $3::integer[], $4::integer[], $5::integer[], $6::integer[])

@@ -1,8 +1,8 @@
 """Reasons of cases, with labels in English and Chinese.
 
-Codes and labels are from Shopify's product taxonomy (https://github.com/Shopify/product-taxonomy, release 2026-08, return
-reasons in dist/en and dist/zh-CN; copyright (c) Shopify, MIT licence). `missing_parts`, `not_received`, `undelivered` and
-the party at fault are our own.
+Codes and labels are from Shopify's product taxonomy (https://github.com/Shopify/product-taxonomy, release 2026-08,
+return reasons in dist/en and dist/zh-CN; copyright (c) Shopify, MIT licence). `missing_parts`, `not_received`,
+`undelivered` and the party at fault are our own.
 """
 
 from __future__ import annotations

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 
+from commerce.aftersales.eligibility import DeliveredUnits, OrderUnits
 from commerce.aftersales.model import (
     CaseEvent,
     CaseKind,
@@ -22,6 +23,7 @@ from commerce.aftersales.model import (
     CaseSummary,
     ClaimKind,
     PolicyTerms,
+    ReturnPolicy,
 )
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
@@ -40,7 +42,9 @@ _LINE_COLUMNS = (
     *("address_no" if field == "ship_to" else field for field in CaseLine.__struct_fields__ if field != "amount"),
     "amount_minor",
 )
-queries = load_queries(__package__, cases=_CASE_COLUMNS, case_lines=_LINE_COLUMNS)
+_TERM_COLUMNS = [field for field in PolicyTerms.__struct_fields__ if field != "skus"]
+_POLICY_COLUMNS = ["policy_id", "version", *_TERM_COLUMNS, "changed_at", "actor"]
+queries = load_queries(__package__, cases=_CASE_COLUMNS, case_lines=_LINE_COLUMNS, return_policies=_POLICY_COLUMNS)
 
 
 class NewCase(NamedTuple):
@@ -64,7 +68,7 @@ class CaseUnits(NamedTuple):
 
 
 class UnitCounts(NamedTuple):
-    """Units of a case line that have come back, and what an inspection has found."""
+    """Units of a case line that were received, and what an inspection has found."""
 
     case_line_no: int
     received: int
@@ -165,7 +169,7 @@ async def set_line_amounts(connection: Connection, case_id: UUID, amounts: Mappi
 
 
 async def set_unit_counts(connection: Connection, case_id: UUID, counts: Sequence[UnitCounts]) -> None:
-    """Set the units of lines that have come back. Call inside a transaction that holds the order lock."""
+    """Set the units of lines that were received. Call inside a transaction that holds the order lock."""
     if counts:
         await connection.execute(queries.count_units, case_id, *map(list, zip(*counts, strict=True)))
 
@@ -207,6 +211,67 @@ async def list_events(connection: Connection, case_ids: Sequence[UUID]) -> dict[
             )
         )
     return events
+
+
+# What a judgement of a request needs.
+
+
+async def list_delivered_units(connection: Connection, order_id: UUID) -> list[DeliveredUnits]:
+    """List the units of an order by the shipments that have brought them, earliest first."""
+    return [DeliveredUnits(*row) for row in await connection.fetch(queries.list_delivered_units, order_id)]
+
+
+async def list_order_units(connection: Connection, order_id: UUID, today: date) -> list[OrderUnits]:
+    """List the units of an order by line and address.
+
+    Open shipments that were promised before today are late."""
+    return [OrderUnits(*row) for row in await connection.fetch(queries.list_order_units, order_id, today)]
+
+
+async def list_sold_skus(connection: Connection, sale_id: str, skus: Sequence[str]) -> set[str]:
+    """Return those of the SKUs that a sale offers."""
+    return {row["sku"] for row in await connection.fetch(queries.list_sold_skus, sale_id, skus)}
+
+
+# Policies.
+
+
+async def find_policies(connection: Connection, sale_id: str, skus: Sequence[str]) -> dict[str, ReturnPolicy]:
+    """Return the policy that counts for each SKU in a sale; its terms name no SKUs."""
+    return {row["sku"]: _policy(row, []) for row in await connection.fetch(queries.find_policies, sale_id, skus)}
+
+
+async def list_policies(connection: Connection, policy_id: str | None, after: str, count: int) -> list[ReturnPolicy]:
+    """List policies by id, or the one with an id."""
+    rows = await connection.fetch(queries.list_policies, policy_id, after, count)
+    return [_policy(row, list(row["skus"])) for row in rows]
+
+
+async def put_policy(connection: Connection, policy_id: str, terms: PolicyTerms, now: datetime, actor: str) -> None:
+    """Create a policy, or replace it whole.
+
+    Raises `ForeignKeyViolationError` without its sale or a product."""
+    values = [getattr(terms, column) for column in _TERM_COLUMNS]
+    await connection.execute(queries.put_policy, policy_id, *values, now, actor)
+    await connection.execute(queries.delete_policy_skus, policy_id)
+    if terms.skus:
+        await connection.execute(queries.insert_policy_skus, policy_id, sorted(set(terms.skus)))
+
+
+async def delete_policy(connection: Connection, policy_id: str) -> bool:
+    """Delete a policy. False if there is none."""
+    return await connection.fetchval(queries.delete_policy, policy_id) is not None
+
+
+def _policy(row: Any, skus: list[str]) -> ReturnPolicy:
+    terms = PolicyTerms(skus=skus, **{column: row[column] for column in _TERM_COLUMNS})
+    return ReturnPolicy(
+        policy_id=row["policy_id"],
+        version=row["version"],
+        terms=terms,
+        changed_at=row["changed_at"],
+        actor=row["actor"],
+    )
 
 
 def _case(row: Any) -> CaseSummary:

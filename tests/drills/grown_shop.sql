@@ -302,6 +302,29 @@ INSERT INTO checkout_orders (checkout_id, sale_id, total_minor, currency, body, 
 SELECT checkout_id, 'ordinary', 2000, 'CNY', CASE state WHEN 'placing' THEN '{{}}'::jsonb END,
        CASE state WHEN 'placing' THEN 'pending' ELSE 'placed' END, CASE state WHEN 'done' THEN checkout_id END FROM checkouts;
 
+-- Of a hundred delivered orders five have a case, most of them long resolved; it has the order's id.
+INSERT INTO return_policies (policy_id, version, sale_id, return_days, claim_days, accepts_opened, freight_payer,
+                             fee_basis_points, needs_evidence, is_resold, max_cases_per_sku, changed_at, actor)
+SELECT 'policy-' || n, 1, CASE WHEN n % 2 = 0 THEN 'ordinary' END, 7, 15, true, 'customer', 0, false, true, 5, '{now}', 'staff'
+FROM generate_series(0, 19) AS n;
+INSERT INTO return_policy_skus (policy_id, sku)
+SELECT 'policy-' || n, 'sku-' || m FROM generate_series(5, 9) AS n, generate_series(0, 4999) AS m;
+INSERT INTO cases (case_id, order_id, user_id, kind, items_back, status, items_state, money_state, is_opened, reason_code,
+                   customer_text, policy, freight_payer, currency, amount_minor, freight_minor, fee_minor, waits_for, due_at,
+                   idempotency_key, body_digest, created_by, created_at, decided_at, ended_at)
+SELECT id, id, user_id, 'return', true, CASE WHEN age < 60000 THEN 'approved' ELSE 'resolved' END, 'expected',
+       CASE WHEN age < 60000 THEN 'fixed' ELSE 'nothing_due' END, false, 'style', '', '{{}}', 'customer', 'CNY', 1000, 0, 0,
+       CASE WHEN age < 60000 THEN 'customer' ELSE 'nobody' END,
+       CASE WHEN age < 60000 THEN '{now}'::timestamptz + age * interval '1 minute' END, 'case-' || n,
+       decode(repeat('00', 32), 'hex'), 'customer', at, at, CASE WHEN age >= 60000 THEN at END
+FROM fill.shipped WHERE step = 'delivered' AND n % 20 = 3;
+INSERT INTO case_lines (case_id, case_line_no, order_id, line_no, address_no, shipment_id, sku, quantity, amount_minor)
+SELECT case_id, 0, order_id, 0, 0, order_id, 'sku-1', 1, 1000 FROM cases;
+INSERT INTO case_events (case_id, version, at, actor, reason) SELECT case_id, 1, created_at, 'customer', 'asked for' FROM cases;
+INSERT INTO case_evidence (evidence_id, order_id, user_id, case_id, sha256, media_type, size_bytes, width_px, height_px, created_at)
+SELECT case_id, order_id, user_id, CASE WHEN ended_at IS NOT NULL OR right(case_id::text, 1) > '1' THEN case_id END,
+       sha256(case_id::text::bytea), 'image/jpeg', 9, 9, 9, created_at FROM cases;
+
 -- Most jobs are polls that are not due yet; of every hundred one has failed, and of every five hundred one is parked.
 INSERT INTO jobs (subject, queue, kind, system, due_at, parked, last_error, created_at)
 SELECT release_id, 'releases', 'release.apply', 'internal', created_at, created_at < '{now}'::timestamptz - interval '5 days',

@@ -28,6 +28,7 @@ ORDERS = int(os.environ.get("FLOODGATE_DRILL_ORDERS", "1000000"))
 SMALL = {
     "order_transitions": "fixed",
     "shipment_transitions": "fixed",
+    "case_transitions": "fixed",
     "schema_migrations": "one row per migration",
     "screening_progress": "one row",
     "screening_sightings": "deleted within seconds",
@@ -42,6 +43,8 @@ SMALL = {
     "freight_zones": "entered by staff",
     "freight_regions": "entered by staff",
     "freight_steps": "entered by staff",
+    "return_policies": "entered by staff",
+    "return_policy_skus": "entered by staff",
     "staff_requests": "kept for two days",
     "coupons": "entered by staff",
     "promotions": "entered by staff",
@@ -65,6 +68,7 @@ NEEDED = {
     "dead_letters_of_sale": "sales.compute_free_units",
     "jobs_due": "jobs.claim",
     "jobs_failed": "jobs.count_parked",
+    "cases_open": "aftersales.list_open",
     "payments_captured": "payments.list_captures",
     "refunds_done": "payments.list_completed_refunds",
     "shipments_of_wave": "fulfilment.list_picks",
@@ -147,14 +151,14 @@ class GrownShop:
         every_warehouse: dict[int, object] = {1: None, 2: first}
         self.values: dict[str, dict[int, object]] = {
             **{name: every_warehouse for name in statements() if name.startswith("fulfilment.list_")},
-            **{name: {} for name in ("fulfilment.list_lines_to_plan", "fulfilment.list_line_details")},
-            "fulfilment.list_unplanned_orders": {},
+            **{f"fulfilment.list_{name}": {} for name in ("lines_to_plan", "line_details", "unplanned_orders")},
             "fulfilment.list_wave_shipments": {1: order["wave_id"]},
             "fulfilment.list_picks": {1: order["wave_id"]},
             "fulfilment.list_packing_lines": {},
             "fulfilment.list_stalled": every_warehouse | {4: now - timedelta(days=2)},
             "fulfilment.list_no_first_scan": every_warehouse | {4: now - timedelta(days=1)},
             **_values_of_jobs(now),
+            **_values_of_cases(now),
             "orders.get_events": {2: 0},
             "orders.list_orders": {2: last},
             "payments.list_captures": day,
@@ -168,6 +172,17 @@ class GrownShop:
             "waiting_rooms.read_part": {2: 1},
         }
         """values by statement and parameter, where those of a column or type will not do"""
+
+
+def _values_of_cases(now: datetime) -> dict[str, dict[int, object]]:
+    """Return values of lists of cases: the newest ones, and those that staff must act on."""
+    last = UUID(int=2**128 - 1)
+    return {
+        "aftersales.list_open": {1: now - timedelta(days=1), 3: "staff", 4: False, 5: now},
+        "aftersales.list_of_user": {2: last},
+        "aftersales.list_all": {1: last},
+        "aftersales.list_policies": {1: None, 2: ""},
+    }
 
 
 def _values_of_jobs(now: datetime) -> dict[str, dict[int, object]]:

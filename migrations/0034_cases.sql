@@ -61,7 +61,7 @@ CREATE TABLE cases (
     freight_minor     bigint CHECK (freight_minor >= 0),
     fee_minor         bigint CHECK (fee_minor >= 0),
     offer             jsonb CHECK (jsonb_typeof(offer) = 'object'),
-    grant_id          uuid UNIQUE,
+    grant_id          uuid UNIQUE REFERENCES refund_grants,
     exchange_order_id uuid UNIQUE REFERENCES orders (order_id),
     waits_for         text NOT NULL CHECK (waits_for IN (
         'customer', 'staff', 'carrier', 'warehouse', 'provider', 'nobody')),
@@ -204,7 +204,7 @@ COMMENT ON COLUMN cases.decided_at IS 'When staff first approved or declined it'
 COMMENT ON COLUMN cases.ended_at IS 'It is declined, cancelled, or resolved and all money has moved';
 COMMENT ON TABLE case_lines IS 'Units of a case by order line and delivered shipment';
 COMMENT ON COLUMN case_lines.shipment_id IS 'The shipment that brought them; null for units that never arrived';
-COMMENT ON COLUMN case_lines.received IS 'Units that have come back; once inspected: resellable + damaged + rejected';
+COMMENT ON COLUMN case_lines.received IS 'Units that were received; once inspected: resellable + damaged + rejected';
 COMMENT ON COLUMN case_lines.rejected IS 'Units that are sent to the customer again';
 COMMENT ON COLUMN case_lines.amount_minor IS 'Refunded for them; fixed by the approval';
 COMMENT ON TABLE case_events IS 'Each change of a case: time, actor, reason';
