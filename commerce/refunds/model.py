@@ -31,16 +31,17 @@ class GrantLine(NamedTuple):
 class GrantRequest(NamedTuple):
     """A request for a refund of an order, once per `kind` and `source_id`.
 
-    Units are worth their share of what was paid for them. `amount_override` replaces the value of all lines together
-    by less, down to 0; without lines it is an amount that refunds no units. `freight` is a rule or minor units,
-    `fee_minor` is withheld. `reason` is for the customer to read, at most 500 characters.
+    Units are worth their share of what was paid for them; `rest` stands for all that are left, and all money with them.
+    `amount_override` replaces the value of all lines together by less, down to 0; without lines it is an amount that
+    refunds no units. `freight` is a rule or minor units; the fee for cash on delivery counts as freight. `fee_minor` is
+    withheld. `reason` is for the customer to read, at most 500 characters.
     """
 
     kind: GrantKind
     source_id: UUID | None
     reason: str
     actor: str
-    lines: Sequence[GrantLine] = ()
+    lines: Sequence[GrantLine] | Literal["rest"] = ()
     freight: FreightRule | int = "none"
     fee_minor: int = 0
     amount_override: int | None = None
@@ -67,9 +68,10 @@ class Allocation(msgspec.Struct, frozen=True):
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """A grant in minor units: lines + freight - fee = amount, and its allocations add up to the amount.
+    """A refund that was decided, in minor units: lines + freight - fee = amount.
 
-    A preview has no `grant_id`.
+    An amount that refunds no units comes on top. `fee` is all that is withheld: the fee, the difference to an agreed
+    amount, and what came back before without units. A preview has no `grant_id`.
     """
 
     grant_id: UUID | None

@@ -1,3 +1,37 @@
--- name: list_paid_lines
-SELECT line_no, address_no, quantity, quantity * unit_price_minor - discount_minor AS paid_minor
+-- name: list_refundable_lines
+SELECT line_no, address_no, quantity, quantity * unit_price_minor - discount_minor AS paid_minor, (
+    SELECT coalesce(sum(granted.quantity), 0) FROM refund_grant_lines AS granted
+    WHERE granted.order_id = order_lines.order_id AND granted.line_no = order_lines.line_no
+      AND granted.address_no = order_lines.address_no
+) AS refunded_units
 FROM order_lines WHERE order_id = $1 ORDER BY line_no, address_no;
+
+-- name: get_granted_sums
+-- The fee for cash on delivery counts as freight. `was_shipped`: a shipment was handed over, whatever became of it.
+SELECT orders.freight_minor + cod_fee_minor AS freight_minor,
+       coalesce(granted.freight_minor, 0)::bigint AS granted_freight_minor,
+       coalesce(granted.amount_minor, 0)::bigint AS granted_minor,
+       EXISTS (SELECT FROM shipments WHERE shipments.order_id = $1 AND shipments.handed_over_at IS NOT NULL) AS was_shipped
+FROM orders CROSS JOIN LATERAL (
+    SELECT sum(refund_grants.freight_minor) AS freight_minor, sum(amount_minor) AS amount_minor
+    FROM refund_grants WHERE refund_grants.order_id = $1
+) AS granted
+WHERE orders.order_id = $1;
+
+-- name: get_grant_of_source
+SELECT {refund_grants} FROM refund_grants WHERE kind = $1 AND source_id = $2;
+
+-- name: list_grant_lines
+SELECT line_no, address_no AS ship_to, first_unit, quantity, amount_minor AS amount
+FROM refund_grant_lines WHERE grant_id = $1 ORDER BY line_no, address_no;
+
+-- name: insert_grant
+INSERT INTO refund_grants (grant_id, order_id, kind, source_id, amount_minor, freight_minor, fee_minor, currency, strategy,
+                           reason, actor, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12);
+
+-- name: insert_grant_lines
+INSERT INTO refund_grant_lines (grant_id, order_id, line_no, address_no, first_unit, quantity, amount_minor)
+SELECT $1, $2, line_no, address_no, first_unit, quantity, amount
+FROM unnest($3::integer[], $4::integer[], $5::integer[], $6::integer[], $7::bigint[])
+     AS input (line_no, address_no, first_unit, quantity, amount);

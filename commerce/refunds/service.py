@@ -1,13 +1,27 @@
-"""Grants refunds inside the transactions of cancellations, cases and staff."""
+"""Grants refunds inside the transactions of cancellations, cases and staff: one path for all money."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
+import msgspec
+
 from commerce.kernel.ids import IdGenerator
+from commerce.kernel.money import format_money
 from commerce.kernel.postgres import Connection
-from commerce.orders.store import OrderHeader
-from commerce.refunds.model import Grant, GrantRequest
+from commerce.orders import store as orders
+from commerce.orders.store import OrderHeader, StoryEvent
+from commerce.payments import locked_orders, order_status
+from commerce.payments.errors import RefundExceedsCaptured
+from commerce.payments.order_status import LockedOrder, NewRefund
+from commerce.refunds import store
+from commerce.refunds.allocation import OpenPayment, find_destination
+from commerce.refunds.model import Allocation, Grant, GrantRequest
+from commerce.refunds.store import GrantedSums, StoredGrant
+from commerce.refunds.valuation import RefundableOrder, value_grant
+
+_KEY = "grant "
+_MAX_REASON_CHARACTERS = 500
 
 
 async def grant(
@@ -16,11 +30,109 @@ async def grant(
     """Grant a refund, ask for its money, and tell the customer in the order's story.
 
     Call inside a transaction that holds the order lock (`orders.lock_order`). A repeat of `kind` and `source_id`
-    returns the stored grant and changes nothing. Units of an order of 0 make a grant without refunds.
+    returns the stored grant and changes nothing. Units of an order of 0 make a grant without refunds. Raises as
+    `value_grant`.
     """
-    raise RuntimeError("cannot grant a refund: its tables do not exist yet")
+    [locked] = await locked_orders.read_orders(connection, [order])
+    if request.source_id is not None:
+        existing = await store.find_grant(connection, request.kind, request.source_id)
+        if existing is not None:
+            return await _read_grant(connection, existing, locked)
+    value = value_grant(await _read_refundable(connection, order, locked), request)
+    grant_id = ids.new()
+    await store.insert_grant(connection, grant_id, value, request, now)
+    for part in value.allocations:
+        if part.goes_to != "not_collected":
+            payment = locked.payments[part.payment_id]
+            locked.changes.new_refunds.append(
+                NewRefund(payment, f"{_KEY}{grant_id}", part.amount, request.reason, request.actor)
+            )
+    await locked_orders.write_changes(connection, ids, [locked], now)
+    if value.amount:
+        await orders.insert_story_events(connection, [_story(value, grant_id, request)], now, request.actor)
+    return msgspec.structs.replace(value, grant_id=grant_id)
 
 
 async def preview(connection: Connection, order: OrderHeader, request: GrantRequest) -> Grant:
-    """Return what `grant` would do. Stores nothing and needs no lock."""
-    raise RuntimeError("cannot grant a refund: its tables do not exist yet")
+    """Compute what `grant` would grant now. Stores nothing and needs no lock. Raises as `value_grant`."""
+    [locked] = await locked_orders.read_orders(connection, [order])
+    return value_grant(await _read_refundable(connection, order, locked), request)
+
+
+async def _read_refundable(connection: Connection, order: OrderHeader, locked: LockedOrder) -> RefundableOrder:
+    if any(payment.task == "recover_order" for payment in locked.payments.values()):
+        raise RefundExceedsCaptured(
+            "cannot refund the order now: it was paid late and its stock is being reacquired; try again in a moment"
+        )
+    sums = await store.get_granted_sums(connection, order.order_id)
+    return RefundableOrder(
+        order_id=order.order_id,
+        currency=order.total.currency,
+        lines=await store.list_refundable_lines(connection, order.order_id),
+        freight_minor=sums.freight_minor - sums.granted_freight_minor,
+        was_shipped=sums.was_shipped,
+        payments=_list_open_payments(locked, sums),
+    )
+
+
+def _list_open_payments(locked: LockedOrder, sums: GrantedSums) -> list[OpenPayment]:
+    """List what can still go back over each payment, in the order of the tenders.
+
+    Cash on delivery that is not collected is still due, less what grants have taken off it: their amounts that are no
+    refunds.
+    """
+    refunds = [refund for refund in locked.refunds if refund.status != "failed"]
+    lowered_minor = sums.granted_minor - sum(
+        refund.amount_minor for refund in refunds if refund.refund_key.startswith(_KEY)
+    )
+    current = order_status.current_payments(locked.payments.values())
+    open_payments = []
+    for payment in locked.payments.values():
+        captured_minor = payment.amount_minor if payment.status == "captured" else 0
+        refunded_minor = sum(refund.amount_minor for refund in refunds if refund.payment_id == payment.payment_id)
+        if captured_minor > refunded_minor:
+            remaining_minor = captured_minor - refunded_minor
+            open_payments.append(OpenPayment(payment.payment_id, payment.method, remaining_minor))
+        if payment.method == "cod" and payment in current and payment.status not in ("pending", "failed"):
+            due_minor = payment.amount_minor - captured_minor
+            taken_minor = min(due_minor, lowered_minor)
+            lowered_minor -= taken_minor
+            if due_minor > taken_minor:
+                due_minor -= taken_minor
+                open_payments.append(OpenPayment(payment.payment_id, "cod", due_minor, is_collected=False))
+    return open_payments
+
+
+async def _read_grant(connection: Connection, stored: StoredGrant, locked: LockedOrder) -> Grant:
+    """Read a stored grant, with the refunds that were asked for."""
+    allocations = []
+    for refund in locked.refunds:
+        if refund.refund_key == f"{_KEY}{stored.grant_id}":
+            method = locked.payments[refund.payment_id].method
+            destination = find_destination(method)
+            allocations.append(Allocation(refund.payment_id, method, refund.amount_minor, destination))
+    return Grant(
+        grant_id=stored.grant_id,
+        order_id=stored.order_id,
+        amount=stored.amount_minor,
+        currency=stored.currency,
+        freight=stored.freight_minor,
+        fee=stored.fee_minor,
+        strategy=stored.strategy,
+        lines=await store.list_grant_lines(connection, stored.grant_id),
+        allocations=allocations,
+    )
+
+
+def _story(value: Grant, grant_id: object, request: GrantRequest) -> StoryEvent:
+    """Describe a grant to the customer: its refunds, and cash that need not be paid."""
+    not_collected_minor = sum(part.amount for part in value.allocations if part.goes_to == "not_collected")
+    refunded_minor = value.amount - not_collected_minor
+    parts = []
+    if refunded_minor:
+        parts.append(f"{format_money(refunded_minor, value.currency)} is being refunded")
+    if not_collected_minor:
+        parts.append(f"{format_money(not_collected_minor, value.currency)} less is due on delivery")
+    details = {"grant_id": str(grant_id), "amount": value.amount, "currency": value.currency}
+    reason = f"{', '.join(parts)}: {request.reason}"
+    return StoryEvent(value.order_id, "refund", reason[:_MAX_REASON_CHARACTERS], details)

@@ -2,23 +2,81 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-
-queries = load_queries(__package__)
-
-
-class PaidLine(NamedTuple):
-    """An order line for one address, with what was paid for it in minor units."""
-
-    line_no: int
-    address_no: int
-    quantity: int
-    paid_minor: int
+from commerce.refunds.model import Grant, GrantedLine, GrantKind, GrantRequest, Strategy
+from commerce.refunds.valuation import RefundableLine
 
 
-async def list_paid_lines(connection: Connection, order_id: UUID) -> list[PaidLine]:
-    return [PaidLine(*row) for row in await connection.fetch(queries.list_paid_lines, order_id)]
+class StoredGrant(NamedTuple):
+    """A row of `refund_grants`."""
+
+    grant_id: UUID
+    order_id: UUID
+    kind: GrantKind
+    source_id: UUID | None
+    amount_minor: int
+    freight_minor: int
+    fee_minor: int
+    currency: str
+    strategy: Strategy
+    reason: str
+    actor: str
+    created_at: datetime
+
+
+class GrantedSums(NamedTuple):
+    """Sums of an order's grants, with its whole freight, in minor units."""
+
+    freight_minor: int
+    granted_freight_minor: int
+    granted_minor: int
+    was_shipped: bool
+
+
+queries = load_queries(__package__, refund_grants=StoredGrant._fields)
+
+
+async def list_refundable_lines(connection: Connection, order_id: UUID) -> list[RefundableLine]:
+    return [RefundableLine(*row) for row in await connection.fetch(queries.list_refundable_lines, order_id)]
+
+
+async def get_granted_sums(connection: Connection, order_id: UUID) -> GrantedSums:
+    [row] = await connection.fetch(queries.get_granted_sums, order_id)
+    return GrantedSums(*row)
+
+
+async def find_grant(connection: Connection, kind: GrantKind, source_id: UUID) -> StoredGrant | None:
+    """Return the grant of a source, such as a case."""
+    row = await connection.fetchrow(queries.get_grant_of_source, kind, source_id)
+    return StoredGrant(*row) if row else None
+
+
+async def list_grant_lines(connection: Connection, grant_id: UUID) -> list[GrantedLine]:
+    return [GrantedLine(*row) for row in await connection.fetch(queries.list_grant_lines, grant_id)]
+
+
+async def insert_grant(
+    connection: Connection, grant_id: UUID, grant: Grant, request: GrantRequest, now: datetime
+) -> None:
+    """Insert a grant with its lines. Raises `UniqueViolationError` if its source has one."""
+    values = (grant_id, grant.order_id, request.kind, request.source_id)
+    amounts = (grant.amount, grant.freight, grant.fee, grant.currency)
+    await connection.execute(
+        queries.insert_grant, *values, *amounts, grant.strategy, request.reason, request.actor, now
+    )
+    if grant.lines:
+        await connection.execute(
+            queries.insert_grant_lines,
+            grant_id,
+            grant.order_id,
+            [line.line_no for line in grant.lines],
+            [line.ship_to for line in grant.lines],
+            [line.first_unit for line in grant.lines],
+            [line.quantity for line in grant.lines],
+            [line.amount for line in grant.lines],
+        )
