@@ -111,8 +111,9 @@ class GrownShop:
             **dict.fromkeys(
                 ("order_id", "payment_id", "shipment_id", "booking_id", "release_id", "change_id", "subject"), order_id
             ),
-            **dict.fromkeys(("cart_id", "checkout_id", "address_id"), order_id),
-            **dict.fromkeys(("cancellation_id", "grant_id", "source_id", "part_of"), order_id),
+            **dict.fromkeys(
+                "cart_id checkout_id address_id cancellation_id grant_id source_id part_of".split(), order_id
+            ),
             "sale_id": f"sale-{ORDERS // 500 - 1}",
             "user_id": order["user_id"],
             "idempotency_key": order["idempotency_key"],
