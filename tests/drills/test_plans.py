@@ -83,6 +83,11 @@ NEEDED = {
     "routes_planned": "fleet.delete_planned_routes",
 }
 """Indexes, and a statement that cannot do without."""
+ORDER_IDS = (
+    *("order_id", "payment_id", "shipment_id", "booking_id", "release_id", "change_id", "subject"),
+    *("cart_id", "checkout_id", "address_id", "cancellation_id", "grant_id", "source_id", "part_of"),
+)
+"""Columns whose values are ids of orders in the filled database."""
 
 
 def statements() -> dict[str, str]:
@@ -108,12 +113,7 @@ class GrownShop:
         self.sizes = sizes
         order_id = order["order_id"]
         columns: dict[str, object] = {
-            **dict.fromkeys(
-                ("order_id", "payment_id", "shipment_id", "booking_id", "release_id", "change_id", "subject"), order_id
-            ),
-            **dict.fromkeys(
-                "cart_id checkout_id address_id cancellation_id grant_id source_id part_of".split(), order_id
-            ),
+            **dict.fromkeys(ORDER_IDS, order_id),
             "sale_id": f"sale-{ORDERS // 500 - 1}",
             "user_id": order["user_id"],
             "idempotency_key": order["idempotency_key"],
