@@ -86,7 +86,7 @@ SELECT payment_id::text FROM payments
 LEFT JOIN (SELECT posting, -amount_minor AS amount FROM ledger WHERE account = 'orders') AS captured
        ON captured.posting = 'capture ' || payment_id
 WHERE order_id = ANY($1::uuid[]) AND coalesce(captured.amount, 0)
-      <> CASE payments.status WHEN 'captured' THEN payments.amount_minor ELSE 0 END
+      <> payments.captured_minor
 UNION ALL
 SELECT refund_id::text FROM refunds
 LEFT JOIN (SELECT posting, amount_minor AS amount FROM ledger WHERE account = 'orders') AS refunded
@@ -109,7 +109,7 @@ WHERE user_id IN (SELECT substr(account, 8) FROM ledger WHERE order_id = ANY($1:
 -- P6. Captured money belongs to a paid order, is being refunded, or has a due job.
 SELECT payment_id::text FROM payments JOIN orders USING (order_id)
 WHERE orders.order_id = ANY($1::uuid[]) AND payments.status = 'captured'
-  AND payments.amount_minor > (SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
+  AND payments.captured_minor > (SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
                                WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed')
   AND (orders.status = 'cancelled'
        OR plan_revision < (SELECT max(plan_revision) FROM payments AS later WHERE later.order_id = payments.order_id))
@@ -118,7 +118,8 @@ WHERE orders.order_id = ANY($1::uuid[]) AND payments.status = 'captured'
 
 -- name: paid_without_money
 -- P6. The payments of a paid or confirmed order add up to its total. Refunds by staff are not subtracted. Refunds by the
--- payment worker are, because the order would still count as paid with that money.
+-- payment worker are, because the order would still count as paid with that money. Cash that is not collected because
+-- units were cancelled counts.
 SELECT orders.order_id::text FROM orders WHERE orders.order_id = ANY($1::uuid[]) AND is_order_sold(orders.status)
   AND EXISTS (SELECT FROM payments WHERE payments.order_id = orders.order_id)
   AND total_minor <> (
@@ -127,7 +128,9 @@ SELECT orders.order_id::text FROM orders WHERE orders.order_id = ANY($1::uuid[])
           WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed'
             AND actor = 'payment_worker')), 0)
       FROM payments
-      WHERE payments.order_id = orders.order_id AND payments.status IN ('captured', 'authorised')
+      WHERE payments.order_id = orders.order_id
+        AND (payments.status IN ('captured', 'authorised')
+             OR (method = 'cod' AND payments.status = 'closed' AND orders.status IN ('shipped', 'delivered', 'completed')))
         AND plan_revision = (SELECT max(plan_revision) FROM payments AS last WHERE last.order_id = orders.order_id));
 
 -- name: payments_without_job
@@ -141,7 +144,7 @@ SELECT refund_id::text FROM refunds WHERE order_id = ANY($1::uuid[]) AND status 
 -- name: over_refunded
 -- P6. Refunds of a payment never exceed its captured amount.
 SELECT payment_id::text FROM payments
-WHERE order_id = ANY($1::uuid[]) AND CASE payments.status WHEN 'captured' THEN payments.amount_minor ELSE 0 END < (
+WHERE order_id = ANY($1::uuid[]) AND payments.captured_minor < (
     SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
     WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed');
 
@@ -201,7 +204,7 @@ SELECT order_id::text FROM fulfilments JOIN orders USING (order_id)
 WHERE fulfilments.order_id = ANY($1::uuid[])
   AND (fulfilments.status = 'delivered' OR (
       fulfilments.status = 'pending' AND orders.status IN ('paid', 'confirmed') AND NOT coalesce((
-          SELECT sum(amount_minor) > 0 AND sum(amount_minor) <= sum((
+          SELECT sum(amount_minor - uncollected_minor) > 0 AND sum(amount_minor - uncollected_minor) <= sum((
               SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
               WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed'))
           FROM payments WHERE payments.order_id = fulfilments.order_id AND payments.status IN ('captured', 'authorised')

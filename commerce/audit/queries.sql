@@ -120,7 +120,7 @@ SELECT coalesce(reacquires, release_id) AS id FROM releases WHERE sale_id = $1 A
 -- Orders whose money or reacquired stock is in order only because a job still waits: to be looked at again.
 SELECT payments.order_id FROM payments JOIN orders USING (order_id)
 WHERE payments.order_id = ANY($1::uuid[]) AND payments.status = 'captured'
-  AND payments.amount_minor > (SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
+  AND payments.captured_minor > (SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
                                WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed')
   AND (orders.status = 'cancelled'
        OR plan_revision < (SELECT max(plan_revision) FROM payments AS later WHERE later.order_id = payments.order_id))

@@ -19,7 +19,6 @@ from commerce.orders.model import OrderStatus
 from commerce.payments import order_status, store
 from commerce.payments.model import INTERNAL_METHODS, Payment
 from commerce.payments.order_status import ACTOR, LockedOrder, NewRefund, OrderChanges
-from commerce.payments.provider_port import ProviderPayment
 
 
 class OrderRow(Protocol):
@@ -67,16 +66,23 @@ async def update_order(connection: Connection, ids: IdGenerator, row: OrderRow, 
     await write_changes(connection, ids, [order], now)
 
 
-async def capture_cash(connection: Connection, row: OrderRow, payment_ids: Sequence[UUID], now: datetime) -> None:
-    """Capture payments whose cash was collected on delivery.
+async def capture_cash(connection: Connection, row: OrderRow, now: datetime, *, is_final: bool) -> bool:
+    """Capture an order's payments on delivery with the cash that is in the ledger.
 
-    Call inside a transaction that holds the order lock."""
+    `is_final` is that of `order_status.record_cash`. Call inside a transaction that holds the order lock. Returns
+    whether any payment changed."""
     [order] = await read_orders(connection, [row])
-    for payment_id in payment_ids:
-        payment = order.payments[payment_id]
-        collected = ProviderPayment(payment_id, "captured", payment.amount, None, now)
-        order_status.record_capture(order, payment, collected, now)
+    collected_minor = (await store.sum_uncaptured_cash(connection, [order.order_id]))[order.order_id]
+    if not order_status.record_cash(order, collected_minor, now, is_final=is_final):
+        return False
     await store.mark_captured(connection, order.changes.captures, now)
+    await store.end_payments(connection, order.changes.endings, now)
+    if order.status is OrderStatus.CANCELLED and order.changes.captures:
+        # The payment worker refunds it.
+        payment_id = order.changes.captures[0].payment.payment_id
+        task = NewJob(payment_id, "payment.update_order", INTERNAL_SYSTEM, now)
+        await jobs.put(connection, store.PAYMENTS, [task], now)
+    return True
 
 
 async def update_and_write(

@@ -56,6 +56,7 @@ class RefundView(msgspec.Struct, frozen=True):
 class PaymentView(msgspec.Struct, frozen=True):
     """A payment of an order. `action` is the customer's next step; a replaced payment is not `current`.
 
+    `collected` is the cash of a payment on delivery that was collected so far, `captured` what counts as paid.
     `provider_error` is the provider's own text of a refusal; only staff see it."""
 
     payment_id: UUID
@@ -67,6 +68,8 @@ class PaymentView(msgspec.Struct, frozen=True):
     action: PaymentAction | None = None
     reason: str | None = None
     provider_error: str | None = None
+    collected: Minor = 0
+    captured: Minor = 0
     refunded: Minor = 0
     refunds: list[RefundView] = []
 
@@ -133,10 +136,16 @@ class Payment(msgspec.Struct, frozen=True):
     return_url: str | None
     payer_ip: str | None
     provider_error: str | None
+    uncollected_minor: int = 0
 
     @property
     def amount(self) -> Money:
         return Money(self.amount_minor, self.currency)
+
+    @property
+    def captured_minor(self) -> int:
+        """The captured amount: 0 until it is captured, and less than the amount if not all cash was collected."""
+        return self.amount_minor - self.uncollected_minor if self.status == "captured" else 0
 
 
 class Refund(msgspec.Struct, frozen=True):

@@ -22,6 +22,8 @@ from commerce.payments.model import Payment, Refund
 from commerce.payments.provider_port import ProviderPayment, ProviderRefund
 
 ACTOR = "payment_worker"
+COLLECTED = "collected"
+"""ledger account of collected cash until its payment is captured"""
 CaptureResult = Literal["captured", "unchanged"]
 RefundResult = Literal["refunded", "unchanged"]
 FinalStatus = Literal["failed", "closed"]
@@ -39,11 +41,12 @@ class Capture(NamedTuple):
     payment: Payment
     captured_at: datetime
     transaction_id: str | None
+    uncollected_minor: int = 0
 
     @property
     def source(self) -> str:
         """The ledger account from which the money comes."""
-        sources = {"balance": f"credit:{self.payment.user_id}", "cod": "cash"}
+        sources = {"balance": f"credit:{self.payment.user_id}", "cod": COLLECTED}
         return sources.get(self.payment.method, f"provider:{self.payment.method}")
 
 
@@ -127,6 +130,31 @@ def record_capture(
     order.changes.captures.append(Capture(payment, provider_payment.captured_at or now, transaction_id))
     order.replace_payment(payment, status="captured", transaction_id=transaction_id, task=None)
     return "captured"
+
+
+def record_cash(order: LockedOrder, collected_minor: int, now: datetime, *, is_final: bool) -> bool:
+    """Capture the payments on delivery with the cash that was collected for them.
+
+    Returns whether any payment changed. `collected_minor` is what is collected and not captured. All payments are
+    captured once it covers them. If no more cash can be collected (`is_final`), each is captured with what there is for
+    it, in the sequence of the tenders, or closed. Cash for payments that were closed before is captured then, too: it
+    was collected all the same."""
+    cash = [payment for payment in current_payments(order.payments.values()) if payment.method == "cod"]
+    due = [payment for payment in cash if payment.status == "authorised"]
+    if not due and is_final and collected_minor:
+        due = [payment for payment in cash if payment.status == "closed"]
+    if not due or (not is_final and collected_minor < sum(payment.amount_minor for payment in due)):
+        return False
+    for payment in due:
+        captured_minor = min(payment.amount_minor, collected_minor)
+        collected_minor -= captured_minor
+        if captured_minor:
+            uncollected_minor = payment.amount_minor - captured_minor
+            order.changes.captures.append(Capture(payment, now, None, uncollected_minor))
+            order.replace_payment(payment, status="captured", uncollected_minor=uncollected_minor, task=None)
+        else:
+            record_ending(order, Ending(payment.payment_id, "closed", "no cash was collected"))
+    return bool(order.changes.captures or order.changes.endings)
 
 
 def record_ending(order: LockedOrder, ending: Ending) -> bool:
@@ -267,7 +295,7 @@ def refund_remaining(
     Returns the amount in minor units; 0 if nothing is left or `refund_key` was used before."""
     refunds = [refund for refund in order.refunds if refund.payment_id == payment.payment_id]
     refunded = sum(refund.amount_minor for refund in refunds if refund.status != "failed")
-    amount = min(payment.amount_minor - refunded, max_minor)
+    amount = min(payment.captured_minor - refunded, max_minor)
     if amount <= 0 or any(refund.refund_key == refund_key for refund in refunds):
         return 0
     order.changes.new_refunds.append(NewRefund(payment, refund_key, amount, reason, actor))

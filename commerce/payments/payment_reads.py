@@ -36,11 +36,16 @@ class PaymentReads:
             raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
         order, payments = stored
         refunds: list[Refund] = []
+        collected_minor = 0
+        if any(payment.method == "cod" and payment.status == "authorised" for payment in payments):
+            async with self._db.connection() as connection:
+                collected_minor = (await store.sum_uncaptured_cash(connection, [order_id]))[order_id]
         if any(payment.status == "captured" for payment in payments):  # otherwise there are no refunds
             async with self._db.snapshot() as connection:
                 payments = await store.list_payments(connection, order_id)
                 refunds = await store.list_refunds(connection, order_id)
-        return build_order_payments(order, payments, refunds, from_ms(self._clock.now_ms()), for_staff=for_staff)
+        now = from_ms(self._clock.now_ms())
+        return build_order_payments(order, payments, refunds, now, collected_minor, for_staff=for_staff)
 
     async def _read(self, order_ids: Sequence[UUID]) -> list[_OrderWithPayments | None]:
         # It takes no lock, which would be written to the disk each time.
@@ -55,23 +60,28 @@ def build_order_payments(
     payments: Sequence[Payment],
     refunds: Sequence[Refund],
     now: datetime,
+    collected_minor: int = 0,
     *,
     for_staff: bool = False,
 ) -> OrderPayments:
-    """Describe an order's payments and refunds as customers see them, or staff."""
+    """Describe an order's payments and refunds as customers see them, or staff.
+
+    `collected_minor` is the cash that was collected for them and is not captured."""
     revision = payments[-1].plan_revision if payments else 0
-    net_captured = sum(
-        payment.amount_minor - payment.refunded_minor for payment in payments if payment.status == "captured"
-    )
-    views = [
-        _payment_view(payment, refunds, now, current=payment.plan_revision == revision, for_staff=for_staff)
-        for payment in payments
-    ]
+    net_captured = sum(payment.captured_minor - payment.refunded_minor for payment in payments)
+    views = list[PaymentView]()
+    for payment in payments:
+        current = payment.plan_revision == revision
+        collected = payment.captured_minor if payment.method == "cod" else 0
+        if payment.method == "cod" and payment.status == "authorised" and current:
+            collected = min(payment.amount_minor, collected_minor)
+            collected_minor -= collected
+        views.append(_payment_view(payment, refunds, now, collected, current=current, for_staff=for_staff))
     return OrderPayments(order.order_id, order.total, net_captured, views)
 
 
 def _payment_view(
-    payment: Payment, refunds: Sequence[Refund], now: datetime, *, current: bool, for_staff: bool
+    payment: Payment, refunds: Sequence[Refund], now: datetime, collected: int, *, current: bool, for_staff: bool
 ) -> PaymentView:
     return PaymentView(
         payment_id=payment.payment_id,
@@ -83,6 +93,8 @@ def _payment_view(
         action=payment.action if payment.status == "pending" and current and is_action_usable(payment, now) else None,
         reason=payment.reason,
         provider_error=payment.provider_error if for_staff else None,
+        collected=collected,
+        captured=payment.captured_minor,
         refunded=payment.refunded_minor,
         refunds=[
             RefundView(refund.refund_id, refund.amount_minor, refund.status, refund.reason, refund.created_at)

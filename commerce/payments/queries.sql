@@ -87,17 +87,17 @@ RETURNING subject;
 -- With their postings. A payment that was captured before stays as it is.
 WITH captured AS (
     UPDATE payments SET status = 'captured', captured_at = input.captured_at, transaction_id = input.transaction_id,
-                        ended_at = NULL, reason = NULL
-    FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::text[])
-        AS input (payment_id, captured_at, transaction_id, source)
+                        uncollected_minor = input.uncollected_minor, ended_at = NULL, reason = NULL
+    FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::bigint[])
+        AS input (payment_id, captured_at, transaction_id, source, uncollected_minor)
     WHERE payments.payment_id = input.payment_id AND status IN ('pending', 'authorised', 'failed', 'closed')
-    RETURNING payments.payment_id, order_id, amount_minor, currency, source
+    RETURNING payments.payment_id, order_id, payments.captured_minor, currency, source
 ), finished AS (
     DELETE FROM jobs USING captured WHERE queue = 'payments' AND subject = payment_id
 )
 INSERT INTO ledger (posting, account, order_id, amount_minor, currency, at)
-SELECT 'capture ' || payment_id, account, order_id, amount, currency, $5
-FROM captured CROSS JOIN LATERAL (VALUES (source, amount_minor), ('orders', -amount_minor)) AS entries (account, amount);
+SELECT 'capture ' || payment_id, account, order_id, amount, currency, $6
+FROM captured CROSS JOIN LATERAL (VALUES (source, captured_minor), ('orders', -captured_minor)) AS entries (account, amount);
 
 -- name: mark_authorised
 WITH authorised AS (
@@ -153,7 +153,7 @@ SELECT order_id FROM payments
 WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND status IN ('captured', 'authorised')
   AND plan_revision = (SELECT max(plan_revision) FROM payments AS every WHERE every.order_id = payments.order_id)
 GROUP BY order_id
-HAVING sum(amount_minor) > 0 AND sum(amount_minor) <= sum((
+HAVING sum(amount_minor - uncollected_minor) > 0 AND sum(amount_minor - uncollected_minor) <= sum((
     SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
     WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed'));
 
@@ -163,8 +163,13 @@ SELECT order_id, payment_id, amount_minor FROM payments
 WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND method = 'cod' AND status = 'authorised'
   AND plan_revision = (SELECT max(plan_revision) FROM payments AS every WHERE every.order_id = payments.order_id);
 
+-- name: sum_uncaptured_cash
+-- Of the account $2, by order.
+SELECT order_id, -sum(amount_minor)::bigint AS amount_minor FROM ledger
+WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND account = $2 GROUP BY order_id;
+
 -- name: get_refunds_to_request
-SELECT {refunds}, method, payments.amount_minor AS captured_minor, payments.user_id
+SELECT {refunds}, method, payments.captured_minor, payments.user_id
 FROM refunds JOIN payments USING (payment_id) WHERE refund_id = ANY($1::uuid[]);
 
 -- name: insert_webhooks

@@ -102,7 +102,7 @@ class Payments:
             if not earlier:
                 captured = [payment for payment in reversed(payments) if payment.status == "captured"]
                 refunded_minor = sum(refund.amount_minor for refund in refunds if refund.status != "failed")
-                available_minor = sum(payment.amount_minor for payment in captured) - refunded_minor
+                available_minor = sum(payment.captured_minor for payment in captured) - refunded_minor
                 remaining_minor = available_minor if amount_minor is None else amount_minor
                 if not 0 < remaining_minor <= available_minor:
                     raise RefundExceedsCaptured(f"{available_minor} minor units are captured and not refunded")
@@ -115,10 +115,11 @@ class Payments:
             refunds = await store.list_refunds(connection, order_id)
             return build_order_payments(order, payments, refunds, self._now(), for_staff=True)
 
-    async def record_cash_collected(self, payment_id: UUID) -> None:
-        """Record that the cash of a payment was collected. The same again changes nothing.
+    async def record_cash_collected(self, payment_id: UUID, holder: str = "shop") -> None:
+        """Record that the cash of a payment was collected, and who has it. The same again changes nothing.
 
-        Raises `NoSuchPayment`, and `NotCollectable` if no cash is due or shipments still collect it."""
+        `holder` is `shop`, `carrier:NAME` or `driver:VEHICLE`. Cash that was collected with shipments is not counted
+        again. Raises `NoSuchPayment`, and `NotCollectable` if no cash is due or shipments still collect it."""
         async with self._db.transaction() as connection:
             order = (await locked_orders.lock_orders(connection, [payment_id])).get(payment_id)
             if order is None:
@@ -133,7 +134,18 @@ class Payments:
                 raise NotCollectable(
                     "carriers collect the cash: record the outcome of the order's shipments, or cancel these first"
                 )
+            if payment.uncollected_minor:
+                raise NotCollectable(
+                    f"only {payment.captured_minor} of {payment.amount_minor} minor units were collected, and the rest "
+                    "is no longer due"
+                )
             now = self._now()
+            if payment.status == "authorised":
+                earlier = await store.sum_uncaptured_cash(connection, [order.order_id])
+                if (rest_minor := payment.amount_minor - earlier[order.order_id]) > 0:
+                    entries = {f"cash:{holder}": rest_minor, order_status.COLLECTED: -rest_minor}
+                    values = (order.order_id, payment.currency, now, entries)
+                    await store.insert_posting(connection, f"cash {payment_id}", *values)
             collected = ProviderPayment(payment_id, "captured", payment.amount, None, now)
             order_status.record_capture(order, payment, collected, now)
             await locked_orders.update_and_write(connection, self._ids, [order], now)

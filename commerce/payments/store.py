@@ -26,7 +26,7 @@ from commerce.payments.model import (
     RequestedPayment,
     WebhookKey,
 )
-from commerce.payments.order_status import Capture, Ending
+from commerce.payments.order_status import COLLECTED, Capture, Ending
 from commerce.payments.provider_port import PaymentAction, ProviderRefund
 from commerce.payments.tenders import ActionRenewal, NewPayment
 
@@ -168,6 +168,7 @@ async def mark_captured(connection: Connection, captures: Sequence[Capture], now
         [capture.captured_at for capture in captures],
         [capture.transaction_id for capture in captures],
         [capture.source for capture in captures],
+        [capture.uncollected_minor for capture in captures],
         now,
     )
 
@@ -219,6 +220,12 @@ async def sum_cash_due(connection: Connection, order_ids: Sequence[UUID]) -> Cou
     for row in await connection.fetch(queries.list_cash_due, order_ids):
         sums[row["order_id"]] += row["amount_minor"]
     return sums
+
+
+async def sum_uncaptured_cash(connection: Connection, order_ids: Sequence[UUID]) -> Counter[UUID]:
+    """Sum up the cash that was collected for payments which are not captured yet, in minor units by order."""
+    rows = await connection.fetch(queries.sum_uncaptured_cash, order_ids, COLLECTED)
+    return Counter({row["order_id"]: row["amount_minor"] for row in rows})
 
 
 # Refunds.

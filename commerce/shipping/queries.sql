@@ -191,8 +191,28 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::timestamptz[]
      AS input (shipment_id, from_status, to_status, seq, at, last_event_at)
 WHERE shipments.shipment_id = input.shipment_id AND shipments.status = input.from_status;
 
--- name: sum_cash_collected
-SELECT coalesce(sum(cod_minor), 0)::bigint FROM shipments WHERE order_id = $1 AND cod_collected_at IS NOT NULL;
+-- name: is_cash_final
+SELECT NOT EXISTS (SELECT FROM shipments WHERE order_id = $1 AND cod_minor > 0 AND ended_at IS NULL)
+   AND (EXISTS (SELECT FROM orders WHERE order_id = $1 AND status = 'cancelled')
+        OR coalesce((SELECT sum(cancelled) > 0 AND sum(delivered) = sum(ordered - cancelled)
+                     FROM fulfilment_lines WHERE order_id = $1), false));
+
+-- name: post_collected_cash
+-- A vehicle's driver has it, or the carrier. Orders captured before cash had several accounts are complete.
+WITH collected AS (
+    SELECT shipments.order_id, shipment_id, cod_minor, currency,
+           CASE WHEN source = 'fleet' AND actor LIKE 'vehicle %' THEN 'cash:driver:' || substr(actor, 9)
+                ELSE 'cash:carrier:' || coalesce(carrier, 'unknown') END AS holder
+    FROM shipments JOIN shipment_events AS event USING (order_id, shipment_id)
+    WHERE shipments.order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND event.seq = shipments.status_seq
+      AND cod_collected_at IS NOT NULL AND cod_minor > 0
+      AND NOT EXISTS (SELECT FROM ledger WHERE posting = 'cash ' || shipment_id)
+      AND NOT EXISTS (SELECT FROM ledger WHERE ledger.order_id = shipments.order_id AND account = 'cash')
+)
+INSERT INTO ledger (posting, account, order_id, amount_minor, currency, at)
+SELECT 'cash ' || shipment_id, account, order_id, amount, currency, $2
+FROM collected CROSS JOIN LATERAL (VALUES (holder, cod_minor), ('collected', -cod_minor)) AS entries (account, amount)
+ON CONFLICT DO NOTHING;
 
 -- name: list_events_after
 SELECT seq, shipment_id, at, source, text, to_status AS status, place FROM shipment_events

@@ -18,9 +18,9 @@ from commerce.kernel.postgres import Connection
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.orders.store import OrderHeader, StatusStep
-from commerce.payments import locked_orders
 from commerce.payments import store as payments
 from commerce.shipping import store
+from commerce.shipping.cash_on_delivery import collect_cash
 from commerce.shipping.errors import NoSuchShipment
 from commerce.shipping.model import FINAL_STATUSES, Shipment, ShipmentStatus, Source
 from commerce.shipping.policy import ShippingPolicy
@@ -183,22 +183,12 @@ async def _apply_steps(
     progress = {order_id: OrderProgress(order.status, totals[order_id]) for order_id, order in headers.items()}
     cash_orders = dict[UUID, OrderHeader]()
     for shipment_id, to in moves:
-        order, shipment = locked[shipment_id]
+        order, _ = locked[shipment_id]
         progress[order.order_id].add_step(to, units[shipment_id])
-        if to is ShipmentStatus.DELIVERED and shipment.cod_minor:
+        if to is ShipmentStatus.DELIVERED:
             cash_orders[order.order_id] = order
-    for order in cash_orders.values():
-        await _capture_cash_if_complete(connection, order, now)
+    await collect_cash(connection, cash_orders, now)
     await _advance_orders(connection, progress, now, policy)
-
-
-async def _capture_cash_if_complete(connection: Connection, order: OrderHeader, now: datetime) -> None:
-    """Capture the payments on delivery once carriers have collected all parts, one with each shipment."""
-    cash_due = await payments.list_cash_due(connection, order.order_id)
-    total_minor = sum(amount_minor for _, amount_minor in cash_due)
-    if not cash_due or await store.sum_cash_collected(connection, order.order_id) < total_minor:
-        return
-    await locked_orders.capture_cash(connection, order, [payment_id for payment_id, _ in cash_due], now)
 
 
 async def _advance_orders(

@@ -73,14 +73,12 @@ async def mark_delivered(connection: Connection, order_ids: Sequence[UUID], now:
 
 async def has_cash_shipments(connection: Connection, order_id: UUID) -> bool:
     """Return whether carriers are still to collect cash with shipments of an order."""
-    exists: bool = await connection.fetchval(queries.has_cash_shipments, order_id)
-    return exists
+    return bool(await connection.fetchval(queries.has_cash_shipments, order_id))
 
 
 async def has_open_shipments(connection: Connection, order_id: UUID) -> bool:
     """Return whether an order has shipments without a final status."""
-    exists: bool = await connection.fetchval(queries.has_open_shipments, order_id)
-    return exists
+    return bool(await connection.fetchval(queries.has_open_shipments, order_id))
 
 
 async def get_fulfilment_totals(connection: Connection, order_id: UUID) -> FulfilmentTotals:
@@ -104,10 +102,14 @@ async def update_fulfilment_lines(connection: Connection, moves: Sequence[UnitMo
     await connection.execute(queries.update_fulfilment_lines, *_transpose(moves))
 
 
-async def sum_cash_collected(connection: Connection, order_id: UUID) -> int:
-    """Return the cash that carriers have collected for an order, in minor units."""
-    amount_minor: int = await connection.fetchval(queries.sum_cash_collected, order_id)
-    return amount_minor
+async def is_cash_final(connection: Connection, order_id: UUID) -> bool:
+    """Return whether no more cash can be collected for an order because units of it were cancelled."""
+    return bool(await connection.fetchval(queries.is_cash_final, order_id))
+
+
+async def post_collected_cash(connection: Connection, order_ids: Sequence[UUID], now: datetime) -> None:
+    """Post the cash of delivered shipments of orders to the ledger, each shipment once."""
+    await connection.execute(queries.post_collected_cash, sorted(order_ids), now)
 
 
 # Shipments.

@@ -92,7 +92,7 @@ async def test_cash_on_delivery_confirms_order(pay: PaymentShop) -> None:
     await pay.wait_for_order(order_id, "confirmed")
     assert await pay.fetch_value("SELECT count(*) FROM ledger") == 0
     await pay.call_as_staff("POST", f"/payments/{payment['payment_id']}/cash-collected")
-    assert await pay.fetch_value("SELECT amount_minor FROM ledger WHERE account = 'cash'") == 100
+    assert await pay.fetch_value("SELECT amount_minor FROM ledger WHERE account = 'cash:shop'") == 100
 
 
 @pytest.mark.parametrize(

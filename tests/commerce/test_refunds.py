@@ -216,8 +216,13 @@ async def test_cash_collected_repeatedly_is_recorded_once(pay: PaymentShop) -> N
     _, [payment] = await pay.add_order_with_payments(("cod", 100))
     id_ = UUID(payment["payment_id"])
     await asyncio.gather(*(service(pay).record_cash_collected(id_) for _ in range(10)))
-    entries = await pay.fetch_rows("SELECT account, amount_minor FROM ledger ORDER BY account")
-    assert [tuple(entry) for entry in entries] == [("cash", 100), ("orders", -100)]
+    entries = await pay.fetch_rows("SELECT account, amount_minor FROM ledger ORDER BY account, amount_minor")
+    assert [tuple(entry) for entry in entries] == [
+        ("cash:shop", 100),
+        ("collected", -100),
+        ("collected", 100),
+        ("orders", -100),
+    ]
     order_id, payments = await pay.add_order_with_payments(("cod", 40), ("alipay", 60))
     await pay.gateway.call("POST", f"/v1/orders/{order_id}/cancel")
     for payment in payments:

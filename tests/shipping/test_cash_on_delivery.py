@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
 
-from commerce.payments.errors import NotCollectable
+from commerce.orders import store as orders
+from commerce.payments.errors import NotCollectable, RefundExceedsCaptured
+from commerce.shipping.cash_on_delivery import finish_cash
+from commerce.shipping.model import Shipment
 from tests.support.shipping_shop import SHANGHAI, ShippingShop, tracking_event
 
 
@@ -34,7 +38,7 @@ async def test_cash_over_several_shipments_is_captured_once_complete(ship: Shipp
         await ship.apply_events(shipment.shipment_id, end)
     assert await list_payments(ship, order_id) == [("balance", "captured", 199), ("cod", "captured", 501)]
     assert await ship.order_status(order_id) == "delivered"
-    assert await ship.fetch_value("SELECT sum(amount_minor) FROM ledger WHERE account = 'cash'") == 501
+    assert await ship.fetch_value("SELECT sum(amount_minor) FROM ledger WHERE account = 'cash:carrier:cheap'") == 501
     order_shipments = await ship.shipping.get_order_shipments(order_id, "user")
     assert sum(view.cash_to_collect.amount for view in order_shipments.shipments if view.cash_to_collect) == 501
 
@@ -72,7 +76,7 @@ async def test_cash_collected_by_staff_is_not_collected_on_delivery(ship: Shippi
     await ship.apply_events(replacement, tracking_event("delivered", -1))
     await collect(ship, order_id)
     assert await ship.order_status(order_id) == "delivered"
-    assert await ship.fetch_value("SELECT sum(amount_minor) FROM ledger WHERE account = 'cash'") == 600
+    assert await ship.fetch_value("SELECT sum(amount_minor) FROM ledger WHERE account = 'cash:shop'") == 600
 
 
 async def test_staff_and_planning_at_once_collect_cash_once(ship: ShippingShop) -> None:
@@ -113,3 +117,123 @@ async def test_cash_order_goes_to_carrier_that_collects_cash(ship: ShippingShop)
     assert reasons["byhand"] == "no cash on delivery there"
     _, [paid] = await ship.add_booked_order(ship_to=[SHANGHAI])
     assert paid.carrier == "byhand"
+
+
+# Cash that is collected in parts.
+
+
+async def cancel_units(ship: ShippingShop, order_id: UUID, shipment: Shipment) -> None:
+    """Cancel the units of a shipment that came back, and finish the cash of its order."""
+    async with ship.shop.db.transaction() as connection:
+        header = await orders.lock_order(connection, order_id)
+        assert header is not None
+        await connection.execute(
+            "UPDATE fulfilment_lines SET cancelled = cancelled + quantity FROM shipment_lines "
+            "WHERE shipment_id = $1 AND fulfilment_lines.order_id = shipment_lines.order_id "
+            "AND fulfilment_lines.line_no = shipment_lines.line_no "
+            "AND fulfilment_lines.address_no = shipment_lines.address_no",
+            shipment.shipment_id,
+        )
+        for _ in range(2):
+            await finish_cash(connection, header, datetime.now(UTC))
+
+
+async def read_payment(ship: ShippingShop, order_id: UUID) -> tuple[str, int, int, int]:
+    """Return status, collected and captured cash of an order's payment, and its net amount."""
+    shown = await ship.shop.payments.get(order_id, "user")
+    [payment] = [payment for payment in shown.payments if payment.method == "cod"]
+    return payment.status, payment.collected, payment.captured, shown.net_captured
+
+
+async def balances(ship: ShippingShop, order_id: UUID) -> dict[str, int]:
+    rows = await ship.fetch_rows(
+        "SELECT account, sum(amount_minor)::bigint AS amount FROM ledger WHERE order_id = $1 GROUP BY account", order_id
+    )
+    return {row["account"]: row["amount"] for row in rows if row["amount"]}
+
+
+async def refuse(ship: ShippingShop, shipment: Shipment) -> None:
+    await ship.apply_events(shipment.shipment_id, tracking_event("picked_up", -5))
+    await ship.apply_events(shipment.shipment_id, tracking_event("returned_to_sender", -4))
+
+
+@pytest.mark.parametrize("refused_first", [False, True])
+async def test_cash_of_one_shipment_is_captured_once_the_other_is_cancelled(
+    ship: ShippingShop, refused_first: bool
+) -> None:
+    order_id, [first, second] = await ship.add_booked_order(("a", 1, 0), ("c", 2, 0), cod=300)
+    if refused_first:
+        await refuse(ship, second)
+        await cancel_units(ship, order_id, second)
+        assert await read_payment(ship, order_id) == ("authorised", 0, 0, 0)
+    await ship.apply_events(first.shipment_id, tracking_event("delivered", -9))
+    if not refused_first:
+        assert await read_payment(ship, order_id) == ("authorised", 100, 0, 0), "shown and posted at once"
+        assert await balances(ship, order_id) == {"cash:carrier:cheap": 100, "collected": -100}
+        await refuse(ship, second)
+        assert await read_payment(ship, order_id) == ("authorised", 100, 0, 0), "it may be sent again"
+        await cancel_units(ship, order_id, second)
+    assert await read_payment(ship, order_id) == ("captured", 100, 100, 100)
+    assert await balances(ship, order_id) == {"cash:carrier:cheap": 100, "orders": -100}
+    [(_, status, amount)] = await list_payments(ship, order_id)
+    assert (status, amount) == ("captured", 300)
+    with pytest.raises(NotCollectable, match="only 100 of 300"):
+        await collect(ship, order_id)
+    with pytest.raises(RefundExceedsCaptured, match="100 minor units"):
+        await ship.shop.payments.refund(order_id, "k", 101, "broken", "staff sam")
+    shown = await ship.shop.payments.refund(order_id, "k", None, "broken", "staff sam")
+    assert (shown.net_captured, shown.payments[0].refunded) == (0, 100)
+
+
+async def test_payment_is_closed_if_no_cash_was_collected(ship: ShippingShop) -> None:
+    order_id, [first, second] = await ship.add_booked_order(("a", 1, 0), ("c", 2, 0), cod=300)
+    for shipment in (first, second):
+        await refuse(ship, shipment)
+        await cancel_units(ship, order_id, shipment)
+    assert await read_payment(ship, order_id) == ("closed", 0, 0, 0)
+
+
+async def test_cash_that_is_missing_after_delivery_stays_due(ship: ShippingShop) -> None:
+    """Nothing was cancelled, so the customer owes the rest; staff record it."""
+    order_id, [first, second] = await ship.add_booked_order(("a", 1, 0), ("c", 2, 0), cod=300)
+    await ship.fetch_rows("UPDATE shipments SET cod_minor = 150 WHERE shipment_id = $1", second.shipment_id)
+    for shipment in (first, second):
+        await ship.apply_events(shipment.shipment_id, tracking_event("delivered", -9))
+    assert await read_payment(ship, order_id) == ("authorised", 250, 0, 0)
+    await collect(ship, order_id)
+    await collect(ship, order_id)
+    assert await read_payment(ship, order_id) == ("captured", 300, 300, 300)
+    assert await balances(ship, order_id) == {"cash:carrier:cheap": 250, "cash:shop": 50, "orders": -300}
+
+
+async def test_cash_of_two_payments_is_captured_in_sequence_of_tenders(ship: ShippingShop) -> None:
+    """Of 100 + 200 to collect, 100 + 0 are: the second payment is closed."""
+    order_id, [first, second] = await ship.add_booked_order(("a", 1, 0), ("c", 2, 0), cod=300)
+    await ship.fetch_rows(
+        "WITH smaller AS (UPDATE payments SET amount_minor = 100 WHERE order_id = $1 RETURNING *) "
+        "INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, amount_minor, "
+        "currency, status, created_at, expires_at) SELECT gen_random_uuid(), order_id, user_id, 1, 1, 'cod', 'none', "
+        "200, 'CNY', status, created_at, expires_at FROM smaller",
+        order_id,
+    )
+    await ship.apply_events(first.shipment_id, tracking_event("delivered", -9))
+    await refuse(ship, second)
+    await cancel_units(ship, order_id, second)
+    assert await list_payments(ship, order_id) == [("cod", "captured", 100), ("cod", "closed", 200)]
+    assert await balances(ship, order_id) == {"cash:carrier:cheap": 100, "orders": -100}
+
+
+async def test_cash_collected_for_cancelled_order_goes_back(ship: ShippingShop) -> None:
+    """The carrier delivers a shipment of a cancelled order: the customer gets store credit."""
+    order_id, [shipment] = await ship.add_booked_order(cod=300)
+    await ship.fetch_rows("UPDATE payments SET status = 'closed', ended_at = now() WHERE order_id = $1", order_id)
+    await ship.fetch_rows(
+        "WITH cancelled AS (UPDATE orders SET status = 'cancelled', cancel_reason = 'lost', cancelled_at = now() "
+        "WHERE order_id = $1 RETURNING order_id, status_seq) "
+        "INSERT INTO order_events (order_id, seq, at, from_status, to_status, actor, reason) "
+        "SELECT order_id, status_seq, now(), 'fulfilling', 'cancelled', 'staff sam', 'lost' FROM cancelled",
+        order_id,
+    )
+    await ship.apply_events(shipment.shipment_id, tracking_event("delivered", -1))
+    assert await list_payments(ship, order_id) == [("cod", "captured", 300)]
+    assert await ship.fetch_value("SELECT kind FROM jobs WHERE queue = 'payments'") == "payment.update_order"
