@@ -23,7 +23,7 @@ from commerce.kernel.outages import DATABASES_UNAVAILABLE
 from commerce.kernel.postgres import safe_error_text
 from commerce.kernel.stop_signals import stop_on_signals
 from commerce.kernel.tasks import cancel_and_wait
-from config.settings import Settings
+from config.settings import LimitSettings, Settings
 from gateway import openapi, problems
 from gateway.connections import SERVER, ConnectionRegistry
 from gateway.endpoints import (
@@ -99,30 +99,34 @@ def build_application(services: GatewayServices, operations: Sequence[Operation]
         else:
             app.router.add_route(operation.method, operation.path, operation.__call__, expect_handler=_handle_expect)
     _refuse_other_methods(app, operations)
-    document = openapi.build_document(operations, services.settings.limits, version("floodgate"))
-    for path, body, content_type in (
-        ("/openapi.json", msgspec.json.encode(document), "application/json"),
-        ("/docs", openapi.render_page(document).encode(), "text/html"),
-    ):
+    for path, body, content_type in _build_pages(operations, services.settings.limits):
         app.router.add_get(path, _constant_handler(body, content_type), expect_handler=_handle_expect)
     return app
 
 
+def _build_pages(operations: Sequence[Operation], limits: LimitSettings) -> list[tuple[str, bytes, str]]:
+    """Return path, body and content type of the OpenAPI document and its page."""
+    document = openapi.build_document(operations, limits, version("floodgate"))
+    return [
+        ("/openapi.json", msgspec.json.encode(document), "application/json"),
+        ("/docs", openapi.render_page(document).encode(), "text/html"),
+    ]
+
+
 def _refuse_other_methods(app: web.Application, operations: Sequence[Operation]) -> None:
     """Refuse what would reach a template through a literal path: `GET /v1/orders/quote` reads no order."""
+    templates = [operation for operation in operations if "{" in operation.path]
     for path in {operation.path for operation in operations if "{" not in operation.path}:
         allowed = {operation.method for operation in operations if operation.path == path}
-        if any(_fits(path, operation.path) and operation.method not in allowed for operation in operations):
+        if any(_fits(path, operation.path) and operation.method not in allowed for operation in templates):
             app.router.add_route("*", path, _refusing_handler(allowed), expect_handler=_handle_expect)
 
 
 def _fits(path: str, template: str) -> bool:
     """Tell whether a literal path is one of those of a template."""
     parts, others = path.split("/"), template.split("/")
-    return (
-        "{" in template
-        and len(parts) == len(others)
-        and all(other.startswith("{") or part == other for part, other in zip(parts, others, strict=True))
+    return len(parts) == len(others) and all(
+        other.startswith("{") or part == other for part, other in zip(parts, others, strict=True)
     )
 
 

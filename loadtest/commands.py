@@ -23,6 +23,7 @@ from loadtest.capacity import (
 )
 from loadtest.replay import Replay, count_skip_reasons
 from loadtest.replay import replay as run_replay
+from loadtest.replay_returns import ReturnPlan
 from loadtest.retail_dataset import CURRENCY
 from loadtest.set_up import SET_UP_STATUS
 from ops.commands.console import fail, print_detail, print_line, print_table, run
@@ -45,9 +46,10 @@ def replay(
 ) -> None:
     """Send each basket of a file as an order, and compare the stored orders with the file.
 
-    Creates the products and a sale with enough stock. Lists each invoice that is no order, with the reason. A second
-    run creates no order. Carts order in a sale of their own; a basket with more lines than a cart may hold is several
-    carts. Status 1 if anything differs, 3 if nothing could be compared: no such file format, gateway, key or database.
+    Creates the products and a sale with enough stock. Lists each invoice that is no order, with the reason, and each
+    line of a return that no earlier purchase of its customer covers. A second run creates no order. Carts order in a
+    sale of their own; a basket with more lines than a cart may hold is several carts. Status 1 if anything differs, 3
+    if nothing could be compared: no such file format, gateway, key or database.
     """
 
     async def work() -> Replay:
@@ -68,8 +70,11 @@ def replay(
         raise typer.Exit(SET_UP_STATUS) from None
     for skipped in result.source.skipped:
         print_line(f"skipped {skipped.invoice}: {skipped.reason}")
+    for refused in result.returns.refused:
+        print_line(f"refused line {refused.line.number} of {refused.line.invoice}: {refused}")
     for reason, count in count_skip_reasons(result.source):
         print_line(f"{count:5} skipped: {reason}")
+    _print_returns(result.returns)
     print_line(
         f"{len(result.source.baskets)} baskets sent to sale {result.sale_id}: {result.created} orders created, "
         f"{result.repeated} existed before"
@@ -89,6 +94,17 @@ def replay(
         print_detail(f"  and {len(result.differences) - _MAX_PRINTED_DIFFERENCES} more")
     if not result.is_complete:
         raise typer.Exit(1)
+
+
+def _print_returns(plan: ReturnPlan) -> None:
+    """Print how many lines of returns have earlier purchases, and why the others are refused."""
+    for reason, count, total in plan.count_reasons():
+        print_line(f"{count:5} lines of returns over {format_money(total, CURRENCY)} refused: {reason}")
+    print_line(
+        f"the file's returns have {len(plan.matched) + len(plan.refused)} lines over "
+        f"{format_money(plan.matched_total + plan.refused_total, CURRENCY)}: {len(plan.matched)} over "
+        f"{format_money(plan.matched_total, CURRENCY)} are matched to earlier purchases"
+    )
 
 
 def capacity(

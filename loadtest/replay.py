@@ -24,6 +24,7 @@ from commerce.sales.model import ItemInput, SaleInput
 from loadtest.replay_carts import CartSender, plan_carts
 from loadtest.replay_client import BasketRefused, PlacedBasket, ReplayClient, create_headers, fetch
 from loadtest.replay_orders import OrderSender
+from loadtest.replay_returns import ReturnPlan, match_returns
 from loadtest.retail_dataset import CURRENCY, Basket, RetailDataset, read_dataset
 from ops.services import CliServices
 
@@ -48,6 +49,7 @@ class Replay:
     source: RetailDataset
     key_prefix: str
     baskets: list[Basket]
+    returns: ReturnPlan
     is_through_cart: bool = False
     is_repeat: bool = False
     created: int = 0
@@ -73,12 +75,13 @@ def plan_replay(file: Path, lines_per_cart: int | None = None) -> Replay:
     """
     dataset = read_dataset(file)
     if not dataset.baskets:
-        raise Invalid(f"cannot replay {file}: none of its {len(dataset.skipped)} invoices is an order")
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+        invoices = {skipped.invoice for skipped in dataset.skipped} | {line.invoice for line in dataset.returns}
+        raise Invalid(f"cannot replay {file}: none of its {len(invoices)} invoices is an order")
+    digest, returns = hashlib.sha256(file.read_bytes()).hexdigest()[:12], match_returns(dataset)
     if lines_per_cart is None:
-        return Replay(f"replay-{digest}", dataset, digest, dataset.baskets)
+        return Replay(f"replay-{digest}", dataset, digest, dataset.baskets, returns)
     baskets = plan_carts(dataset.baskets, digest, lines_per_cart)
-    return Replay(f"replay-carts-{digest}", dataset, digest, baskets, is_through_cart=True)
+    return Replay(f"replay-carts-{digest}", dataset, digest, baskets, returns, is_through_cart=True)
 
 
 async def replay(

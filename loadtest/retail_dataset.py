@@ -1,8 +1,8 @@
 """Baskets in the format of the UCI data set *Online Retail* (D. Chen, 2015, DOI 10.24432/C5BW33).
 
 Columns: InvoiceNo, StockCode, Description, Quantity, InvoiceDate, UnitPrice, CustomerID, Country. One invoice is one
-basket. Invoices that are no orders are skipped with the reason: returns (`C` invoices), stock corrections (a quantity
-below one, a price of 0), and invoices with fees only.
+basket. The lines of `C` invoices are returns. Invoices that are neither are skipped with the reason: stock corrections
+(a quantity below one, a price of 0), and invoices with fees only.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from commerce.kernel.money import MoneyError, parse_money
 CURRENCY = "GBP"
 _COLUMNS = ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country")
 _PRODUCT_CODE = re.compile(r"\d{5}[A-Za-z]{0,2}|[A-Z]{3,}\d+\w*|DCGS\w+|gift_\w+", re.IGNORECASE)
+_QUANTITY = re.compile(r"-?\d{1,9}")
 _NOT_IN_A_SKU = re.compile(r"[^A-Za-z0-9._-]+")
 _MAX_NAME_LENGTH = 200
 
@@ -52,6 +53,29 @@ class Basket:
 
 
 @dataclass(frozen=True, slots=True)
+class ReturnLine:
+    """One line of an invoice that returns something. Quantity and price are positive.
+
+    `number` counts the lines of its invoice from 1. `user_id` is None if the file names no customer. `problem` says why
+    the line can be no return of a product. `baskets_before` counts the baskets that precede it in the file.
+    """
+
+    invoice: str
+    number: int
+    user_id: str | None
+    code: str
+    sku: str
+    quantity: int
+    price: int
+    problem: str | None
+    baskets_before: int
+
+    @property
+    def total(self) -> int:
+        return self.quantity * self.price
+
+
+@dataclass(frozen=True, slots=True)
 class SkippedInvoice:
     """An invoice, or a line of one, that is not sent, with the reason."""
 
@@ -61,12 +85,16 @@ class SkippedInvoice:
 
 @dataclass(frozen=True, slots=True)
 class RetailDataset:
-    """A whole file. `products` maps SKU to name and price in pennies, `units` maps SKU to units."""
+    """A whole file.
+
+    `products` maps SKU to name and price in pennies, `units` maps it to units, and `codes` to its stock code."""
 
     baskets: list[Basket]
+    returns: list[ReturnLine]
     skipped: list[SkippedInvoice]
     products: dict[str, tuple[str, int]]
     units: dict[str, int]
+    codes: dict[str, str]
 
 
 def read_dataset(file: Path) -> RetailDataset:
@@ -77,7 +105,11 @@ def read_dataset(file: Path) -> RetailDataset:
     skus = _assign_skus(row for rows in invoices.values() for row in rows)
     skipped: list[SkippedInvoice] = []
     baskets: list[Basket] = []
+    returns: list[ReturnLine] = []
     for invoice, rows in invoices.items():
+        if invoice.startswith("C"):
+            returns += (_parse_return(number, row, skus, len(baskets)) for number, row in enumerate(rows, 1))
+            continue
         basket = _parse_invoice(invoice, rows, skus, skipped)
         if basket is not None:
             baskets.append(basket)
@@ -88,7 +120,8 @@ def read_dataset(file: Path) -> RetailDataset:
             name = products.get(line.sku, ("", 0))[0] or line.name
             products[line.sku] = (name, line.price)
             units[line.sku] += line.quantity
-    return RetailDataset(baskets, skipped, products, dict(units))
+    codes = {sku: code for (code, _), sku in skus.items()}
+    return RetailDataset(baskets, returns, skipped, products, dict(units), codes)
 
 
 def _read_rows(file: Path) -> Iterator[dict[str, str]]:
@@ -128,7 +161,7 @@ def _parse_invoice(
     invoice: str, rows: Sequence[dict[str, str]], skus: dict[tuple[str, str], str], skipped: list[SkippedInvoice]
 ) -> Basket | None:
     """Return an invoice as a basket, or None if it is no order. Appends what is skipped to `skipped`."""
-    reason = _skip_reason(invoice, rows)
+    reason = _skip_reason(rows)
     lines = []
     for row in rows:
         line = _parse_line(row, skus)
@@ -143,9 +176,38 @@ def _parse_invoice(
     if reason is not None:
         skipped.append(SkippedInvoice(invoice, reason))
         return None
-    customer = rows[0]["CustomerID"].strip()
-    user_id = f"customer-{customer}" if customer else f"guest-{invoice}"
+    user_id = _user_id(rows[0]) or f"guest-{invoice}"
     return Basket(invoice, user_id, rows[0]["Country"], tuple(lines))
+
+
+def _user_id(row: dict[str, str]) -> str | None:
+    customer = row["CustomerID"].strip()
+    return f"customer-{customer}" if customer else None
+
+
+def _parse_return(
+    number: int, row: dict[str, str], skus: dict[tuple[str, str], str], baskets_before: int
+) -> ReturnLine:
+    """Return a line of a `C` invoice, with the reason if it is no return of a product."""
+    code, price, problem = row["StockCode"], _parse_price(row["UnitPrice"]), None
+    quantity = int(row["Quantity"]) if _QUANTITY.fullmatch(row["Quantity"]) else 0
+    if quantity >= 0:
+        problem = f"the quantity is {row['Quantity']!r}, not below 0"
+    elif isinstance(price, str):
+        problem = price
+    elif not _PRODUCT_CODE.fullmatch(code):
+        problem = "a fee or a discount, no product"
+    return ReturnLine(
+        row["InvoiceNo"],
+        number,
+        _user_id(row),
+        code,
+        skus[code, row["UnitPrice"]],
+        -quantity if quantity < 0 else 0,
+        price if isinstance(price, int) else 0,
+        problem,
+        baskets_before,
+    )
 
 
 def _parse_line(row: dict[str, str], skus: dict[tuple[str, str], str]) -> BasketLine | str:
@@ -153,7 +215,7 @@ def _parse_line(row: dict[str, str], skus: dict[tuple[str, str], str]) -> Basket
     price = _parse_price(row["UnitPrice"])
     if isinstance(price, str):
         return price
-    if not re.fullmatch(r"-?\d{1,9}", row["Quantity"]):
+    if not _QUANTITY.fullmatch(row["Quantity"]):
         return f"the quantity is {row['Quantity']!r}"
     quantity = int(row["Quantity"])
     if quantity < 1:
@@ -174,10 +236,8 @@ def _parse_price(text: str) -> int | str:
         return str(error)
 
 
-def _skip_reason(invoice: str, rows: Sequence[dict[str, str]]) -> str | None:
+def _skip_reason(rows: Sequence[dict[str, str]]) -> str | None:
     """Return the reason why a whole invoice is no order, or None."""
-    if invoice.startswith("C"):
-        return "a return, no order"
     if all(row["Quantity"].startswith("-") for row in rows):
         return "a write-off of stock, no order"
     if all(_parse_price(row["UnitPrice"]) == 0 for row in rows):

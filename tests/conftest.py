@@ -12,14 +12,18 @@ import asyncpg
 import pytest
 import uvloop
 
+from commerce.kernel.gc_tuning import tune_garbage_collector
 from commerce.payments import payment_jobs
 from config.settings import Settings, load
 from ops.services import CliServices, open_cli_services
 from tests.support.gateway import TestGateway, open_gateway
 from tests.support.payment_shop import PaymentShop, open_payment_shop
 from tests.support.redis_key_leaks import delete_keys
+from tests.support.repeated_work import share_repeated_work
 from tests.support.servers import Servers, run_servers
 from tests.support.shipping_shop import ShippingShop, open_shipping_shop
+
+share_repeated_work()
 
 SECRET = "only for tests, and long enough for HS256"
 _TESTS = Path(__file__).parent
@@ -76,6 +80,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the longest files first. The order within a file and that of all others stay."""
     ranks = {file: rank for rank, file in enumerate(_LONGEST_FILES)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage less often, and none of the tests: as the processes of the shop do."""
+    tune_garbage_collector()
 
 
 @pytest.fixture(scope="session")

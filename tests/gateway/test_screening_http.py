@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 import lua
-from commerce.kernel.clock import from_ms, to_ms
+from commerce.kernel.clock import SystemClock, from_ms, to_ms
 from commerce.waiting_rooms import draw
 from config.settings import Settings
+from gateway.auth import Authenticator
 from gateway.request_origin import RequestOrigin
 from ops.services import CliServices
 from tests.support.gateway import TestGateway, open_gateway, run_workers
@@ -167,7 +168,8 @@ async def test_ticket_with_past_turn_counts_as_none(
 
 def _move_clock(gateway: TestGateway, monkeypatch: pytest.MonkeyPatch, now_ms: int) -> None:
     monkeypatch.setattr(gateway.services.clock, "now_ms", lambda: now_ms)
-    monkeypatch.setattr(gateway.services.auth, "identify_customer", gateway.services.auth.find_recent_customer)
+    tokens = Authenticator(gateway.settings.auth, SystemClock())  # theirs are of the present
+    monkeypatch.setattr(gateway.services.auth, "identify_customer", tokens.identify_customer)
 
 
 async def test_clearing_by_staff_wins_within_two_seconds_and_is_recorded(

@@ -59,12 +59,14 @@ def test_dataset_with_returns_and_fees_keeps_orders_only(tmp_path: Path) -> None
         ("8", "customer-2", 339),
     ]
     assert [(skipped.invoice, skipped.reason) for skipped in dataset.skipped] == [
-        ("C4", "a return, no order"),
         ("5", "a stock correction at no price, no order"),
         ("6", "a write-off of stock, no order"),
         ("7", "fees only, no products"),
         ("8", "line 22139: the price is 0"),
         ("8", "line 71053: the quantity is 'many'"),
+    ]
+    assert [(line.invoice, line.user_id, line.sku, line.total) for line in dataset.returns] == [
+        ("C4", "customer-17850", "85123A", 255)
     ]
     assert dataset.products["85123A"] == ('HEART, "white"', 255)
     assert dataset.products["85123A.at295"] == ("HEART", 295)
@@ -162,7 +164,8 @@ async def test_replay_of_real_dataset_matches_its_total(shop: CliServices, setti
     assert repeat.is_complete, repeat.differences
     assert (len(result.source.baskets), result.created, repeat.created) == (336, 336, 0)
     assert result.stored_total == 15_363_788
-    assert sum(count for _, count in count_skip_reasons(result.source)) == 82
+    assert sum(count for _, count in count_skip_reasons(result.source)) == 46
+    assert len({line.invoice for line in result.source.returns}) == 36
     audit = await shop.audit.audit_sale(result.sale_id)
     assert audit.clean, audit.findings
     await delete_sale_keys(shop, result.sale_id)

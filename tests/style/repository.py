@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -62,3 +62,29 @@ def nodes(file: Path) -> tuple[ast.AST, ...]:
 def functions(file: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Yield all functions and methods, nested ones too."""
     return (node for node in nodes(file) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def each_of(files: Iterable[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
+    """Make one test of a check of one file. It checks all files and reports every one that fails.
+
+    A test per file and rule would be some thousand tests, which take longer to start and report than to run.
+    """
+
+    def decorate(check: Callable[[Path], None]) -> Callable[[], None]:
+        def test() -> None:
+            failures = []
+            checked = 0
+            for file in files:
+                checked += 1
+                try:
+                    check(file)
+                except AssertionError as error:
+                    failures.append(f"{name(file)}: {error}")
+            assert checked > 0
+            assert not failures, "\n".join(failures)
+
+        test.__name__, test.__qualname__ = check.__name__, check.__qualname__
+        test.__doc__, test.__module__ = check.__doc__, check.__module__
+        return test
+
+    return decorate

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tests.style.repository import DOCUMENTS, FILES, PACKAGES, ROOT, name, nodes, read
+from tests.style.repository import DOCUMENTS, FILES, PACKAGES, ROOT, each_of, name, nodes, read
 
 FENCE = re.compile(r"^ *(```+|~~~+).*?^ *\1\s*$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
@@ -127,7 +127,7 @@ def words_of_sources() -> frozenset[str]:
     return frozenset(words)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+@each_of(DOCUMENTS)
 def test_relative_link_leads_to_existing_file_and_heading(document: Path) -> None:
     broken = []
     for link in links(document):
@@ -138,7 +138,7 @@ def test_relative_link_leads_to_existing_file_and_heading(document: Path) -> Non
     assert broken == []
 
 
-@pytest.mark.parametrize("document", PRESENT, ids=name)
+@each_of(PRESENT)
 def test_file_named_in_document_exists(document: Path) -> None:
     spans = [span.partition("::")[0] for span in code_spans(document)]
     fenced = [path for block in FENCE.finditer(read(document)) for path in FILE.findall(block[0])]
@@ -146,7 +146,7 @@ def test_file_named_in_document_exists(document: Path) -> None:
     assert sorted(path for path in named if not exists(path)) == []
 
 
-@pytest.mark.parametrize("document", PRESENT, ids=name)
+@each_of(PRESENT)
 def test_definition_named_with_its_file_exists(document: Path) -> None:
     missing = []
     for span in code_spans(document):
@@ -156,12 +156,12 @@ def test_definition_named_with_its_file_exists(document: Path) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("document", PRESENT, ids=name)
+@each_of(PRESENT)
 def test_module_named_in_document_exists(document: Path) -> None:
     assert sorted(dotted for dotted in {*MODULE.findall(read(document))} if not module_exists(dotted)) == []
 
 
-@pytest.mark.parametrize("document", PRESENT, ids=name)
+@each_of(PRESENT)
 def test_identifier_named_in_document_occurs_in_sources(document: Path) -> None:
     named = {identifier for span in code_spans(document) for identifier in IDENTIFIER.findall(span)}
     assert sorted(named - words_of_sources() - FOREIGN) == []

@@ -17,7 +17,20 @@ from packaging.utils import canonicalize_name
 from commerce.kernel.errors import ProblemError
 from gateway import app, problems
 from ops.cli import app as command_line
-from tests.style.repository import FILES, PACKAGES, ROOT, SOURCES, TESTS, existing, functions, name, nodes, parse, read
+from tests.style.repository import (
+    FILES,
+    PACKAGES,
+    ROOT,
+    SOURCES,
+    TESTS,
+    each_of,
+    existing,
+    functions,
+    name,
+    nodes,
+    parse,
+    read,
+)
 
 MAX_FILE, MAX_FUNCTION = 400, 70
 BOUNDED = [
@@ -28,7 +41,7 @@ BOUNDED = [
 ]
 
 
-@pytest.mark.parametrize("file", BOUNDED, ids=name)
+@each_of(BOUNDED)
 def test_file_and_its_functions_stay_within_length_limits(file: Path) -> None:
     lines = len(read(file).splitlines())
     assert lines <= MAX_FILE, f"{lines} lines: split it by what it does"
@@ -37,11 +50,27 @@ def test_file_and_its_functions_stay_within_length_limits(file: Path) -> None:
         assert length <= MAX_FUNCTION, f"{function.name} has {length} lines"
 
 
+def test_check_of_each_file_reports_every_file_that_fails() -> None:
+    checked = []
+
+    @each_of(SOURCES[:3])
+    def check(file: Path) -> None:
+        checked.append(file)
+        assert file is SOURCES[1], "another"
+
+    with pytest.raises(AssertionError) as failure:
+        check()
+    assert checked == SOURCES[:3]
+    assert all(f"{name(file)}: another" in str(failure.value) for file in (SOURCES[0], SOURCES[2]))
+    with pytest.raises(AssertionError):
+        each_of([])(lambda file: None)()
+
+
 def _is_problem(node: ast.AST) -> bool:
     return isinstance(node, ast.ClassDef) and any("ProblemError" in ast.unparse(base) for base in node.bases)
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=name)
+@each_of(SOURCES)
 def test_public_definition_longer_than_a_few_lines_has_docstring(file: Path) -> None:
     tree = parse(file)
     assert ast.get_docstring(tree), "the module has no docstring"
@@ -55,7 +84,7 @@ def test_public_definition_longer_than_a_few_lines_has_docstring(file: Path) -> 
 PRINTERS = existing("ops/", "loadtest/")
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=name)
+@each_of(SOURCES)
 def test_source_holds_no_unfinished_work_and_no_stray_print(file: Path) -> None:
     text = read(file)
     assert not re.search(r"\b(TODO|FIXME|XXX|NotImplementedError)\b", text)
@@ -66,7 +95,7 @@ def test_source_holds_no_unfinished_work_and_no_stray_print(file: Path) -> None:
 UNSAFE_OUTPUT = {"typer.echo", "typer.secho", "typer.style", "typer.prompt", "print"}
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=name)
+@each_of(SOURCES)
 def test_only_the_console_uses_markup_and_styles(file: Path) -> None:
     """Elsewhere a text of others could be read as markup, or reach a terminal with its escape sequences."""
     if name(file) == CONSOLE:
@@ -101,7 +130,7 @@ SQL_HOLDERS = existing(
 SQL_METHODS = {"fetch", "fetchrow", "fetchval", "executemany", "copy_records_to_table", "copy_to_table"}
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=name)
+@each_of(SOURCES)
 def test_source_outside_stores_holds_no_sql(file: Path) -> None:
     if file.name in ("store.py", "term_store.py") or name(file).startswith(SQL_HOLDERS):
         return
@@ -112,7 +141,7 @@ def test_source_outside_stores_holds_no_sql(file: Path) -> None:
             assert not re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER) [\w*(]", node.value), node.value
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=name)
+@each_of(SOURCES)
 def test_handler_of_unique_violation_checks_the_constraint(file: Path) -> None:
     """A defect of the program is no fault of the data. A handler may also look at the rows."""
     for node in nodes(file):
@@ -125,7 +154,7 @@ def test_handler_of_unique_violation_checks_the_constraint(file: Path) -> None:
 REDIS_HOLDERS = existing("lua/", "loadtest/bench/peers/")
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=name)
+@each_of(SOURCES)
 def test_source_outside_lua_holds_no_redis_keys_and_script_commands(file: Path) -> None:
     if name(file).startswith(REDIS_HOLDERS):
         return
@@ -140,7 +169,7 @@ PORTS = existing("commerce/kernel/clock.py", "commerce/kernel/ids.py")
 SERVICE_CODE = existing("commerce/", "gateway/", "workers/")
 
 
-@pytest.mark.parametrize("file", [file for file in SOURCES if name(file).startswith(SERVICE_CODE)], ids=name)
+@each_of([file for file in SOURCES if name(file).startswith(SERVICE_CODE)])
 def test_time_and_chance_come_in_through_ports(file: Path) -> None:
     assert name(file) in PORTS or not CLOCKS_AND_CHANCE.search(read(file))
 

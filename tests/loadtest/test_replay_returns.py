@@ -1,0 +1,95 @@
+"""Returns of the retail data set: which purchases cover them, and a report that agrees with the file."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from pathlib import Path
+
+import pytest
+
+from loadtest.replay_returns import (
+    MORE_THAN_IS_LEFT,
+    NO_CUSTOMER,
+    NO_EARLIER_PURCHASE,
+    NO_PURCHASE,
+    OTHER_PRICE,
+    match_returns,
+)
+from loadtest.retail_dataset import read_dataset
+from tests.loadtest.test_replay import HEADER, REAL, write
+
+RETURNS = """\
+C0,71053,LANTERN,-1,2010-12-01,3.39,1,EIRE
+1,85123A,HEART,6,2010-12-01,2.55,1,EIRE
+1,71053,LANTERN,4,2010-12-01,3.39,1,EIRE
+1,85123A,HEART,2,2010-12-01,2.55,1,EIRE
+2,85123A,HEART,3,2010-12-01,2.55,1,EIRE
+3,85123A,HEART,9,2010-12-01,2.95,2,EIRE
+C4,85123A,HEART,-5,2010-12-02,2.55,1,EIRE
+C4,85123A,HEART,-7,2010-12-02,2.55,1,EIRE
+C4,85123A,HEART,-6,2010-12-02,2.55,1,EIRE
+C4,85123A,HEART,-1,2010-12-02,2.55,1,EIRE
+C5,85123A,HEART,-1,2010-12-02,2.55,2,EIRE
+C5,85123A,HEART,-1,2010-12-02,2.95,2,EIRE
+C6,85123A,HEART,-1,2010-12-02,2.55,,EIRE
+C7,D,Discount,-1,2010-12-02,27.5,1,EIRE
+C7,85123A,HEART,1,2010-12-02,2.55,1,EIRE
+C7,85123A,HEART,many,2010-12-02,2.55,1,EIRE
+C7,85123A,HEART,-1,2010-12-02,free,1,EIRE
+C8,85123A,HEART,-1,2010-12-02,2.55,3,EIRE
+C9,71053,LANTERN,-4,2010-12-02,3.39,1,EIRE
+10,71053,LANTERN,5,2010-12-02,3.39,1,EIRE
+"""
+
+
+def test_returns_take_units_of_the_latest_purchases_or_are_refused_with_the_reason(tmp_path: Path) -> None:
+    dataset = read_dataset(write(tmp_path, HEADER + RETURNS))
+    plan = match_returns(dataset)
+    assert [(matched.line.invoice, matched.line.number, matched.units) for matched in plan.matched] == [
+        ("C4", 1, (("2", 1, 3), ("1", 1, 2))),
+        ("C4", 3, (("1", 1, 4), ("1", 3, 2))),
+        ("C5", 2, (("3", 1, 1),)),
+        ("C9", 1, (("1", 2, 4),)),
+    ]
+    assert [(refused.line.invoice, refused.line.number, str(refused)) for refused in plan.refused] == [
+        ("C0", 1, NO_EARLIER_PURCHASE),
+        ("C4", 2, f"{MORE_THAN_IS_LEFT}: 6 units are left, not 7"),
+        ("C4", 4, f"{MORE_THAN_IS_LEFT}: 0 units are left, not 1"),
+        ("C5", 1, f"{OTHER_PRICE}: for [295] pennies, not 255"),
+        ("C6", 1, NO_CUSTOMER),
+        ("C7", 1, "a fee or a discount, no product"),
+        ("C7", 2, "the quantity is '1', not below 0"),
+        ("C7", 3, "the quantity is 'many', not below 0"),
+        ("C7", 4, "'free' is not an amount like 2.55"),
+        ("C8", 1, NO_PURCHASE),
+    ]
+    assert plan.matched_total == 11 * 255 + 295 + 4 * 339
+    assert plan.refused_total == sum(line.total for line in dataset.returns) - plan.matched_total
+    assert plan.count_reasons()[0] == (MORE_THAN_IS_LEFT, 2, 8 * 255)
+
+
+@pytest.mark.skipif(not REAL, reason="FLOODGATE_TEST_DATASET does not name the data set")
+def test_returns_of_real_dataset_agree_with_the_file() -> None:
+    """The file is read here once more, by no code of the replay."""
+    with gzip.open(REAL, "rt", encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["InvoiceNo"].startswith("C")]
+    amount = sum(-int(row["Quantity"]) * round(100 * float(row["UnitPrice"])) for row in rows)
+    plan = match_returns(read_dataset(Path(REAL)))
+    assert len(plan.matched) + len(plan.refused) == len(rows) == 84
+    assert plan.matched_total + plan.refused_total == amount
+    assert [(matched.line.invoice, matched.line.code, matched.units) for matched in plan.matched] == [
+        ("C536506", "22960", (("536488", 3, 6),)),
+        ("C536737", "22798", (("536537", 8, 2),)),
+        ("C536758", "21314", (("536395", 7, 1),)),
+        ("C536826", "35004B", (("536397", 1, 2),)),
+        ("C536826", "35004B", (("536397", 1, 3),)),
+        ("C536979", "84685", (("536557", 47, 1),)),
+        ("C537024", "20893", (("536617", 10, 36),)),
+    ]
+    assert plan.matched_total == 13_610
+    assert sorted(plan.count_reasons()) == [
+        ("a fee or a discount, no product", 1, 2_750),
+        (NO_EARLIER_PURCHASE, 1, 1_095),
+        (NO_PURCHASE, 75, 301_503),
+    ]
