@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -217,7 +217,7 @@ async def recheck(
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Units to return to a sale: sku → units.
+    """Units to return to a sale: sku → units. Those written off return to the limit, and not to the stock.
 
     Redis keeps the id under the day of `created_ms`, which must therefore never change.
     """
@@ -226,6 +226,7 @@ class Release:
     created_ms: int
     user_id: str
     units: dict[str, int]
+    written_off: Mapping[str, int] = field(default_factory=dict)
 
 
 class ReleaseResult(NamedTuple):
@@ -247,7 +248,7 @@ async def release(client: Redis, keys: SaleKeys, releases: Sequence[Release]) ->
         day = item.created_ms // DAY_MS
         arguments += (item.release_id.bytes, day, day_numbers[day], item.user_id, len(item.units))
         for sku, units in item.units.items():
-            arguments += (sku, units)
+            arguments += (sku, units, units - item.written_off.get(sku, 0))
     names = [keys.meta, keys.stock, keys.buyers, keys.held_back, *(keys.changes(day) for day in days)]
     reply = await _release.call(client, names, arguments)
     return int(reply[0] or 0), [ReleaseResult(ReleaseOutcome(outcome), seq) for outcome, seq in reply[1:]]

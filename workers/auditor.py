@@ -20,7 +20,7 @@ from workers.loop import wait_or_stop
 from workers.runtime import WorkerServices
 
 _logger = logging.getLogger(__name__)
-_UNIT_KINDS = ("initial", "available", "held", "sold", "in_stream")
+_UNIT_KINDS = ("initial", "available", "held", "sold", "written_off", "in_stream")
 _IDLE_RATIO = 10  # the pause after a round of changes is ten times its duration, so slow audits run less often
 
 

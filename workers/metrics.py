@@ -60,7 +60,7 @@ STREAM_OLDEST_SECONDS = Gauge(
 DEAD_LETTERS = Gauge("floodgate_dead_letters", "Dead letters that wait for staff", multiprocess_mode=_LATEST)
 SALE_UNITS = Gauge(
     "floodgate_sale_units",
-    "Units of a sale at its last audit: initial, available, held, sold, in_stream",
+    "Units of a sale at its last audit: initial, available, held, sold, written_off, in_stream",
     ["sale", "kind"],
     multiprocess_mode=_LATEST,
 )

@@ -16,17 +16,19 @@ MAX_EXAMPLES = 5
 class UnitSums(msgspec.Struct, frozen=True):
     """Units of one SKU in Postgres.
 
-    Of all stored orders, of those that are sold, of dead letters that were not retried, and of applied releases.
+    Of all stored orders, of those that are sold, without what partial releases have taken from them, of dead letters
+    that were not retried, and of applied releases: those that are in stock again, and those that are written off.
     """
 
     reserved: int = 0
     sold: int = 0
     dead: int = 0
     released: int = 0
+    written_off: int = 0
 
     @property
     def held(self) -> int:
-        return self.reserved + self.dead - self.sold - self.released
+        return self.reserved + self.dead - self.sold - self.released - self.written_off
 
     def plus(self, other: UnitSums, sign: int = 1) -> UnitSums:
         return UnitSums(*(getattr(self, name) + sign * getattr(other, name) for name in self.__struct_fields__))
@@ -74,10 +76,11 @@ class SealedSale(msgspec.Struct, frozen=True):
 class StockRow(msgspec.Struct, frozen=True):
     """The units of one SKU at the cut.
 
-    Without a `difference`, initial = available + held + sold + in_stream.
+    Without a `difference`, initial = available + held + sold + written_off + in_stream.
 
     `initial` includes applied stock changes, `available` the units that the wait-list holds back or offers. `held`
-    units are reserved by orders that are neither paid nor released.
+    units are reserved by orders that are neither paid nor released, or wait for their release to be applied.
+    `written_off` units left sold orders and did not return to stock.
     """
 
     sku: str
@@ -85,11 +88,12 @@ class StockRow(msgspec.Struct, frozen=True):
     available: int
     held: int
     sold: int
+    written_off: int
     in_stream: int
 
     @property
     def difference(self) -> int:
-        return self.initial - self.available - self.held - self.sold - self.in_stream
+        return self.initial - self.available - self.held - self.sold - self.written_off - self.in_stream
 
 
 class Finding(msgspec.Struct, frozen=True):

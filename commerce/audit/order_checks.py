@@ -17,7 +17,7 @@ ORDER_CHECKS = (
     ("P3", "repeated_keys", "an idempotency key of a user has several orders"),
     ("P5", "cancelled_without_release", "the stock of cancelled orders is not released"),
     ("P5", "releases_without_job", "nothing is done about pending releases"),
-    ("P5", "orphan_releases", "stock is released for orders that are not cancelled"),
+    ("P5", "orphan_releases", "stock is released for orders that are neither cancelled nor paid"),
     ("P5", "released_other_units", "other units are released than were reserved"),
     ("P5", "reacquired_without_cause", "stock was reacquired for orders that are cancelled"),
     ("P5", "reacquired_other_units", "other units were reacquired than released"),

@@ -29,9 +29,10 @@ SELECT DISTINCT user_id || ' ' || idempotency_key FROM orders JOIN orders AS oth
 WHERE orders.order_id = ANY($1::uuid[]) AND other.order_id <> orders.order_id;
 
 -- name: cancelled_without_release
--- P5. The stock of a cancelled order is released.
-SELECT order_id::text FROM orders LEFT JOIN releases ON release_id = order_id
-WHERE orders.order_id = ANY($1::uuid[]) AND orders.status = 'cancelled' AND release_id IS NULL;
+-- P5. The stock of a cancelled order is released, at its end or in parts before.
+SELECT order_id::text FROM orders WHERE orders.order_id = ANY($1::uuid[]) AND orders.status = 'cancelled'
+  AND NOT EXISTS (SELECT FROM releases WHERE release_id = orders.order_id)
+  AND NOT EXISTS (SELECT FROM releases WHERE releases.part_of = orders.order_id);
 
 -- name: releases_without_job
 -- P5. A job is about to apply each pending release, or to reacquire the stock of an order.
@@ -40,31 +41,55 @@ WHERE releases.release_id = ANY($1::uuid[]) AND status = 'pending' AND reacquire
   AND NOT EXISTS (SELECT FROM jobs WHERE subject = release_id AND queue = 'releases')
 UNION ALL
 SELECT release_id::text FROM releases
+WHERE releases.part_of = ANY($1::uuid[]) AND status = 'pending'
+  AND NOT EXISTS (SELECT FROM jobs WHERE subject = release_id AND queue = 'releases')
+UNION ALL
+SELECT release_id::text FROM releases
 WHERE releases.reacquires = ANY($1::uuid[]) AND releases.status = 'pending'
   AND NOT EXISTS (SELECT FROM payments JOIN jobs ON jobs.subject = payment_id AND queue = 'payments'
                   WHERE payments.order_id = reacquires AND kind = 'payment.recover_order');
 
 -- name: orphan_releases
--- P5. A release belongs to a cancelled order, or to a discarded dead letter.
+-- P5. A release belongs to a cancelled order, or to a discarded dead letter; a partial one to a paid order that may be
+-- cancelled by now, of the same sale and customer.
 SELECT release_id::text FROM releases LEFT JOIN orders ON orders.order_id = release_id
 LEFT JOIN dead_letters ON dead_letters.order_id = release_id
-WHERE releases.release_id = ANY($1::uuid[]) AND releases.reacquires IS NULL
+WHERE releases.release_id = ANY($1::uuid[]) AND releases.reacquires IS NULL AND releases.part_of IS NULL
   AND orders.status IS DISTINCT FROM 'cancelled' AND dead_letters.status IS DISTINCT FROM 'discarded'
   AND NOT EXISTS (SELECT FROM releases AS reacquired
-                  WHERE reacquired.reacquires = releases.release_id AND status = 'applied');
+                  WHERE reacquired.reacquires = releases.release_id AND status = 'applied')
+UNION ALL
+SELECT release_id::text FROM releases LEFT JOIN orders ON order_id = part_of
+WHERE releases.part_of = ANY($1::uuid[])
+  AND (orders.status IS NULL OR orders.status = 'awaiting_payment'
+       OR (releases.sale_id, releases.user_id) <> (orders.sale_id, orders.user_id));
 
 -- name: released_other_units
--- P5. The released units are those of the order's lines and coupons.
+-- P5. The released units are those of the order's lines and coupons: of a cancelled order all, over all its releases; of
+-- another one no more, and a part of a release is written off. A release of an order that expired is whole.
+SELECT orders.order_id::text FROM orders, units_left(orders.order_id) AS units_left
+WHERE orders.order_id = ANY($1::uuid[])
+  AND CASE WHEN orders.status <> 'cancelled' THEN units_left.units < 0
+           ELSE cancel_reason <> 'expired' AND EXISTS (SELECT FROM releases WHERE releases.part_of = orders.order_id
+                                                       OR release_id = orders.order_id) END
+UNION
 SELECT release_id::text FROM releases JOIN orders ON order_id = release_id
-WHERE releases.release_id = ANY($1::uuid[]) AND releases.units IS DISTINCT FROM (
-    SELECT jsonb_object_agg(sku, units)
-    FROM (SELECT sku, sum(quantity) AS units FROM order_units WHERE order_units.order_id = release_id
-          GROUP BY sku) AS sums);
+WHERE releases.release_id = ANY($1::uuid[])
+  AND (orders.cancel_reason = 'expired'
+       OR EXISTS (SELECT FROM releases AS reacquired WHERE reacquired.reacquires = releases.release_id))
+  AND releases.units IS DISTINCT FROM (
+      SELECT jsonb_object_agg(sku, units)
+      FROM (SELECT sku, sum(quantity) AS units FROM order_units WHERE order_units.order_id = release_id
+            GROUP BY sku) AS sums)
+UNION
+SELECT release_id::text FROM releases
+WHERE (releases.release_id = ANY($1::uuid[]) OR releases.part_of = ANY($1::uuid[]))
+  AND NOT is_part_of_units(written_off, units);
 
 -- name: reacquired_without_cause
--- P5. An order with reacquired stock is not cancelled, unless a job is about to recover it.
+-- P5. An order with reacquired stock is not expired, unless a job is about to recover it. It may be cancelled again.
 SELECT reacquires::text FROM releases JOIN orders ON order_id = reacquires
-WHERE releases.reacquires = ANY($1::uuid[]) AND releases.status = 'applied' AND orders.status = 'cancelled'
+WHERE releases.reacquires = ANY($1::uuid[]) AND releases.status = 'applied' AND orders.cancel_reason = 'expired'
   AND NOT EXISTS (SELECT FROM payments JOIN jobs ON jobs.subject = payment_id AND queue = 'payments'
                   WHERE payments.order_id = reacquires AND kind = 'payment.recover_order');
 

@@ -15,7 +15,8 @@ SELECT change_id, sku, delta AS units, created_at FROM stock_changes WHERE sale_
 
 -- name: list_open_releases
 -- Releases that are not marked. Redis may have applied them already.
-SELECT release_id, user_id, units, created_at FROM releases WHERE sale_id = $1 AND status = 'pending';
+SELECT release_id, user_id, units, coalesce(written_off, '{}') AS written_off, created_at FROM releases
+WHERE sale_id = $1 AND status = 'pending';
 
 -- name: list_changes_without_job
 -- P1. A job is about to apply each pending stock change.
@@ -26,20 +27,27 @@ SELECT change_id::text FROM stock_changes WHERE sale_id = $1 AND status = 'pendi
 SELECT epoch, loaded_epoch, state FROM sales WHERE sale_id = $1;
 
 -- name: sum_after
--- Units by SKU of stored orders, of those that are sold, of dead letters, and of applied releases, after a position.
-WITH units (sku, reserved, sold, dead, released) AS (
-    SELECT sku, sum(quantity), sum(quantity) FILTER (WHERE is_order_sold(status)), 0, 0
+-- Units by SKU of stored orders, of those that are sold (without what partial releases take), of dead letters, and of
+-- applied releases: those in stock again, and those written off. After a position.
+WITH units (sku, reserved, sold, dead, released, written_off) AS (
+    SELECT sku, sum(quantity), sum(quantity) FILTER (WHERE is_order_sold(status)), 0, 0, 0
     FROM order_units JOIN orders USING (order_id)
     WHERE sale_id = $1 AND (accepted_at, entry_seq) > ($2, $3) GROUP BY sku
     UNION ALL
-    SELECT key, 0, 0, sum(value::bigint), 0 FROM dead_letters, jsonb_each_text(units)
+    SELECT key, 0, -sum(value::bigint), 0, 0, 0
+    FROM releases JOIN orders ON order_id = part_of, jsonb_each_text(units)
+    WHERE orders.sale_id = $1 AND (accepted_at, entry_seq) > ($2, $3) AND is_order_sold(orders.status) GROUP BY key
+    UNION ALL
+    SELECT key, 0, 0, sum(value::bigint), 0, 0 FROM dead_letters, jsonb_each_text(units)
     WHERE sale_id = $1 AND status <> 'retried' AND (entry_at, entry_seq) > ($2, $3) GROUP BY key
     UNION ALL
-    SELECT key, 0, 0, 0, sum(value::bigint) FROM releases, jsonb_each_text(units)
+    SELECT key, 0, 0, 0, sum(value::bigint - coalesce((written_off ->> key)::bigint, 0)),
+           sum(coalesce((written_off ->> key)::bigint, 0))
+    FROM releases, jsonb_each_text(units)
     WHERE sale_id = $1 AND status = 'applied' AND (epoch, seq) > ($4, $5) GROUP BY key
 )
 SELECT sku, sum(reserved)::bigint AS reserved, coalesce(sum(sold), 0)::bigint AS sold, sum(dead)::bigint AS dead,
-       sum(released)::bigint AS released FROM units GROUP BY sku;
+       sum(released)::bigint AS released, sum(written_off)::bigint AS written_off FROM units GROUP BY sku;
 
 -- name: sum_marked
 -- What the marks since the seal add to the sealed sums.
@@ -50,16 +58,23 @@ WITH marks AS (
     SELECT kind, sku, sum(quantity * weight) AS units FROM marks JOIN order_units ON order_id = id
     WHERE kind IN ('stored', 'sold') GROUP BY kind, sku
     UNION ALL
+    SELECT 'sold', key, -sum(value::bigint * weight) FROM marks JOIN releases ON release_id = id, jsonb_each_text(units)
+    WHERE kind = 'unsold' GROUP BY key
+    UNION ALL
     SELECT kind, key, sum(value::bigint * weight) FROM marks JOIN dead_letters ON order_id = id, jsonb_each_text(units)
     WHERE kind = 'dead' GROUP BY kind, key
     UNION ALL
-    SELECT kind, key, sum(value::bigint * weight) FROM marks JOIN releases ON release_id = id, jsonb_each_text(units)
-    WHERE kind = 'released' GROUP BY kind, key
+    SELECT kind, key, sum((value::bigint - coalesce((written_off ->> key)::bigint, 0)) * weight)
+    FROM marks JOIN releases ON release_id = id, jsonb_each_text(units) WHERE kind = 'released' GROUP BY kind, key
+    UNION ALL
+    SELECT 'written_off', key, sum(value::bigint * weight)
+    FROM marks JOIN releases ON release_id = id, jsonb_each_text(written_off) WHERE kind = 'released' GROUP BY key
 )
 SELECT sku, coalesce(sum(units) FILTER (WHERE kind = 'stored'), 0)::bigint AS reserved,
        coalesce(sum(units) FILTER (WHERE kind = 'sold'), 0)::bigint AS sold,
        coalesce(sum(units) FILTER (WHERE kind = 'dead'), 0)::bigint AS dead,
-       coalesce(sum(units) FILTER (WHERE kind = 'released'), 0)::bigint AS released FROM units GROUP BY sku;
+       coalesce(sum(units) FILTER (WHERE kind = 'released'), 0)::bigint AS released,
+       coalesce(sum(units) FILTER (WHERE kind = 'written_off'), 0)::bigint AS written_off FROM units GROUP BY sku;
 
 -- name: count_orders
 SELECT count(*) FROM orders WHERE sale_id = $1;
@@ -72,7 +87,7 @@ SELECT epoch, whole_at, orders + (SELECT coalesce(sum(weight * cardinality(ids))
 FROM audit_seals WHERE sale_id = $1;
 
 -- name: read_sealed_sums
-SELECT sku, reserved, sold, dead, released FROM audit_sums WHERE sale_id = $1;
+SELECT sku, reserved, sold, dead, released, written_off FROM audit_sums WHERE sale_id = $1;
 
 -- name: list_marked
 -- Ids of what was marked; those with the kind 'counted' only if they are asked for.
@@ -91,11 +106,12 @@ ON CONFLICT (sale_id) DO UPDATE SET epoch = excluded.epoch, orders = excluded.or
     sealed_at = excluded.sealed_at, whole_at = excluded.whole_at;
 
 -- name: write_sealed_sums
-INSERT INTO audit_sums (sale_id, sku, reserved, sold, dead, released)
-SELECT $1, input.sku, input.reserved, input.sold, input.dead, input.released
-FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) AS input (sku, reserved, sold, dead, released)
+INSERT INTO audit_sums (sale_id, sku, reserved, sold, dead, released, written_off)
+SELECT $1, input.sku, input.reserved, input.sold, input.dead, input.released, input.written_off
+FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+     AS input (sku, reserved, sold, dead, released, written_off)
 ON CONFLICT (sale_id, sku) DO UPDATE SET reserved = excluded.reserved, sold = excluded.sold, dead = excluded.dead,
-    released = excluded.released;
+    released = excluded.released, written_off = excluded.written_off;
 
 -- name: delete_seal
 DELETE FROM audit_seals WHERE sale_id = $1;
@@ -113,8 +129,9 @@ ORDER BY accepted_at, entry_seq, order_id LIMIT $5;
 
 -- name: list_ids_without_order
 -- Ids of releases and dead letters whose order is not stored, or not in this sale.
-SELECT coalesce(reacquires, release_id) AS id FROM releases WHERE sale_id = $1 AND NOT EXISTS (
-    SELECT FROM orders WHERE order_id = coalesce(reacquires, release_id) AND orders.sale_id = releases.sale_id);
+SELECT coalesce(part_of, reacquires, release_id) AS id FROM releases WHERE sale_id = $1 AND NOT EXISTS (
+    SELECT FROM orders WHERE orders.order_id = coalesce(part_of, reacquires, release_id)
+                         AND orders.sale_id = releases.sale_id);
 
 -- name: list_excused
 -- Orders whose money or reacquired stock is in order only because a job still waits: to be looked at again.
@@ -126,7 +143,8 @@ WHERE payments.order_id = ANY($1::uuid[]) AND payments.status = 'captured'
        OR plan_revision < (SELECT max(plan_revision) FROM payments AS later WHERE later.order_id = payments.order_id))
 UNION
 SELECT reacquires FROM releases JOIN orders ON order_id = reacquires
-WHERE reacquires = ANY($1::uuid[]) AND releases.status = 'applied' AND orders.status = 'cancelled';
+WHERE reacquires = ANY($1::uuid[]) AND releases.status = 'applied' AND orders.status = 'cancelled'
+  AND cancel_reason = 'expired';
 
 -- name: unreadable_dead_letters
 SELECT order_id::text FROM dead_letters WHERE sale_id = $1 AND units IS NULL AND status = 'held';
@@ -162,6 +180,7 @@ WITH own_orders AS (
 ), own_releases AS (
     SELECT release_id FROM own_orders JOIN releases ON release_id = order_id
     UNION SELECT release_id FROM own_orders JOIN releases ON reacquires = order_id
+    UNION SELECT release_id FROM own_orders JOIN releases ON part_of = order_id
     UNION SELECT release_id FROM own_letters JOIN releases ON release_id = order_id
 ), movements AS (
     SELECT user_id, sku, quantity AS units FROM own_orders JOIN order_units USING (order_id)

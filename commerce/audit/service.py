@@ -164,7 +164,7 @@ class Audit:
         initial, open_changes = await self._sum_initial(keys, redis_state, snapshot, items)
         sums = add_sums(state.sums, await snapshot.sum_after_cut(), sign=-1)
         for release in unmarked:
-            sums = add_sums(sums, {sku: UnitSums(released=units) for sku, units in release.units.items()})
+            sums = add_sums(sums, release.sums())
         rows = _make_rows(initial, redis_state.cut.units_available(), sums, streamed.values())
         check = LimitCheck(self._redis, keys, redis_state, items, streamed.values(), unmarked)
         limits, has_compared = (
@@ -232,7 +232,8 @@ def _make_rows(
     rows = []
     for sku in sorted(initial.keys() | available.keys() | sums.keys() | in_stream.keys()):
         units = sums.get(sku, zero)
-        rows.append(StockRow(sku, initial[sku], available.get(sku, 0), units.held, units.sold, in_stream[sku]))
+        counts = (initial[sku], available.get(sku, 0), units.held, units.sold, units.written_off, in_stream[sku])
+        rows.append(StockRow(sku, *counts))
     return rows
 
 
@@ -240,7 +241,7 @@ def _check_stock(rows: Sequence[StockRow]) -> list[Finding]:
     mismatched = [f"{row.sku}: {row.difference:+d}" for row in rows if row.difference]
     negative = [f"{row.sku}: {row.available}" for row in rows if row.available < 0]
     return [
-        *make_finding("P1", "initial is not available + held + sold + in stream", mismatched),
+        *make_finding("P1", "initial is not available + held + sold + written off + in stream", mismatched),
         *make_finding("P1", "the available stock is negative", negative),
     ]
 

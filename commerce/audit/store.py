@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -40,12 +40,23 @@ class AuditedItem:
 
 @dataclass(frozen=True, slots=True)
 class StockMovement:
-    """A stock change or release with its units by SKU."""
+    """A stock change or release with its units by SKU.
+
+    Of those of a release, the ones written off do not return to stock.
+    """
 
     change_id: UUID
     created_ms: int
     units: dict[str, int]
     user_id: str = ""
+    written_off: dict[str, int] = field(default_factory=dict)
+
+    def sums(self) -> Sums:
+        """Return the units as an applied release adds them."""
+        gone = self.written_off
+        return {
+            sku: UnitSums(released=n - gone.get(sku, 0), written_off=gone.get(sku, 0)) for sku, n in self.units.items()
+        }
 
 
 class AuditSnapshot:
@@ -92,7 +103,10 @@ class AuditSnapshot:
     async def list_open_releases(self) -> list[StockMovement]:
         """List releases that are not marked as applied."""
         return [
-            StockMovement(row["release_id"], to_ms(row["created_at"]), orjson.loads(row["units"]), row["user_id"])
+            StockMovement(
+                *(row["release_id"], to_ms(row["created_at"]), orjson.loads(row["units"]), row["user_id"]),
+                written_off=orjson.loads(row["written_off"]),
+            )
             for row in await self._fetch(queries.list_open_releases)
         ]
 

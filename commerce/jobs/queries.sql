@@ -109,7 +109,7 @@ SELECT queue, subject, kind, system, due_at, leased_until, attempts, parked, las
 FROM jobs JOIN unnest($1::text[], $2::uuid[]) AS input (queue, subject) USING (queue, subject);
 
 -- name: list_orders
--- The orders of subjects. A release of an order has its id, a reacquisition has another.
+-- The orders of subjects. The release of a whole order has its id, a partial one and a reacquisition have others.
 SELECT input.queue, input.subject, found.order_id
 FROM unnest($1::text[], $2::uuid[]) AS input (queue, subject)
 CROSS JOIN LATERAL (
@@ -119,7 +119,10 @@ CROSS JOIN LATERAL (
     UNION ALL
     SELECT order_id FROM shipments WHERE input.queue = 'shipments' AND shipment_id = input.subject
     UNION ALL
-    SELECT order_id FROM orders WHERE input.queue IN ('fulfilments', 'releases') AND order_id = input.subject) AS found;
+    SELECT order_id FROM orders WHERE input.queue IN ('fulfilments', 'releases') AND order_id = input.subject
+    UNION ALL
+    SELECT part_of FROM releases
+    WHERE input.queue = 'releases' AND release_id = input.subject AND part_of IS NOT NULL) AS found;
 
 -- name: list_of_order
 SELECT queue, subject, kind, system, due_at, leased_until, attempts, parked, last_error, created_at
@@ -129,6 +132,8 @@ FROM jobs JOIN (
     SELECT 'refunds', refund_id FROM refunds WHERE order_id = $1
     UNION ALL
     SELECT 'shipments', shipment_id FROM shipments WHERE order_id = $1
+    UNION ALL
+    SELECT 'releases', release_id FROM releases WHERE part_of = $1
     UNION ALL
     VALUES ('fulfilments', $1), ('releases', $1)) AS subjects USING (queue, subject)
 ORDER BY queue, subject;

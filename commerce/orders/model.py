@@ -73,6 +73,10 @@ TRANSITIONS = frozenset(
 """Allowed changes of a stored status; the table `order_transitions` enforces the same ones."""
 
 
+SOLD_AND_UNDELIVERED = frozenset({OrderStatus.CONFIRMED, OrderStatus.PAID, OrderStatus.FULFILLING, OrderStatus.SHIPPED})
+"""statuses of paid orders that can still be cancelled"""
+
+
 class LineSplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The part of an order line for one address."""
 

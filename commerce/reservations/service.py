@@ -29,8 +29,9 @@ _logger = logging.getLogger(__name__)
 RELEASES = "releases"
 """queue of releases that are not applied to Redis"""
 _TOO_OLD = "too old for Redis to know if it was applied: run `floodgate rebuild` of the sale"
+_NOT_LOADED = "the sale is not loaded in Redis: if it stays so, run `floodgate rebuild` of it"
 _RESULTS = {
-    ReleaseOutcome.NOT_READY: failed("waiting", "the sale is not loaded in Redis"),
+    ReleaseOutcome.NOT_READY: failed("waiting", _NOT_LOADED),
     ReleaseOutcome.TOO_OLD: parked("parked", _TOO_OLD),
 }
 """results of releases that Redis did not apply"""
@@ -107,7 +108,9 @@ class Reservations:
 
     async def _apply(self, sale_id: str, pending: Sequence[PendingRelease]) -> dict[UUID, JobResult]:
         """Apply releases of one sale. Returns the results by release id."""
-        releases = [Release(item.release_id, item.created_ms, item.user_id, item.units) for item in pending]
+        releases = [
+            Release(item.release_id, item.created_ms, item.user_id, item.units, item.written_off) for item in pending
+        ]
         ids = [item.release_id for item in pending]
         try:
             epoch, answers = await release(self._redis, SaleKeys(sale_id), releases)

@@ -218,7 +218,7 @@ async def _include_expired_jobs(
     for release in await store.list_expired_releases(connection, sale_id, created_before):
         for sku, units in release.units.items():
             if sku in state.stock:
-                state.stock[sku] += units
+                state.stock[sku] += units - release.written_off.get(sku, 0)
             purchase = lua.buyer_field(release.user_id, sku)
             if state.bought.get(purchase, 0) > units:
                 state.bought[purchase] -= units

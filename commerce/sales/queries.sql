@@ -171,7 +171,8 @@ SELECT pg_advisory_unlock(hashtextextended('floodgate load ' || $1, 0));
 SET LOCAL statement_timeout = '600s';
 
 -- name: compute_free_units
--- Free units according to the rows. Orders that are only in the stream are not subtracted yet.
+-- Free units according to the rows; what was written off is gone. Orders that are only in the stream are not subtracted
+-- yet.
 WITH movements AS (
     SELECT sku, delta AS units FROM stock_changes WHERE sale_id = $1 AND status = 'applied'
     UNION ALL
@@ -179,7 +180,8 @@ WITH movements AS (
     UNION ALL
     SELECT key, -value::bigint FROM dead_letters, jsonb_each_text(units) WHERE sale_id = $1 AND status <> 'retried'
     UNION ALL
-    SELECT key, value::bigint FROM releases, jsonb_each_text(units) WHERE sale_id = $1 AND status = 'applied'
+    SELECT key, value::bigint - coalesce((written_off ->> key)::bigint, 0) FROM releases, jsonb_each_text(units)
+    WHERE sale_id = $1 AND status = 'applied'
 )
 SELECT sku, initial_units + coalesce(units, 0)::bigint AS free, coalesce(user_limit, 0) AS user_limit
 FROM sale_items LEFT JOIN (SELECT sku, sum(units) AS units FROM movements GROUP BY sku) AS sums USING (sku)
@@ -201,7 +203,7 @@ GROUP BY user_id, sku HAVING sum(units) > 0;
 
 -- name: list_expired_releases
 -- Redis no longer knows if it applied these releases and refuses to apply them, so the new load counts them.
-SELECT release_id, user_id, units FROM releases
+SELECT release_id, user_id, units, coalesce(written_off, '{}') AS written_off FROM releases
 WHERE sale_id = $1 AND reacquires IS NULL AND status = 'pending'
   AND (created_at < $2 OR EXISTS (SELECT FROM jobs WHERE subject = release_id AND queue = 'releases' AND parked));
 

@@ -32,11 +32,12 @@ _LOAD_TIMEOUT_S = 600  # a load reads all orders of a sale
 
 
 class ExpiredRelease(NamedTuple):
-    """A release that Redis no longer knows as applied or not; `units` maps SKUs to units."""
+    """A release that Redis no longer knows as applied or not; `units` and `written_off` map SKUs to units."""
 
     release_id: UUID
     user_id: str
     units: dict[str, int]
+    written_off: dict[str, int]
 
 
 class ExpiredChange(NamedTuple):
@@ -231,7 +232,10 @@ async def end_load(connection: Connection, sale: Sale) -> bool:
 async def list_expired_releases(connection: Connection, sale_id: str, before: datetime) -> list[ExpiredRelease]:
     """List releases that Redis no longer applies: parked ones, and those created before a moment."""
     rows = await connection.fetch(queries.list_expired_releases, sale_id, before, timeout=_LOAD_TIMEOUT_S)
-    return [ExpiredRelease(row["release_id"], row["user_id"], orjson.loads(row["units"])) for row in rows]
+    return [
+        ExpiredRelease(row["release_id"], row["user_id"], orjson.loads(row["units"]), orjson.loads(row["written_off"]))
+        for row in rows
+    ]
 
 
 async def list_expired_changes(connection: Connection, sale_id: str, before: datetime) -> list[ExpiredChange]:

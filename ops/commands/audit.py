@@ -22,7 +22,7 @@ from ops.commands.console import (
 from ops.commands.safe_console import Table, create_progress_bar
 from ops.services import CliServices, open_cli_services
 
-_COLUMNS = ("initial", "available", "held", "sold", "in_stream", "difference")
+_COLUMNS = ("initial", "available", "held", "sold", "written_off", "in_stream", "difference")
 
 
 def audit(

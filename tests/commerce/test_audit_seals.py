@@ -191,7 +191,7 @@ async def test_counts_of_redis_are_compared_when_the_sale_is_calm(
     assert await count_marks(shop) == 0
 
 
-@pytest.mark.parametrize("column", ["reserved", "sold", "dead", "released"])
+@pytest.mark.parametrize("column", ["reserved", "sold", "dead", "released", "written_off"])
 async def test_wrong_seal_is_found_and_replaced(shop: CliServices, sale_id: str, keys: SaleKeys, column: str) -> None:
     await seal(shop, sale_id)
     await execute(shop, f"UPDATE audit_sums SET {column} = {column} + 1 WHERE sku = 'a'")

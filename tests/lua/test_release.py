@@ -48,6 +48,17 @@ async def test_release_repeated_is_already_applied_and_changes_nothing(
     assert (await lua.cut(shop.redis, keys)).stock["a"] == 5
 
 
+async def test_units_written_off_return_to_limit_and_not_to_stock(
+    shop: CliServices, sale_id: str, keys: SaleKeys
+) -> None:
+    release = await place_order(shop, sale_id, keys, {"a": 3, "b": 1})
+    part = Release(uuid4(), release.created_ms, "user", {"a": 2, "b": 1}, {"a": 1, "b": 1})
+    for _ in range(2):
+        await lua.release(shop.redis, keys, [part, part])
+    assert (await lua.cut(shop.redis, keys)).stock == {"a": 3, "b": 2}
+    assert await lua.read_units_taken(shop.redis, keys) == {b"user\0a": 1}
+
+
 async def test_releases_of_several_days_in_one_call_are_each_applied_once(
     shop: CliServices, sale_id: str, keys: SaleKeys
 ) -> None:
