@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from aiohttp import web
 from redis.asyncio import Redis
 
+from commerce.aftersales.return_steps import follow_shipment
 from commerce.catalog.service import Catalog
 from commerce.dead_letters.service import DeadLetters
 from commerce.fleet.route_execution import RouteExecution
@@ -37,6 +38,8 @@ from commerce.payments.provider_port import Provider
 from commerce.payments.providers import open_providers
 from commerce.payments.service import Payments
 from commerce.rates.service import Rates
+from commerce.return_shipments.return_job_history import JOB_HISTORIES
+from commerce.return_shipments.webhook_updates import ReturnShipmentUpdates
 from commerce.sales.sale_freight import SaleFreight
 from commerce.sales.sale_promotions import SalePromotions
 from commerce.sales.server_adoption import ServerAdoption
@@ -44,9 +47,7 @@ from commerce.sales.service import Sales
 from commerce.screening.service import Screening
 from commerce.shipping.carrier_port import CarrierRegistry, TrackingEvent
 from commerce.shipping.carriers import open_carriers
-from commerce.shipping.job_history import ShipmentJobHistory
 from commerce.shipping.service import Shipping
-from commerce.shipping.shipment_tasks import SHIPMENTS
 from commerce.staff_requests.service import StaffRequests
 from commerce.wait_lists.service import WaitLists
 from commerce.waiting_rooms.service import WaitingRooms
@@ -268,7 +269,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         fleet=_build_fleet(settings, db, clock, ids),
         route_execution=RouteExecution(db, clock, partial(_apply_vehicle_events, shipping)),
         dead_letters=DeadLetters(db, redis, clock, persist),
-        jobs=StaffJobs(db, clock, settings.jobs.lease_s, {SHIPMENTS: ShipmentJobHistory()}),
+        jobs=StaffJobs(db, clock, settings.jobs.lease_s, JOB_HISTORIES),
         watcher=_build_watcher(orders, shipping, changes, clock, limits),
         client_addresses=ClientAddresses(settings.http, admission.rate_limits.addresses),
         redis_check=build_redis_check(redis, link, settings, clock),
@@ -354,7 +355,7 @@ def _build_fulfilment(
     settings: Settings, db: Database, clock: Clock, ids: IdGenerator, carriers: CarrierRegistry
 ) -> tuple[Shipping, Fulfilment]:
     """Build the services that send shipments."""
-    shipping = Shipping(db, clock, settings.shipping)
+    shipping = Shipping(db, clock, settings.shipping, ReturnShipmentUpdates(follow_shipment))
     assignment = CarrierAssignment(Rates(db, clock), carriers, settings.shipping)
     return shipping, Fulfilment(db, clock, ids, assignment, carriers, settings.shipping)
 

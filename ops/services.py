@@ -27,6 +27,7 @@ from commerce.orders.persistence import persist
 from commerce.orders.service import Orders
 from commerce.payments.service import Payments
 from commerce.rates.service import Rates
+from commerce.return_shipments.return_job_history import JOB_HISTORIES
 from commerce.sale_changes.service import SaleChanges
 from commerce.sales.sale_freight import SaleFreight
 from commerce.sales.sale_promotions import SalePromotions
@@ -34,9 +35,7 @@ from commerce.sales.service import Sales
 from commerce.sales.stock_changes import StockChanges
 from commerce.screening.service import Screening
 from commerce.shipping.carriers import open_carriers
-from commerce.shipping.job_history import ShipmentJobHistory
 from commerce.shipping.service import Shipping
-from commerce.shipping.shipment_tasks import SHIPMENTS
 from commerce.wait_lists.service import WaitLists
 from commerce.waiting_rooms.service import WaitingRooms
 from config.settings import Settings, load
@@ -104,7 +103,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
             orders=Orders(db, redis, clock),
             dead_letters=DeadLetters(db, redis, clock, persist),
             audit=Audit(db, redis, clock),
-            jobs=StaffJobs(db, clock, settings.jobs.lease_s, {SHIPMENTS: ShipmentJobHistory()}),
+            jobs=StaffJobs(db, clock, settings.jobs.lease_s, JOB_HISTORIES),
             # No providers: commands start no payments. Calls to a provider are rows for the payment worker.
             payments=Payments(db, clock, ids, {}, settings.payments, Shipping.has_cash_shipments),
             shipping=Shipping(db, clock, settings.shipping),

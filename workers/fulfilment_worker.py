@@ -1,14 +1,17 @@
-"""Plans shipments of paid orders, and books, cancels and tracks them at carriers."""
+"""Plans shipments of paid orders, and books, cancels and tracks them and return shipments at carriers."""
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+from commerce.aftersales.return_steps import follow_shipment
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.fulfilment_jobs import FulfilmentJobs
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.rates.service import Rates
+from commerce.return_shipments.carrier_selection import ReturnCarriers
+from commerce.return_shipments.return_jobs import ReturnShipmentJobs
 from commerce.shipping.carriers import open_carriers
 from workers.job_runner import JobRunner
 from workers.loop import run_steps
@@ -16,7 +19,7 @@ from workers.runtime import WorkerServices
 
 
 async def fulfilment_worker(services: WorkerServices) -> None:
-    """Do jobs of orders and shipments until the process stops; running jobs are finished."""
+    """Do jobs of orders, shipments and returns until the process stops; running jobs are finished."""
     settings, policy = services.settings.jobs, services.settings.shipping
     async with AsyncExitStack() as stack:
         carriers = await stack.enter_async_context(
@@ -27,18 +30,24 @@ async def fulfilment_worker(services: WorkerServices) -> None:
                 connections=settings.concurrent_jobs_per_system,
             )
         )
+        ids, rates = IdGenerator(services.clock), Rates(services.db, services.clock)
         jobs = FulfilmentJobs(
             services.db,
             services.clock,
-            IdGenerator(services.clock),
+            ids,
             RetryPolicy.from_settings(settings),
             settings.max_attempts,
             carriers,
-            CarrierAssignment(Rates(services.db, services.clock), carriers, policy),
+            CarrierAssignment(rates, carriers, policy),
             policy,
         )
+        return_carriers = ReturnCarriers(rates, carriers, policy, ids)
+        returns = ReturnShipmentJobs(
+            *(services.db, services.clock, RetryPolicy.from_settings(settings), settings.max_attempts),
+            *(return_carriers, policy, follow_shipment),
+        )
         systems = {carrier.system for carrier in carriers.by_name.values() if carrier.is_external}
-        queues = [jobs.shipments, jobs.orders]
+        queues = [jobs.shipments, jobs.orders, returns.queue]
         names = [queue.name for queue in queues]
         due, wake_ups = services.due_jobs.event(*names), {name: services.due_jobs.event(name) for name in names}
         runner = JobRunner("fulfilment_worker", queues, systems, settings, services.clock, due, wake_ups)

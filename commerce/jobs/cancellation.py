@@ -5,7 +5,7 @@ A job is not cancelled where money, stock or a shipment would stay half done. A 
 
 from __future__ import annotations
 
-CANCELLABLE_KINDS = frozenset({"shipment.track"})
+CANCELLABLE_KINDS = frozenset({"shipment.track", "return_shipment.poll"})
 """kinds whose work only brings what webhooks bring too"""
 
 _INSTEAD = {
@@ -14,6 +14,7 @@ _INSTEAD = {
     "payments": "its customer may have paid: fix the cause and retry it, or cancel the order",
     "refunds": "its customer waits for the money: fix the cause and retry it",
     "shipments": "its carrier may come for it: fix the cause and retry it, or `floodgate shipment cancel ID`",
+    "return_shipments": "its carrier may come for it: fix the cause and retry it, or cancel the return shipment",
     "fulfilments": "its order would never be shipped: fix the cause and retry it, or refund the order",
 }
 

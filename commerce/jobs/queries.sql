@@ -119,6 +119,8 @@ CROSS JOIN LATERAL (
     UNION ALL
     SELECT order_id FROM shipments WHERE input.queue = 'shipments' AND shipment_id = input.subject
     UNION ALL
+    SELECT order_id FROM return_shipments WHERE input.queue = 'return_shipments' AND return_shipment_id = input.subject
+    UNION ALL
     SELECT order_id FROM orders WHERE input.queue IN ('fulfilments', 'releases') AND order_id = input.subject
     UNION ALL
     SELECT part_of FROM releases
@@ -134,6 +136,8 @@ FROM jobs JOIN (
     SELECT 'shipments', shipment_id FROM shipments WHERE order_id = $1
     UNION ALL
     SELECT 'releases', release_id FROM releases WHERE part_of = $1
+    UNION ALL
+    SELECT 'return_shipments', return_shipment_id FROM return_shipments WHERE order_id = $1
     UNION ALL
     VALUES ('fulfilments', $1), ('releases', $1)) AS subjects USING (queue, subject)
 ORDER BY queue, subject;

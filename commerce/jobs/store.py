@@ -202,7 +202,7 @@ async def list_orders(connection: Connection, keys: Sequence[JobKey]) -> dict[Jo
 
 
 async def list_of_order(connection: Connection, order_id: UUID) -> list[JobRow]:
-    """List the jobs of an order and of its payments, refunds and shipments, by queue and subject."""
+    """List the jobs of an order, its payments, refunds, shipments and returns, by queue and subject."""
     return [JobRow(*row) for row in await connection.fetch(queries.list_of_order, order_id)]
 
 

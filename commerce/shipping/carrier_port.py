@@ -35,7 +35,8 @@ class ContentLine(NamedTuple):
 class BookingRequest(msgspec.Struct, frozen=True):
     """A shipment that a carrier is to transport.
 
-    The carrier collects `cod` on delivery. `value` is the price of the contents."""
+    The carrier collects `cod` on delivery. `value` is the price of the contents. With `is_return` the sender is a
+    customer and the recipient a warehouse: the carrier is to come to the sender, and the shop pays it."""
 
     booking_id: UUID
     order_id: UUID
@@ -48,6 +49,7 @@ class BookingRequest(msgspec.Struct, frozen=True):
     contents: Sequence[ContentLine]
     value: Money
     cod: Money | None = None
+    is_return: bool = False
 
 
 class BookingConfirmation(NamedTuple):
@@ -104,6 +106,8 @@ class Carrier(Protocol):
     system: str
     accepts_bookings: bool
     """False: staff book with the carrier and enter the tracking number"""
+    collects_returns: bool
+    """True: it collects returns from customers, as `BookingRequest.is_return` asks"""
     is_external: bool
     """False: no external system is called"""
     needs_subscription: bool

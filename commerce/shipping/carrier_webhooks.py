@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
 
 from commerce.kernel.clock import Clock, from_ms
@@ -36,6 +37,29 @@ class CarrierWebhookResult(NamedTuple):
 _DUPLICATE = CarrierWebhookResult("duplicate")
 
 
+class OtherShipment(NamedTuple):
+    """A shipment that is no shipment, and its order."""
+
+    order_id: UUID
+    shipment_id: UUID
+
+
+class OtherShipments(Protocol):
+    """Shipments of carriers that are no shipments of this package: those on their way back."""
+
+    async def find(
+        self, connection: Connection, numbers: Collection[CarrierNumber]
+    ) -> Mapping[CarrierNumber, OtherShipment]:
+        """Return the shipments by those of the numbers that one has."""
+        ...
+
+    async def apply(
+        self, connection: Connection, shipment: OtherShipment, update: ShipmentUpdate, system: str, now: datetime
+    ) -> TrackingResult:
+        """Lock the shipment's order, then store the events of the shipment and advance its status."""
+        ...
+
+
 class _Received(NamedTuple):
     """A genuine webhook of a system, and its body."""
 
@@ -63,10 +87,14 @@ class CarrierWebhooks:
     """Stores webhooks and applies their events, each as if it had come alone.
 
     Those that come together, or while a transaction is in flight, share one. A webhook has its own if it is large, if
-    it would have to wait for the lock of an order, and if the shared one fails."""
+    it would have to wait for the lock of an order, if it is about a shipment on its way back, and if the shared one
+    fails."""
 
-    def __init__(self, db: Database, clock: Clock, policy: ShippingPolicy) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, policy: ShippingPolicy, other_shipments: OtherShipments | None = None
+    ) -> None:
         self._clock = clock
+        self._other_shipments = other_shipments
         self._policy = policy
         self._transactions: SharedTransactions[_Received, CarrierWebhookResult] = SharedTransactions(db, self._record)
 
@@ -93,6 +121,8 @@ class CarrierWebhooks:
         stored = await store.list_stored_webhooks(connection, {item.key for item in received})
         new = [item for item in received if item.key not in stored and item.count_events() <= _MAX_SHARED_EVENTS]
         key_of = await _find_shipments(connection, new)
+        others = await self._find_others(connection, new, key_of)
+        new = [item for item in new if not any(_number(update) in others for update in item.webhook.updates)]
         updates_of = {id(item): _list_updates(item, key_of) for item in new}
         keys = {update.key for updates in updates_of.values() for update in updates}
         locked = await shipment_status.lock_free_shipments(connection, keys)
@@ -117,21 +147,44 @@ class CarrierWebhooks:
         failures = Failures("apply a webhook's events", _logger)
         if await store.list_stored_webhooks(connection, {item.key}):
             return _DUPLICATE
+        key_of = await _find_shipments(connection, [item])
+        others = await self._find_others(connection, [item], key_of)
+        updates = _list_updates(item, key_of)
+        applied: list[tuple[UUID, UUID, Callable[[], Awaitable[TrackingResult]]]] = [
+            (*update.key, partial(self._apply_alone, connection, update, now)) for update in updates
+        ]
+        if self._other_shipments is not None:
+            applied += [
+                (*other, partial(self._other_shipments.apply, connection, other, update, item.system, now))
+                for update in item.webhook.updates
+                if (other := others.get(_number(update))) is not None
+            ]
         # Sorted by order id, the order in which all transactions lock orders.
-        updates = sorted(_list_updates(item, await _find_shipments(connection, [item])), key=_shipment_key)
-        for update in updates:
-            shipment_id = update.key.shipment_id
+        for _, shipment_id, apply in sorted(applied, key=lambda each: each[:2]):
             with failures.catch(shipment_id=shipment_id, system=item.system):
                 async with connection.transaction():
-                    locked = {shipment_id: await shipment_status.lock_shipment(connection, shipment_id)}
-                    reports = [_report(update, locked)]
-                    results += await shipment_status.apply_reports(connection, locked, reports, now, self._policy)
+                    results.append(await apply())
         result = _summarise(item, results)
         if failures.count:
             return CarrierWebhookResult("not_stored", result.unknown_codes)
         if result.result != "unknown_tracking_no":
             await store.insert_webhooks(connection, [_new_webhook(item, result, updates)], now)
         return result
+
+    async def _apply_alone(self, connection: Connection, update: _Update, now: datetime) -> TrackingResult:
+        shipment_id = update.key.shipment_id
+        locked = {shipment_id: await shipment_status.lock_shipment(connection, shipment_id)}
+        [result] = await shipment_status.apply_reports(connection, locked, [_report(update, locked)], now, self._policy)
+        return result
+
+    async def _find_others(
+        self, connection: Connection, received: Sequence[_Received], key_of: Mapping[CarrierNumber, ShipmentKey]
+    ) -> Mapping[CarrierNumber, OtherShipment]:
+        """Return the other shipments by those of the numbers that no shipment has."""
+        unknown = {_number(update) for item in received for update in item.webhook.updates} - key_of.keys()
+        if not unknown or self._other_shipments is None:
+            return {}
+        return await self._other_shipments.find(connection, unknown)
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
@@ -154,10 +207,6 @@ def _list_updates(item: _Received, key_of: Mapping[CarrierNumber, ShipmentKey]) 
 
 def _number(update: ShipmentUpdate) -> CarrierNumber:
     return update.carrier, update.tracking_no
-
-
-def _shipment_key(update: _Update) -> ShipmentKey:
-    return update.key
 
 
 def _report(update: _Update, locked: Mapping[UUID, LockedShipment]) -> TrackingReport:

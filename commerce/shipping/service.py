@@ -13,7 +13,7 @@ from commerce.orders.errors import NoSuchOrder
 from commerce.orders.store import OrderHeader
 from commerce.shipping import shipment_status, store
 from commerce.shipping.carrier_port import CarrierWebhook, TrackingEvent
-from commerce.shipping.carrier_webhooks import CarrierWebhookResult, CarrierWebhooks
+from commerce.shipping.carrier_webhooks import CarrierWebhookResult, CarrierWebhooks, OtherShipments
 from commerce.shipping.model import OrderShipments, Shipment, ShipmentEvent, ShipmentView, Source
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.records import ShipmentLine
@@ -23,10 +23,12 @@ from commerce.shipping.tracking import TrackingReport, TrackingResult, by_key
 class Shipping:
     """Reads shipments and applies tracking events to them, over Postgres."""
 
-    def __init__(self, db: Database, clock: Clock, policy: ShippingPolicy) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, policy: ShippingPolicy, other_shipments: OtherShipments | None = None
+    ) -> None:
         self._db = db
         self._policy = policy
-        self._webhooks = CarrierWebhooks(db, clock, policy)
+        self._webhooks = CarrierWebhooks(db, clock, policy, other_shipments)
 
     async def get_order_shipments(self, order_id: UUID, user_id: str | None) -> OrderShipments:
         """Return an order's shipments with their events; for staff (`user_id` None) of any customer.

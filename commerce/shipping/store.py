@@ -187,21 +187,21 @@ async def find_by_tracking_nos(
     """Return the shipments of present or earlier bookings, by those of the numbers that a booking has.
 
     Any form of a number will do."""
-    forms = {(carrier, form) for carrier, number in numbers for form in _forms_of(number)}
+    forms = {(carrier, form) for carrier, number in numbers for form in forms_of(number)}
     rows = await connection.fetch(queries.find_by_tracking_nos, *zip(*forms, strict=True)) if forms else []
     keys = {(row["carrier"], row["tracking_no"]): ShipmentKey(row["order_id"], row["shipment_id"]) for row in rows}
     result: dict[CarrierNumber, ShipmentKey] = {}
     for carrier, number in numbers:
-        for form in _forms_of(number):
+        for form in forms_of(number):
             if key := keys.get((carrier, form)):
                 result[carrier, number] = key
                 break
     return result
 
 
-def _forms_of(tracking_no: str) -> tuple[str, str, str]:
+def forms_of(tracking_no: str) -> tuple[str, str, str]:
+    """Return the forms of a number: others, and older versions of this shop, may write small letters."""
     number = to_tracking_no(tracking_no)
-    # Carriers and older versions of this shop may have written the letters small; the index knows what is written.
     return number, tracking_no, number.lower()
 
 

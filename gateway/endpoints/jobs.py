@@ -14,13 +14,14 @@ from commerce.jobs.model import JobChanges, JobDetails, JobFilter, JobKey, JobNa
 from commerce.jobs.staff_jobs import CURSOR_PATTERN
 from commerce.kernel.paging import Page
 from commerce.orders.model import FULFILMENTS
+from commerce.return_shipments.return_tasks import RETURN_SHIPMENTS
 from commerce.shipping.shipment_tasks import SHIPMENTS
 from gateway.endpoints.parameters import LIMIT, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.problems import Forbidden
 
 _MAX_JOBS = 1_000
-_WAREHOUSE_QUEUES = {SHIPMENTS, FULFILMENTS}
+_WAREHOUSE_QUEUES = {SHIPMENTS, FULFILMENTS, RETURN_SHIPMENTS}
 _Cursor = Annotated[str, msgspec.Meta(max_length=300, pattern=CURSOR_PATTERN)]
 _QUEUE = Parameter(name="queue", location="path", type=JobName, description="the job's queue")
 _SUBJECT = Parameter(

@@ -325,6 +325,31 @@ INSERT INTO case_evidence (evidence_id, order_id, user_id, case_id, sha256, medi
 SELECT case_id, order_id, user_id, CASE WHEN ended_at IS NOT NULL OR right(case_id::text, 1) > '1' THEN case_id END,
        sha256(case_id::text::bytea), 'image/jpeg', 9, 9, 9, created_at FROM cases;
 
+-- Each case has a return shipment with its id, a receipt of it, an inspection, and few things that are left to do.
+INSERT INTO return_shipments (return_shipment_id, case_id, order_id, user_id, booked_by, from_address, warehouse_id, status,
+                            event_seq, weight_g, length_mm, width_mm, height_mm, value_minor, currency, payer, carrier,
+                            booking_id, requested_at, tracking_no, created_at, created_by, booked_at, ended_at, received_at)
+SELECT case_id, case_id, order_id, user_id, 'shop', '{{}}', 'w1', CASE WHEN ended_at IS NULL THEN 'in_transit' ELSE 'delivered' END,
+       1, 500, 100, 100, 100, 1000, 'CNY', 'shop', 'sf_express', case_id, created_at, 'RT' || row_number() OVER (), created_at,
+       'staff', created_at, ended_at, ended_at
+FROM cases;
+INSERT INTO return_shipment_lines (return_shipment_id, case_id, case_line_no, sku, quantity)
+SELECT case_id, case_id, 0, 'sku-1', 1 FROM cases;
+INSERT INTO return_shipment_events (return_shipment_id, seq, at, received_at, source, actor, text, event_key)
+SELECT case_id, 1, created_at, created_at, 'query', 'sf_express', 'on its way', case_id::text::bytea FROM cases;
+INSERT INTO return_receipts (receipt_id, case_id, return_shipment_id, warehouse_id, note, received_at, actor)
+SELECT case_id, CASE WHEN right(case_id::text, 1) > '0' THEN case_id END, CASE WHEN right(case_id::text, 1) > '0' THEN case_id END,
+       'w1', '', created_at, 'staff' FROM cases;
+INSERT INTO return_receipt_lines (receipt_id, case_id, case_line_no, quantity) SELECT case_id, case_id, 0, 1 FROM cases;
+INSERT INTO return_surplus (surplus_id, receipt_id, sku, description, quantity, decision, decided_at, decided_by)
+SELECT case_id, case_id, 'sku-2', '', 1, kept, CASE WHEN kept <> '' THEN created_at END, CASE WHEN kept <> '' THEN 'staff' END
+FROM (SELECT *, CASE WHEN right(case_id::text, 1) > '0' THEN 'keep' END AS kept FROM cases) AS decided;
+INSERT INTO return_inspections (case_id, case_line_no, revision, resellable, damaged, rejected, note, inspected_at, actor)
+SELECT case_id, 0, 1, 1, 0, 0, '', created_at, 'staff' FROM cases;
+INSERT INTO return_send_backs (send_back_id, case_id, case_line_no, quantity, outcome, created_at, ended_at, ended_by)
+SELECT case_id, case_id, 0, 1, out, created_at, CASE WHEN out <> '' THEN created_at END, CASE WHEN out <> '' THEN 'staff' END
+FROM (SELECT *, CASE WHEN right(case_id::text, 1) > '0' THEN 'handed_out' END AS out FROM cases) AS sent;
+
 -- Most jobs are polls that are not due yet; of every hundred one has failed, and of every five hundred one is parked.
 INSERT INTO jobs (subject, queue, kind, system, due_at, parked, last_error, created_at)
 SELECT release_id, 'releases', 'release.apply', 'internal', created_at, created_at < '{now}'::timestamptz - interval '5 days',

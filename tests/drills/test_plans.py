@@ -86,6 +86,7 @@ NEEDED = {
 ORDER_IDS = (
     *("order_id", "payment_id", "shipment_id", "booking_id", "release_id", "change_id", "subject"),
     *("cart_id", "checkout_id", "address_id", "cancellation_id", "grant_id", "source_id", "part_of"),
+    *("case_id", "return_shipment_id", "receipt_id", "surplus_id", "send_back_id"),
 )
 """Columns whose values are ids of orders in the filled database."""
 
@@ -176,12 +177,19 @@ class GrownShop:
 
 def _values_of_cases(now: datetime) -> dict[str, dict[int, object]]:
     """Return values of lists of cases: the newest ones, and those that staff must act on."""
-    last = UUID(int=2**128 - 1)
+    first, last = UUID(int=0), UUID(int=2**128 - 1)
     return {
         "aftersales.list_open": {1: now - timedelta(days=1), 3: "staff", 4: False, 5: now},
         "aftersales.list_of_user": {2: last},
         "aftersales.list_all": {1: last},
         "aftersales.list_policies": {1: None, 2: ""},
+        "return_shipments.find_by_tracking_nos": {1: ["RT17"]},
+        "return_shipments.list_expected": {1: first, 2: None, 3: now - timedelta(days=9)},
+        "return_shipments.list_not_received": {1: first, 2: None, 3: "delivered"},
+        "return_shipments.list_parked": {1: first},
+        "return_shipments.list_unmatched": {1: first, 2: None},
+        "return_shipments.list_undecided": {1: first},
+        "return_shipments.list_open_send_backs": {1: first},
     }
 
 

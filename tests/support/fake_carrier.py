@@ -22,6 +22,7 @@ class FakeCarrier:
 
     name: str
     accepts_bookings: bool = True
+    collects_returns: bool = True
     is_external: bool = True
     needs_subscription: bool = False
     min_poll_interval_s: float = 0

@@ -247,7 +247,10 @@ class ShippingShop:
         for query in (_MISCOUNTED_LINES, _BROKEN_HISTORIES, _EVENT_GAPS, _WRONG_CURRENT_BOOKINGS):
             assert [tuple(row) for row in await self.fetch_rows(query)] == []
         by_id = {row["booking_id"]: row for row in await self.fetch_rows("SELECT * FROM bookings")}
-        current = [by_id[id_] for carrier in self.carriers.values() for id_ in carrier.current_bookings]
+        returns = {row["booking_id"]: row["must_be_cancelled"] for row in await self.fetch_rows(_RETURN_BOOKINGS)}
+        current_ids = {id_ for carrier in self.carriers.values() for id_ in carrier.current_bookings}
+        assert not any(returns[id_] for id_ in current_ids & returns.keys())
+        current = [by_id[id_] for id_ in current_ids - returns.keys()]
         assert all(booking["outcome"] in ("requested", "booked") for booking in current), current
         assert len({booking["shipment_id"] for booking in current}) == len(current)
 
@@ -288,6 +291,12 @@ AND NOT EXISTS (SELECT FROM shipment_events AS event WHERE event.shipment_id = s
 _EVENT_GAPS = """
 SELECT order_id, event_seq FROM fulfilments WHERE event_seq <> (
     SELECT count(*) FROM shipment_events WHERE shipment_events.order_id = fulfilments.order_id AND seq <= event_seq)
+"""
+_RETURN_BOOKINGS = """
+SELECT booking_id, status = 'cancelled' AND NOT EXISTS (
+    SELECT FROM return_shipment_events AS event
+    WHERE event.return_shipment_id = returned.return_shipment_id AND to_status = 'picked_up') AS must_be_cancelled
+FROM return_shipments AS returned WHERE booking_id IS NOT NULL
 """
 _WRONG_CURRENT_BOOKINGS = """
 SELECT shipments.shipment_id, shipments.booking_id, bookings.booking_id FROM shipments LEFT JOIN bookings

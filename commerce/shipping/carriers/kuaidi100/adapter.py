@@ -124,6 +124,7 @@ class Kuaidi100Carrier:
 
     system = Kuaidi100.system
     accepts_bookings = False
+    collects_returns = False
     is_external = True
     needs_subscription = True
 

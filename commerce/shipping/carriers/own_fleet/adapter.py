@@ -20,6 +20,7 @@ class OwnFleet:
     name = "own_fleet"
     system = "own_fleet"
     accepts_bookings = True
+    collects_returns = False  # routes are planned for deliveries alone
     is_external = False
     needs_subscription = False
     min_poll_interval_s = 0.0

@@ -53,6 +53,7 @@ class SfExpress:
     name = "sf_express"
     system = "sf_express"
     accepts_bookings = True
+    collects_returns = True
     is_external = True
     needs_subscription = False
     min_poll_interval_s = 0.0  # its documents limit the calls of an account per second, not those for a number

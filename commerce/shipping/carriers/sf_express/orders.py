@@ -16,7 +16,8 @@ from commerce.shipping.carriers.sf_express.settings import SfExpressAccount
 
 COUNTRY, CURRENCY = "CN", "CNY"
 SENDER, RECIPIENT = 1, 2
-PAID_BY_SENDER = 1
+PAID_BY_SENDER, PAID_BY_THIRD_PARTY = 1, 3
+COLLECT = 1
 MAX_CONTENT_NAME_CHARACTERS, MAX_SORT_CODE_CHARACTERS = 128, 64
 _MAX_CHARACTERS = {
     "contact": 100,
@@ -33,7 +34,8 @@ def make_order(request: BookingRequest, account: SfExpressAccount) -> dict[str, 
     """Make the message that creates an order at SF.
 
     Raises `ExternalRefusal` if SF would refuse the order or cut a part of its address. `isDocall` is left out, so no
-    collection is ordered: SF collects at each warehouse every day."""
+    collection is ordered: SF collects at each warehouse every day. A return is collected at the customer's, who pays
+    nothing: the owner of the monthly card is neither the sender nor at the recipient's door."""
     order: dict[str, Any] = {
         "language": "zh-CN",
         "orderId": request.booking_id.hex,
@@ -42,7 +44,7 @@ def make_order(request: BookingRequest, account: SfExpressAccount) -> dict[str, 
         ],
         "contactInfoList": [_contact(SENDER, request.sender), _contact(RECIPIENT, request.recipient)],
         "monthlyCard": account.monthly_card,
-        "payMethod": PAID_BY_SENDER,
+        "payMethod": PAID_BY_THIRD_PARTY if request.is_return else PAID_BY_SENDER,
         "expressTypeId": account.express_type,
         "parcelQty": 1,
         "totalWeight": request.weight_g / 1_000,
@@ -52,6 +54,8 @@ def make_order(request: BookingRequest, account: SfExpressAccount) -> dict[str, 
         "isReturnRoutelabel": 1,
         "isUnifiedWaybillNo": 1,
     }
+    if request.is_return:
+        order["isDocall"] = COLLECT
     if request.cod is not None:
         if request.cod.currency != CURRENCY:
             raise ExternalRefusal(

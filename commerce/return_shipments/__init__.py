@@ -1,0 +1,1 @@
+"""Shipments on their way back: collected by carriers or sent by customers, and tracked."""
