@@ -22,6 +22,7 @@ from ops.commands import (
     promotion,
     rates,
     redis_files,
+    refunds,
     room,
     routes,
     sale,
@@ -81,6 +82,7 @@ for command in (
     app.command()(command)
 for entry_point in sorted(entry_points(group=_ENTRY_POINT_GROUP), key=lambda entry_point: entry_point.name):
     app.command(entry_point.name)(entry_point.load())
+payments.app.command()(refunds.refund)
 for group_name, group in (
     ("catalog", catalog.app),
     ("sale", sale.app),

@@ -10,7 +10,6 @@ import msgspec
 
 from commerce.jobs.model import Job
 from commerce.kernel.money import Currency, Minor, Money, minor_digits
-from commerce.kernel.types import Reason
 from commerce.orders.model import Method, OrderStatus
 from commerce.payments.provider_port import PaymentAction, PaymentFlow, PaymentWebhook
 
@@ -81,16 +80,6 @@ class OrderPayments(msgspec.Struct, frozen=True):
     total: Money
     net_captured: Minor
     payments: list[PaymentView]
-
-
-class RefundInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A refund of a part of what was captured; without `amount`, of all that is left.
-
-    A repeat under the same key changes nothing."""
-
-    idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[!-~]+\Z")]
-    reason: Reason
-    amount: Annotated[int, msgspec.Meta(ge=1, le=10**15)] | None = None
 
 
 class StoreCreditGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

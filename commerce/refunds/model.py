@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from commerce.kernel.money import Minor
-from commerce.orders.model import Method
+from commerce.kernel.money import MAX_MINOR, Minor
+from commerce.kernel.types import Reason
+from commerce.orders.model import AddressNo, Method, Quantity
 
 GrantKind = Literal["cancellation", "case", "staff"]
 Strategy = Literal["ratio", "first", "last"]
@@ -46,6 +47,8 @@ class GrantRequest(NamedTuple):
     fee_minor: int = 0
     amount_override: int | None = None
     strategy: Strategy = "ratio"
+    request_digest: bytes | None = None
+    """another request under the same source is refused, if both have one"""
 
 
 class GrantedLine(msgspec.Struct, frozen=True):
@@ -82,4 +85,72 @@ class Grant(msgspec.Struct, frozen=True):
     fee: Minor
     strategy: Strategy
     lines: list[GrantedLine]
+    allocations: list[Allocation]
+
+
+# Requests of staff.
+
+
+class RefundLineInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Units of an order line for one address."""
+
+    line_no: Annotated[int, msgspec.Meta(ge=0, le=32_767)]
+    quantity: Quantity
+    ship_to: AddressNo = 0
+
+
+class RefundTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Extent of a refund: units of lines with freight, or an amount that refunds no units.
+
+    Without `amount`, `lines` and `freight` it is all that is left. With `lines`, `amount` is an agreed amount below
+    their value. `fee` is withheld. Amounts are in minor units.
+    """
+
+    amount: Annotated[int, msgspec.Meta(ge=1, le=MAX_MINOR)] | None = None
+    lines: Annotated[list[RefundLineInput], msgspec.Meta(max_length=1_000)] = []
+    freight: FreightRule | Minor = "none"
+    fee: Minor = 0
+    strategy: Strategy = "ratio"
+
+
+class RefundInput(RefundTerms, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A refund of an order. A repeat under the same key changes nothing."""
+
+    idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[!-~]+\Z")]
+    reason: Reason
+
+
+class UnitAmount(msgspec.Struct, frozen=True):
+    """Units that are worth the same each, in minor units."""
+
+    units: int
+    amount: Minor
+
+
+class PreviewLine(msgspec.Struct, frozen=True):
+    """Units of a line with their amount, and the value of each.
+
+    Values of units of a line differ by one minor unit at most.
+    """
+
+    line_no: int
+    ship_to: int
+    quantity: int
+    amount: Minor
+    unit_amounts: list[UnitAmount]
+
+
+class RefundPreview(msgspec.Struct, frozen=True):
+    """A refund as it would be made now, in minor units: lines + freight - fee = amount.
+
+    `allocations` are the parts of payments, and their targets: the provider, or store credit.
+    """
+
+    order_id: UUID
+    amount: Minor
+    currency: str
+    freight: Minor
+    fee: Minor
+    strategy: Strategy
+    lines: list[PreviewLine]
     allocations: list[Allocation]

@@ -27,8 +27,8 @@ FROM refund_grant_lines WHERE grant_id = $1 ORDER BY line_no, address_no;
 
 -- name: insert_grant
 INSERT INTO refund_grants (grant_id, order_id, kind, source_id, amount_minor, freight_minor, fee_minor, currency, strategy,
-                           reason, actor, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12);
+                           reason, actor, created_at, request_digest)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
 
 -- name: insert_grant_lines
 INSERT INTO refund_grant_lines (grant_id, order_id, line_no, address_no, first_unit, quantity, amount_minor)

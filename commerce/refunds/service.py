@@ -6,12 +6,14 @@ from datetime import datetime
 
 import msgspec
 
+from commerce.kernel.errors import KeyReused
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.money import format_money
 from commerce.kernel.postgres import Connection
 from commerce.orders import store as orders
 from commerce.orders.store import OrderHeader, StoryEvent
 from commerce.payments import locked_orders, order_status
+from commerce.payments import store as payments
 from commerce.payments.errors import RefundExceedsCaptured
 from commerce.payments.order_status import LockedOrder, NewRefund
 from commerce.refunds import store
@@ -37,6 +39,8 @@ async def grant(
     if request.source_id is not None:
         existing = await store.find_grant(connection, request.kind, request.source_id)
         if existing is not None:
+            if request.request_digest != existing.request_digest:
+                raise KeyReused(f"the key was used for another refund of {existing.amount_minor} minor units")
             return await _read_grant(connection, existing, locked)
     value = value_grant(await _read_refundable(connection, order, locked), request)
     grant_id = ids.new()
@@ -65,36 +69,41 @@ async def _read_refundable(connection: Connection, order: OrderHeader, locked: L
             "cannot refund the order now: it was paid late and its stock is being reacquired; try again in a moment"
         )
     sums = await store.get_granted_sums(connection, order.order_id)
+    uncaptured_minor = 0
+    if any(payment.method == "cod" and payment.status == "authorised" for payment in locked.payments.values()):
+        uncaptured_minor = (await payments.sum_uncaptured_cash(connection, [order.order_id]))[order.order_id]
     return RefundableOrder(
         order_id=order.order_id,
         currency=order.total.currency,
         lines=await store.list_refundable_lines(connection, order.order_id),
         freight_minor=sums.freight_minor - sums.granted_freight_minor,
         was_shipped=sums.was_shipped,
-        payments=_list_open_payments(locked, sums),
+        payments=_list_open_payments(locked, sums, uncaptured_minor),
+        uncaptured_minor=uncaptured_minor,
     )
 
 
-def _list_open_payments(locked: LockedOrder, sums: GrantedSums) -> list[OpenPayment]:
+def _list_open_payments(locked: LockedOrder, sums: GrantedSums, uncaptured_minor: int) -> list[OpenPayment]:
     """List what can still go back over each payment, in the order of the tenders.
 
     Cash on delivery that is not collected is still due, less what grants have taken off it: their amounts that are no
-    refunds.
+    refunds. `uncaptured_minor` was collected with some shipments, and is captured when the others have ended.
     """
     refunds = [refund for refund in locked.refunds if refund.status != "failed"]
-    lowered_minor = sums.granted_minor - sum(
-        refund.amount_minor for refund in refunds if refund.refund_key.startswith(_KEY)
+    lowered_minor = (
+        uncaptured_minor
+        + sums.granted_minor
+        - sum(refund.amount_minor for refund in refunds if refund.refund_key.startswith(_KEY))
     )
     current = order_status.current_payments(locked.payments.values())
     open_payments = []
     for payment in locked.payments.values():
-        captured_minor = payment.amount_minor if payment.status == "captured" else 0
         refunded_minor = sum(refund.amount_minor for refund in refunds if refund.payment_id == payment.payment_id)
-        if captured_minor > refunded_minor:
-            remaining_minor = captured_minor - refunded_minor
+        remaining_minor = payment.captured_minor - refunded_minor
+        if remaining_minor > 0:
             open_payments.append(OpenPayment(payment.payment_id, payment.method, remaining_minor))
         if payment.method == "cod" and payment in current and payment.status not in ("pending", "failed"):
-            due_minor = payment.amount_minor - captured_minor
+            due_minor = payment.amount_minor - payment.captured_minor
             taken_minor = min(due_minor, lowered_minor)
             lowered_minor -= taken_minor
             if due_minor > taken_minor:

@@ -27,6 +27,7 @@ class StoredGrant(NamedTuple):
     reason: str
     actor: str
     created_at: datetime
+    request_digest: bytes | None
 
 
 class GrantedSums(NamedTuple):
@@ -67,7 +68,8 @@ async def insert_grant(
     values = (grant_id, grant.order_id, request.kind, request.source_id)
     amounts = (grant.amount, grant.freight, grant.fee, grant.currency)
     await connection.execute(
-        queries.insert_grant, *values, *amounts, grant.strategy, request.reason, request.actor, now
+        queries.insert_grant,
+        *(*values, *amounts, grant.strategy, request.reason, request.actor, now, request.request_digest),
     )
     if grant.lines:
         await connection.execute(

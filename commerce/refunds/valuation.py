@@ -26,7 +26,11 @@ class RefundableLine(NamedTuple):
 
 
 class RefundableOrder(NamedTuple):
-    """The facts of an order that decide a refund. `freight_minor` is what is left of its freight."""
+    """The facts of an order that decide a refund.
+
+    `freight_minor` is what is left of its freight, `uncaptured_minor` cash that was collected with some of its
+    shipments and is captured when the others have ended.
+    """
 
     order_id: UUID
     currency: str
@@ -34,6 +38,7 @@ class RefundableOrder(NamedTuple):
     freight_minor: int
     was_shipped: bool
     payments: Sequence[OpenPayment]
+    uncaptured_minor: int = 0
 
 
 def value_grant(order: RefundableOrder, request: GrantRequest) -> Grant:
@@ -71,16 +76,25 @@ def value_grant(order: RefundableOrder, request: GrantRequest) -> Grant:
         amount_minor = held_minor - request.fee_minor
         fee_minor = max(value_minor + freight_minor - amount_minor, 0)
     elif amount_minor > held_minor:
-        if not lines:
-            raise RefundExceedsCaptured(f"{held_minor} minor units are captured and not refunded")
+        _check_limit(order, held_minor, lines)
         fee_minor += amount_minor - held_minor
         amount_minor = held_minor
-    allocations = allocate(amount_minor, payments, request.strategy)
     return Grant(
         *(None, order.order_id, amount_minor, order.currency, freight_minor, fee_minor, request.strategy),
         lines=lines,
-        allocations=allocations,
+        allocations=allocate(amount_minor, payments, request.strategy),
     )
+
+
+def _check_limit(order: RefundableOrder, held_minor: int, lines: Sequence[GrantedLine]) -> None:
+    """Refuse to reduce an amount without units, and one whose cash is captured later."""
+    if not lines:
+        raise RefundExceedsCaptured(f"{held_minor} minor units are captured and not refunded")
+    if order.uncaptured_minor:
+        raise RefundExceedsCaptured(
+            f"{held_minor} minor units are captured and not refunded; {order.uncaptured_minor} of cash are captured "
+            "once the other shipments of the order have ended: refund it then"
+        )
 
 
 def _check_collected(order: RefundableOrder, amount_minor: int, request: GrantRequest) -> None:

@@ -18,7 +18,6 @@ from commerce.payments.errors import NotPayable
 from commerce.payments.model import (
     INTERNAL_METHODS,
     OrderPayments,
-    RefundInput,
     StartPayments,
     StoreCredit,
     StoreCreditGrant,
@@ -90,20 +89,6 @@ async def show_payments(call: Call) -> web.Response:
     return json_response(await call.services.payments.get(call.parameters["order_id"], None))
 
 
-async def refund_order(call: Call) -> web.Response:
-    """Refund a part of the captured amount, or all that remains.
-
-    The refund begins with the last payment of the order. A repeat with the same key changes nothing.
-    """
-    refund: RefundInput = call.body
-    order_id = call.parameters["order_id"]
-    return json_response(
-        await call.services.payments.refund(
-            order_id, refund.idempotency_key, refund.amount, refund.reason, call.staff_actor
-        )
-    )
-
-
 async def record_cash_collected(call: Call) -> web.Response:
     """Record that the cash of a payment on delivery was collected."""
     await call.services.payments.record_cash_collected(call.parameters["payment_id"])
@@ -168,17 +153,6 @@ ADMIN = [
         answers=_PAYMENTS_ANSWER,
         problems=(404, 503),
         parameters=(ORDER,),
-    ),
-    _staff(
-        method="POST",
-        is_one_transaction=True,
-        path="/v1/admin/orders/{order_id}/refunds",
-        handler=refund_order,
-        summary="Refund an order",
-        answers=_PAYMENTS_ANSWER,
-        problems=(404, 409, 503),
-        parameters=(ORDER,),
-        body=RefundInput,
     ),
     _staff(
         method="POST",

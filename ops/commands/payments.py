@@ -13,15 +13,13 @@ import typer
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MoneyError, format_money, parse_money
 from commerce.kernel.text_files import read_file
-from commerce.payments.model import OrderPayments, RefundInput
+from commerce.payments.model import OrderPayments
 from commerce.payments.provider_port import Provider, StatementLine
 from commerce.payments.providers import PROVIDER_NAMES, open_providers
 from commerce.payments.reconciliation import ReconciliationReport, check_readable, decode_statement
 from ops.commands.console import (
     JsonOption,
     format_time,
-    get_actor,
-    parse_argument,
     print_detail,
     print_json,
     print_line,
@@ -57,31 +55,6 @@ def show(order_id: OrderId, json: JsonOption = False) -> None:
         print_json(order_payments)
     else:
         print_payments(order_payments)
-
-
-@app.command()
-def refund(
-    order_id: OrderId,
-    key: Annotated[str, typer.Option(help="idempotency key of this refund: a repeat refunds nothing more")],
-    reason: Annotated[str, typer.Option(help="recorded, and shown to the customer")],
-    amount: Annotated[str | None, typer.Option(help="such as 2.55; left out: everything that is left")] = None,
-) -> None:
-    """Refund a part of the captured money, or all that is left, beginning with the last payment.
-
-    Store credit and cash are refunded at once, as store credit. A payment worker does the rest.
-    """
-
-    async def work() -> OrderPayments:
-        async with open_cli_services() as shop:
-            values: dict[str, object] = {"idempotency_key": key, "reason": reason}
-            if amount is not None:
-                values["amount"] = parse_amount(amount, (await shop.payments.get(order_id, None)).total.currency)
-            wanted = parse_argument(values, RefundInput)
-            return await shop.payments.refund(
-                order_id, wanted.idempotency_key, wanted.amount, wanted.reason, get_actor()
-            )
-
-    print_payments(run_change(work()))
 
 
 @app.command("record-cash")

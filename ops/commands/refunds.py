@@ -1,0 +1,106 @@
+"""`floodgate payment refund`: refunds by unit and by amount."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, get_args
+
+import typer
+
+from commerce.kernel.errors import Invalid
+from commerce.kernel.money import format_money
+from commerce.payments.model import OrderPayments
+from commerce.refunds.model import FreightRule, RefundInput, RefundPreview, RefundTerms, Strategy
+from commerce.refunds.staff_refunds import StaffRefunds
+from ops.commands.console import get_actor, parse_argument, print_line, print_table, run, run_change
+from ops.commands.payments import OrderId, parse_amount, print_payments
+from ops.commands.safe_console import Table
+from ops.services import open_cli_services
+
+StrategyName = StrEnum("StrategyName", {name: name for name in get_args(Strategy)})  # type: ignore[misc]
+DEFAULT_STRATEGY = StrategyName("ratio")
+_LINE = re.compile(r"([0-9]{1,5})(?::([0-9]{1,4}))?=([0-9]{1,7})")
+_DESTINATIONS = {
+    "provider": "back through the provider",
+    "store_credit": "store credit",
+    "not_collected": "need not be paid on delivery",
+}
+
+
+def refund(
+    order_id: OrderId,
+    reason: Annotated[str, typer.Option(help="recorded, and shown to the customer")],
+    key: Annotated[
+        str | None, typer.Option(help="idempotency key of this refund: a repeat refunds nothing more")
+    ] = None,
+    amount: Annotated[str | None, typer.Option(help="such as 2.55; left out: everything that is left")] = None,
+    line: Annotated[
+        list[str] | None, typer.Option(metavar="NO[:ADDRESS]=QTY", help="units of an order line; may be repeated")
+    ] = None,
+    freight: Annotated[
+        str, typer.Option(help="none, rest, unshipped (rest, if nothing was shipped and no unit is left), or an amount")
+    ] = "none",
+    fee: Annotated[str, typer.Option(help="withheld, such as 1.50")] = "0",
+    strategy: Annotated[StrategyName, typer.Option(help="how payments share it")] = DEFAULT_STRATEGY,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would be refunded")] = False,
+) -> None:
+    """Refund units, an amount, or all that is left.
+
+    Units are refunded once, at what was paid for them; an amount without --line refunds no units. Store credit and
+    cash are refunded at once, as store credit. A payment worker does the rest.
+    """
+
+    async def work() -> OrderPayments | RefundPreview:
+        async with open_cli_services() as shop:
+            currency = (await shop.payments.get(order_id, None)).total.currency
+            terms: dict[str, object] = {
+                "lines": [parse_refund_line(text) for text in line or []],
+                "freight": freight if freight in get_args(FreightRule) else parse_amount(freight, currency),
+                "fee": parse_amount(fee, currency),
+                "strategy": strategy.value,
+            }
+            if amount is not None:
+                terms["amount"] = parse_amount(amount, currency)
+            refunds = StaffRefunds(shop.db, shop.clock, shop.ids)
+            if dry_run:
+                return await refunds.preview(order_id, parse_argument(terms, RefundTerms))
+            if key is None:
+                raise Invalid("cannot refund without a key: send --key, which makes a repeat refund nothing more")
+            wanted = parse_argument(terms | {"idempotency_key": key, "reason": reason}, RefundInput)
+            return await refunds.refund(order_id, wanted, get_actor())
+
+    result = run(work()) if dry_run else run_change(work())
+    if isinstance(result, RefundPreview):
+        print_refund_preview(result)
+    else:
+        print_payments(result)
+
+
+def parse_refund_line(text: str) -> dict[str, int]:
+    """Convert units of a line such as `0=2`, or `0:1=2` for address 1. Raises `Invalid`."""
+    match = _LINE.fullmatch(text)
+    if match is None:
+        raise Invalid(f"--line {text}: write NO=QTY, or NO:ADDRESS=QTY for units to one of several addresses")
+    return {"line_no": int(match[1]), "ship_to": int(match[2] or 0), "quantity": int(match[3])}
+
+
+def print_refund_preview(preview: RefundPreview) -> None:
+    """Print what a refund comes to, by line and unit and by payment."""
+    currency = preview.currency
+    lines = Table("line", "address", "units", "amount", "each")
+    for line in preview.lines:
+        each = ", ".join(f"{item.units} x {format_money(item.amount, currency)}" for item in line.unit_amounts)
+        lines.add_row(
+            str(line.line_no), str(line.ship_to), str(line.quantity), format_money(line.amount, currency), each
+        )
+    print_table(lines, "no units are refunded")
+    payments = Table("payment", "method", "amount", "goes")
+    for part in preview.allocations:
+        destination = _DESTINATIONS[part.goes_to]
+        payments.add_row(str(part.payment_id), part.method, format_money(part.amount, currency), destination)
+    print_table(payments, "no money moves")
+    print_line(
+        f"refund {format_money(preview.amount, currency)}: freight {format_money(preview.freight, currency)}, "
+        f"withheld {format_money(preview.fee, currency)}, shared by {preview.strategy}; nothing is stored"
+    )
