@@ -34,7 +34,7 @@ run: setup ## run a whole shop on this machine
 dev: $(VENV)/.dev ## build the environment with the tools for tests and checks
 
 # Files begin in the order of tests/conftest.py. Compiled files are kept, because the tests start many processes.
-test: dev ## run the tests on their own servers, one file per core at a time
+test: dev ## run the tests on their own servers, three files per two cores at a time
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not drill" -n auto --dist loadfile --no-loadscope-reorder
 
 drill: dev ## run the slow drills: full load, kill -9 of each part

@@ -76,6 +76,14 @@ def pytest_asyncio_loop_factories(
     return {name: LOOPS[name] for name in names}
 
 
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Return three workers for two cores: tests wait for servers and timeouts for almost half of their time."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + cores // 2
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the longest files first. The order within a file and that of all others stay."""
     ranks = {file: rank for rank, file in enumerate(_LONGEST_FILES)}
