@@ -23,6 +23,7 @@ from loadtest.capacity import (
 )
 from loadtest.replay import Replay, count_skip_reasons
 from loadtest.replay import replay as run_replay
+from loadtest.replay_refunds import PlayedReturns
 from loadtest.replay_returns import ReturnPlan
 from loadtest.retail_dataset import CURRENCY
 from loadtest.set_up import SET_UP_STATUS
@@ -46,10 +47,11 @@ def replay(
 ) -> None:
     """Send each basket of a file as an order, and compare the stored orders with the file.
 
-    Creates the products and a sale with enough stock. Lists each invoice that is no order, with the reason, and each
-    line of a return that no earlier purchase of its customer covers. A second run creates no order. Carts order in a
-    sale of their own; a basket with more lines than a cart may hold is several carts. Status 1 if anything differs, 3
-    if nothing could be compared: no such file format, gateway, key or database.
+    Creates the products and a sale with enough stock. Lists each invoice that is no order, with the reason. Lines of
+    returns are matched to earlier purchases of the customer and refunded, others are listed with the reason; this needs
+    a payment worker. A second run creates no order and no refund. Carts order in a sale of their own and play no
+    returns; a basket with more lines than a cart may hold is several carts. Status 1 if anything differs, 3 if nothing
+    could be compared: no such file format, gateway, key or database.
     """
 
     async def work() -> Replay:
@@ -74,7 +76,6 @@ def replay(
         print_line(f"refused line {refused.line.number} of {refused.line.invoice}: {refused}")
     for reason, count in count_skip_reasons(result.source):
         print_line(f"{count:5} skipped: {reason}")
-    _print_returns(result.returns)
     print_line(
         f"{len(result.source.baskets)} baskets sent to sale {result.sale_id}: {result.created} orders created, "
         f"{result.repeated} existed before"
@@ -88,16 +89,18 @@ def replay(
         f"the file's total is {format_money(result.sent_total, CURRENCY)}, Postgres has {result.stored_orders} orders "
         f"with a total of {format_money(result.stored_total, CURRENCY)}"
     )
-    for difference in result.differences[:_MAX_PRINTED_DIFFERENCES]:
+    _print_returns(result.returns, result.played)
+    differences = [*result.differences, *(result.played.differences if result.played else ())]
+    for difference in differences[:_MAX_PRINTED_DIFFERENCES]:
         print_detail(f"  {difference}")
-    if len(result.differences) > _MAX_PRINTED_DIFFERENCES:
-        print_detail(f"  and {len(result.differences) - _MAX_PRINTED_DIFFERENCES} more")
+    if len(differences) > _MAX_PRINTED_DIFFERENCES:
+        print_detail(f"  and {len(differences) - _MAX_PRINTED_DIFFERENCES} more")
     if not result.is_complete:
         raise typer.Exit(1)
 
 
-def _print_returns(plan: ReturnPlan) -> None:
-    """Print how many lines of returns have earlier purchases, and why the others are refused."""
+def _print_returns(plan: ReturnPlan, played: PlayedReturns | None) -> None:
+    """Print how many lines of returns are refunded, and why the others are refused."""
     for reason, count, total in plan.count_reasons():
         print_line(f"{count:5} lines of returns over {format_money(total, CURRENCY)} refused: {reason}")
     print_line(
@@ -105,6 +108,11 @@ def _print_returns(plan: ReturnPlan) -> None:
         f"{format_money(plan.matched_total + plan.refused_total, CURRENCY)}: {len(plan.matched)} over "
         f"{format_money(plan.matched_total, CURRENCY)} are matched to earlier purchases"
     )
+    if played is not None:
+        print_line(
+            f"{played.created} refunds made, {played.repeated} existed before; customers got back "
+            f"{format_money(played.refunded_total, CURRENCY)}"
+        )
 
 
 def capacity(

@@ -24,6 +24,7 @@ from commerce.sales.model import ItemInput, SaleInput
 from loadtest.replay_carts import CartSender, plan_carts
 from loadtest.replay_client import BasketRefused, PlacedBasket, ReplayClient, create_headers, fetch
 from loadtest.replay_orders import OrderSender
+from loadtest.replay_refunds import PlayedReturns, ReturnPlayer, SentOrder
 from loadtest.replay_returns import ReturnPlan, match_returns
 from loadtest.retail_dataset import CURRENCY, Basket, RetailDataset, read_dataset
 from ops.services import CliServices
@@ -42,7 +43,7 @@ class Replay:
 
     Each of `baskets` becomes an order; through carts a basket of the file may be several. `expected_total` is what the
     customers were shown, in pennies: not the file's if the sale has promotions or freight. `differences` has a text per
-    basket that is not stored as it was sent.
+    basket that is not stored as it was sent. `played` is the result of the returns; carts play none.
     """
 
     sale_id: str
@@ -55,6 +56,7 @@ class Replay:
     created: int = 0
     repeated: int = 0
     differences: list[str] = field(default_factory=list)
+    played: PlayedReturns | None = None
     expected_total: int = 0
     stored_total: int = 0
     stored_orders: int = 0
@@ -65,7 +67,8 @@ class Replay:
 
     @property
     def is_complete(self) -> bool:
-        return not self.differences and self.stored_total == self.expected_total
+        are_returns_played = self.played is None or not self.played.differences
+        return not self.differences and are_returns_played and self.stored_total == self.expected_total
 
 
 def plan_replay(file: Path, lines_per_cart: int | None = None) -> Replay:
@@ -106,6 +109,10 @@ async def replay(
     await _wait_until_offered(base, result.sale_id)
     orders = await _send_baskets(shop, base, result, clients, report_progress)
     await _compare_stored(shop, result, orders)
+    if not is_through_cart:
+        sent = {basket.invoice: SentOrder(order_id, basket) for order_id, (basket, _) in orders.items()}
+        async with ReplayClient(shop, base, clients) as client:
+            result.played = await ReturnPlayer(shop, client, result.key_prefix).play(result.returns.matched, sent)
     return result
 
 

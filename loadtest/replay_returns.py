@@ -21,7 +21,9 @@ MORE_THAN_IS_LEFT = "more than is left of the purchases"
 
 
 class ReturnedUnits(NamedTuple):
-    """Units of one line of a basket that come back. `line_no` counts the basket's lines from 1."""
+    """Units of one line of a basket that come back.
+
+    `line_no` counts the basket's lines from 0, as its order does."""
 
     invoice: str
     line_no: int
@@ -102,7 +104,7 @@ def match_returns(dataset: RetailDataset) -> ReturnPlan:
 def _list_purchases(dataset: RetailDataset) -> Iterator[tuple[str, str, _Purchase]]:
     """Yield customer, stock code and purchase of every line of every basket."""
     for basket_no, basket in enumerate(dataset.baskets):
-        for line_no, line in enumerate(basket.lines, 1):
+        for line_no, line in enumerate(basket.lines):
             purchase = _Purchase(basket.invoice, line_no, line.sku, line.price, basket_no, line.quantity)
             yield basket.user_id, dataset.codes[line.sku], purchase
 

@@ -17,6 +17,7 @@ from commerce.kernel.errors import Invalid, NotReady, ProblemError
 from config.settings import Settings
 from loadtest import replay as replay_module
 from loadtest.replay import count_skip_reasons, replay
+from loadtest.replay_refunds import PlayedReturns
 from loadtest.retail_dataset import read_dataset
 from loadtest.set_up import SET_UP_STATUS
 from ops.services import CliServices
@@ -26,6 +27,7 @@ from tests.support.processes import free_port
 
 REAL = os.environ.get("FLOODGATE_TEST_DATASET", "")
 """file with the first three days of December 2010 of Online Retail (UCI), if named"""
+WORKERS = ("order_writer", "payment_worker", "release_worker")
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
 ROWS = '''\
 1,85123A,"HEART, ""white""",6,2010-12-01,2.55,17850,United Kingdom
@@ -81,11 +83,11 @@ def test_dataset_of_another_format_is_refused(tmp_path: Path, text: str) -> None
 
 async def test_replay_repeated_creates_no_orders(shop: CliServices, settings: Settings, tmp_path: Path) -> None:
     file = write(tmp_path, HEADER + ROWS)
-    async with open_gateway(settings) as gateway, run_workers(settings, "order_writer"):
+    async with open_gateway(settings) as gateway, run_workers(settings, *WORKERS):
         first = await replay(shop, gateway.base, file, 4)
         repeat = await replay(shop, gateway.base, file, 4)
     for result in (first, repeat):
-        assert result.is_complete, result.differences
+        assert result.is_complete, (result.differences, result.played)
         assert (result.stored_orders, result.stored_total) == (4, result.sent_total)
     assert (first.created, first.repeated, repeat.created, repeat.repeated) == (4, 0, 0, 4)
     assert (await shop.audit.audit_sale(first.sale_id)).clean
@@ -96,7 +98,7 @@ async def test_replay_of_changed_order_lines_reports_differences(
     shop: CliServices, settings: Settings, tmp_path: Path
 ) -> None:
     file = write(tmp_path, HEADER + ROWS)
-    async with open_gateway(settings) as gateway, run_workers(settings, "order_writer"):
+    async with open_gateway(settings) as gateway, run_workers(settings, *WORKERS):
         await replay(shop, gateway.base, file, 4)
         async with shop.db.connection() as connection:
             await connection.execute("UPDATE order_lines SET unit_price_minor = 338 WHERE unit_price_minor = 339")
@@ -157,11 +159,13 @@ async def test_replay_to_gateway_of_another_shop_sends_no_basket(
 
 @pytest.mark.skipif(not REAL, reason="FLOODGATE_TEST_DATASET does not name the data set")
 async def test_replay_of_real_dataset_matches_its_total(shop: CliServices, settings: Settings) -> None:
-    async with open_gateway(settings) as gateway, run_workers(settings, "order_writer"):
+    async with open_gateway(settings) as gateway, run_workers(settings, *WORKERS):
         result = await replay(shop, gateway.base, Path(REAL), 16)
         repeat = await replay(shop, gateway.base, Path(REAL), 16)
-    assert result.is_complete, result.differences
-    assert repeat.is_complete, repeat.differences
+    assert result.is_complete, (result.differences, result.played)
+    assert repeat.is_complete, (repeat.differences, repeat.played)
+    assert result.played == PlayedReturns(created=7, refunded_total=13_610)
+    assert repeat.played == PlayedReturns(repeated=7, refunded_total=13_610)
     assert (len(result.source.baskets), result.created, repeat.created) == (336, 336, 0)
     assert result.stored_total == 15_363_788
     assert sum(count for _, count in count_skip_reasons(result.source)) == 46

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from config.settings import Settings
+from loadtest import replay_refunds
+from loadtest.replay import replay
+from loadtest.replay_refunds import PlayedReturns
 from loadtest.replay_returns import (
     MORE_THAN_IS_LEFT,
     NO_CUSTOMER,
@@ -17,7 +21,9 @@ from loadtest.replay_returns import (
     match_returns,
 )
 from loadtest.retail_dataset import read_dataset
-from tests.loadtest.test_replay import HEADER, REAL, write
+from ops.services import CliServices
+from tests.loadtest.test_replay import HEADER, REAL, ROWS, WORKERS, delete_sale_keys, write
+from tests.support.gateway import open_gateway, run_workers
 
 RETURNS = """\
 C0,71053,LANTERN,-1,2010-12-01,3.39,1,EIRE
@@ -47,10 +53,10 @@ def test_returns_take_units_of_the_latest_purchases_or_are_refused_with_the_reas
     dataset = read_dataset(write(tmp_path, HEADER + RETURNS))
     plan = match_returns(dataset)
     assert [(matched.line.invoice, matched.line.number, matched.units) for matched in plan.matched] == [
-        ("C4", 1, (("2", 1, 3), ("1", 1, 2))),
-        ("C4", 3, (("1", 1, 4), ("1", 3, 2))),
-        ("C5", 2, (("3", 1, 1),)),
-        ("C9", 1, (("1", 2, 4),)),
+        ("C4", 1, (("2", 0, 3), ("1", 0, 2))),
+        ("C4", 3, (("1", 0, 4), ("1", 2, 2))),
+        ("C5", 2, (("3", 0, 1),)),
+        ("C9", 1, (("1", 1, 4),)),
     ]
     assert [(refused.line.invoice, refused.line.number, str(refused)) for refused in plan.refused] == [
         ("C0", 1, NO_EARLIER_PURCHASE),
@@ -79,13 +85,13 @@ def test_returns_of_real_dataset_agree_with_the_file() -> None:
     assert len(plan.matched) + len(plan.refused) == len(rows) == 84
     assert plan.matched_total + plan.refused_total == amount
     assert [(matched.line.invoice, matched.line.code, matched.units) for matched in plan.matched] == [
-        ("C536506", "22960", (("536488", 3, 6),)),
-        ("C536737", "22798", (("536537", 8, 2),)),
-        ("C536758", "21314", (("536395", 7, 1),)),
-        ("C536826", "35004B", (("536397", 1, 2),)),
-        ("C536826", "35004B", (("536397", 1, 3),)),
-        ("C536979", "84685", (("536557", 47, 1),)),
-        ("C537024", "20893", (("536617", 10, 36),)),
+        ("C536506", "22960", (("536488", 2, 6),)),
+        ("C536737", "22798", (("536537", 7, 2),)),
+        ("C536758", "21314", (("536395", 6, 1),)),
+        ("C536826", "35004B", (("536397", 0, 2),)),
+        ("C536826", "35004B", (("536397", 0, 3),)),
+        ("C536979", "84685", (("536557", 46, 1),)),
+        ("C537024", "20893", (("536617", 9, 36),)),
     ]
     assert plan.matched_total == 13_610
     assert sorted(plan.count_reasons()) == [
@@ -93,3 +99,41 @@ def test_returns_of_real_dataset_agree_with_the_file() -> None:
         (NO_EARLIER_PURCHASE, 1, 1_095),
         (NO_PURCHASE, 75, 301_503),
     ]
+
+
+async def test_returns_are_refunded_once_to_the_penny(shop: CliServices, settings: Settings, tmp_path: Path) -> None:
+    file = write(tmp_path, HEADER + RETURNS)
+    async with open_gateway(settings) as gateway, run_workers(settings, *WORKERS):
+        first = await replay(shop, gateway.base, file, 4)
+        repeat = await replay(shop, gateway.base, file, 4)
+        async with shop.db.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT orders.user_id, -sum(refunds.amount_minor)::bigint "
+                "FROM refunds JOIN payments USING (payment_id) JOIN orders ON orders.order_id = payments.order_id "
+                "WHERE refunds.status = 'done' GROUP BY 1 ORDER BY 1"
+            )
+            await connection.execute("UPDATE refund_grant_lines SET amount_minor = amount_minor - 1 WHERE quantity = 1")
+        wrong = await replay(shop, gateway.base, file, 4)
+    total = 11 * 255 + 295 + 4 * 339
+    assert first.played == PlayedReturns(created=5, refunded_total=total)
+    assert repeat.played == PlayedReturns(repeated=5, refunded_total=total)
+    assert (first.is_complete, repeat.is_complete, wrong.is_complete) == (True, True, False)
+    assert {row["user_id"]: row[1] for row in rows} == {"customer-1": 295 - total, "customer-2": -295}
+    assert wrong.played is not None
+    assert wrong.played.differences == ["3, line 0: 1 units over 294 pennies are refunded, not 1 over 295"]
+    audit = await shop.audit.audit_sale(first.sale_id)
+    assert audit.clean, audit.findings
+    await delete_sale_keys(shop, first.sale_id)
+
+
+async def test_returns_without_payment_worker_are_differences(
+    shop: CliServices, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_refunds, "_PAID_TIMEOUT_S", 0.1)
+    file = write(tmp_path, HEADER + ROWS)
+    async with open_gateway(settings) as gateway, run_workers(settings, "order_writer"):
+        result = await replay(shop, gateway.base, file, 4)
+    assert (result.differences, result.is_complete) == ([], False)
+    assert result.played is not None
+    assert result.played.differences == ["C4, line 1: 1 is not paid after 0 s; does a payment worker run?"]
+    await delete_sale_keys(shop, result.sale_id)
