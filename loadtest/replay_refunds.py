@@ -162,10 +162,10 @@ class ReturnPlayer:
         stored = await self._read_refunded(order_ids)
         invoices = {order.order_id: invoice for invoice, order in orders.items()}
         for place in sorted({*expected, *stored}):
-            wanted, made = expected.get(place, _Refunded()), stored.get(place, _Refunded())
-            if wanted != made:
+            wanted, actual = expected.get(place, _Refunded()), stored.get(place, _Refunded())
+            if wanted != actual:
                 result.differences.append(
-                    f"{invoices[place.order_id]}, line {place.line_no}: {made.units} units over {made.amount} "
+                    f"{invoices[place.order_id]}, line {place.line_no}: {actual.units} units over {actual.amount} "
                     f"pennies are refunded, not {wanted.units} over {wanted.amount}"
                 )
         expected_total = sum(refunded.amount for refunded in expected.values())

@@ -77,7 +77,7 @@ def pytest_asyncio_loop_factories(
 
 
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Return three workers for two cores: tests wait for servers and timeouts for almost half of their time."""
+    """Return three workers for two cores: tests wait for almost half of their time."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
