@@ -22,6 +22,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from config.aftersales import AftersalesSettings
 from config.auth import AuthSettings
 from config.base import PRIVATE_NETWORKS, Port, Positive, Seconds, SettingsSection
 from config.database_shares import DatabaseShareSettings
@@ -237,6 +238,7 @@ class Settings(BaseSettings):
     shipping: ShippingSettings = ShippingSettings()
     rooms: WaitingRoomSettings = WaitingRoomSettings()
     screening: ScreeningSettings = ScreeningSettings()
+    aftersales: AftersalesSettings = AftersalesSettings()
     retention: RetentionSettings = RetentionSettings()
     sandbox: SandboxSettings = SandboxSettings()
     auth: AuthSettings = AuthSettings()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
-from functools import partial
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -16,6 +14,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from commerce.aftersales.return_steps import follow_shipment
+from commerce.aftersales.service import Aftersales
 from commerce.catalog.service import Catalog
 from commerce.dead_letters.service import DeadLetters
 from commerce.fleet.route_execution import RouteExecution
@@ -28,7 +27,7 @@ from commerce.jobs.wake_ups import WakeUpListener
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.connection_shares import use_share
 from commerce.kernel.ids import IdGenerator
-from commerce.kernel.postgres import Connection, Database
+from commerce.kernel.postgres import Database
 from commerce.kernel.redis_multiplexer import RedisMultiplexer
 from commerce.kernel.tasks import cancel_and_wait
 from commerce.orders.persistence import persist
@@ -45,7 +44,7 @@ from commerce.sales.sale_promotions import SalePromotions
 from commerce.sales.server_adoption import ServerAdoption
 from commerce.sales.service import Sales
 from commerce.screening.service import Screening
-from commerce.shipping.carrier_port import CarrierRegistry, TrackingEvent
+from commerce.shipping.carrier_port import CarrierRegistry
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
 from commerce.staff_requests.service import StaffRequests
@@ -70,6 +69,7 @@ from gateway.dependency_checks import DatabaseMonitor, SharedCheck, build_redis_
 from gateway.expected_refusals import ExpectedRefusals
 from gateway.fast_path_responses import BatchResponseTemplate, ResponseHeads
 from gateway.fast_reads import FastReads, build_fast_reads
+from gateway.fleet_services import build_fleet, build_route_execution
 from gateway.fleet_usage import FleetUsage
 from gateway.known_keys import KnownKeys
 from gateway.load_shedding import LoadShedder
@@ -151,6 +151,11 @@ class GatewayServices:
     stopping: asyncio.Event
     request_ids: RequestIdGenerator = field(default_factory=RequestIdGenerator)
     head_parser: HeadParser = field(default_factory=HeadParser)
+
+    @property
+    def aftersales(self) -> Aftersales:
+        zone = ZoneInfo(self.settings.shipping.timezone)
+        return Aftersales(self.db, self.clock, self.ids, self.settings.aftersales, zone)
 
     @property
     def promotions(self) -> SalePromotions:
@@ -266,8 +271,8 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         fulfilment=fulfilment,
         printing=DocumentPrinter(db, fulfilment, settings.shipping.timezone),
         sale_freight=SaleFreight(db, sales, clock),
-        fleet=_build_fleet(settings, db, clock, ids),
-        route_execution=RouteExecution(db, clock, partial(_apply_vehicle_events, shipping)),
+        fleet=build_fleet(settings, db, clock, ids),
+        route_execution=build_route_execution(db, clock, shipping),
         dead_letters=DeadLetters(db, redis, clock, persist),
         jobs=StaffJobs(db, clock, settings.jobs.lease_s, JOB_HISTORIES),
         watcher=_build_watcher(orders, shipping, changes, clock, limits),
@@ -378,20 +383,3 @@ def _order_limits(limits: LimitSettings) -> OrderLimits:
         *(limits.lines_per_order, limits.addresses_per_order, limits.payments_per_order),
         *(limits.coupons_per_order, limits.quantity_per_line),
     )
-
-
-def _build_fleet(settings: Settings, db: Database, clock: Clock, ids: IdGenerator) -> Fleet:
-    shipping = settings.shipping
-    return Fleet(db, clock, ids, ZoneInfo(shipping.timezone), shipping.stop_service_s, shipping.vehicle_speed_kmh)
-
-
-async def _apply_vehicle_events(
-    shipping: Shipping,
-    connection: Connection,
-    shipment_id: UUID,
-    events: Sequence[TrackingEvent],
-    actor: str,
-    now: datetime,
-) -> None:
-    """Apply what a vehicle's driver reports of a shipment, as its tracking events."""
-    await shipping.apply_tracking_events(connection, shipment_id, events, "fleet", actor, now)

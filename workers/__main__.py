@@ -18,6 +18,7 @@ NAMES = (
     "release_worker",
     "payment_worker",
     "fulfilment_worker",
+    "aftersales_worker",
     "sale_sync",
     "room_keeper",
     "screening_worker",

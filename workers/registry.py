@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from workers.aftersales_worker import aftersales_worker
 from workers.auditor import auditor
 from workers.fulfilment_worker import fulfilment_worker
 from workers.observer import observer
@@ -20,6 +21,7 @@ WORKERS: dict[str, Worker] = {
     "release_worker": release_worker,
     "payment_worker": payment_worker,
     "fulfilment_worker": fulfilment_worker,
+    "aftersales_worker": aftersales_worker,
     "sale_sync": sale_sync,
     "room_keeper": room_keeper,
     "screening_worker": screening_worker,

@@ -22,6 +22,7 @@ from commerce.aftersales.model import (
     ClaimKind,
     Obstacle,
     Payer,
+    PolicyTerms,
     ReturnPolicy,
 )
 from commerce.aftersales.reasons import REASONS
@@ -46,7 +47,7 @@ class DeliveredUnits(NamedTuple):
     delivered_at: datetime
 
 
-class OrderUnits(NamedTuple):
+class OrderedUnits(NamedTuple):
     """Units of an order line for one address.
 
     `cancelled` ones will never arrive, `refunded` ones are paid out without a case, `lost` ones are in shipments that
@@ -78,7 +79,7 @@ class OrderFacts:
     now: datetime
     zone: ZoneInfo
     delivered: Sequence[DeliveredUnits]
-    ordered: Sequence[OrderUnits]
+    ordered: Sequence[OrderedUnits]
     used: Sequence[UsedUnits]
     policies: Mapping[str, ReturnPolicy]
     cases_of_sku: Mapping[str, int]
@@ -104,14 +105,14 @@ class Judgement:
     """The judgement of a request; without obstacles it may become a case."""
 
     items_back: bool
-    is_shop_liable: bool
+    has_liable_shop: bool
     lines: list[JudgedLine] = field(default_factory=list)
     obstacles: list[Obstacle] = field(default_factory=list)
 
     @property
     def freight_payer(self) -> Payer:
         """The payer of the way back: the shop if it is liable, or if the policy of every line says so."""
-        if self.is_shop_liable or not self.items_back:
+        if self.has_liable_shop or not self.items_back:
             return "shop"
         return "shop" if all(line.policy.terms.freight_payer == "shop" for line in self.lines) else "customer"
 
@@ -137,18 +138,22 @@ def end_of_right(delivered_at: datetime, days: int, zone: ZoneInfo) -> datetime:
     return datetime.combine(last_day + timedelta(days=1), time(), zone)
 
 
-def withheld_fee(amount_minor: int, policy: ReturnPolicy, *, is_shop_liable: bool, kind: CaseKind) -> int:
+def withheld_fee(amount_minor: int, terms: PolicyTerms, *, is_shop_liable: bool, kind: CaseKind) -> int:
     """Return what a policy withholds from the amount of a returned line, rounded down."""
     if is_shop_liable or kind is not CaseKind.RETURN:
         return 0
-    return amount_minor * policy.terms.fee_basis_points // WHOLE
+    return amount_minor * terms.fee_basis_points // WHOLE
+
+
+def is_shop_liable(kind: CaseKind, reason_code: str) -> bool:
+    """Tell whether the customer is not at fault, by what a case says; the shop answers for carriers."""
+    reason = REASONS.get(reason_code)
+    return kind is CaseKind.CLAIM or (reason is not None and reason.fault != "customer")
 
 
 def judge(request: CaseInput, facts: OrderFacts) -> Judgement:
     """Judge a request. Every obstacle is listed, so that a customer need not try again and again."""
-    reason = REASONS.get(request.reason)
-    is_liable = request.kind is CaseKind.CLAIM or (reason is not None and reason.fault != "customer")
-    judgement = Judgement(_must_send_back(request), is_liable)
+    judgement = Judgement(_must_send_back(request), is_shop_liable(request.kind, request.reason))
     _judge_kind(request, judgement)
     _judge_pictures(request, judgement, facts)
     places = set[tuple[int, int, UUID | None]]()
@@ -292,7 +297,7 @@ def _judge_time(
 ) -> datetime | None:
     """Judge deadline and exclusions. Returns when the right ends; None for units that never arrived."""
     terms = policy.terms
-    has_cause = judgement.is_shop_liable or request.kind is CaseKind.REFUND_ONLY
+    has_cause = judgement.has_liable_shop or request.kind is CaseKind.REFUND_ONLY
     days = terms.claim_days if has_cause else terms.return_days
     if not has_cause and (terms.excluded_because or days is None):
         detail = terms.excluded_because or "the shop takes it back only with a cause"

@@ -36,3 +36,8 @@ class NotReturnable(Conflict):
 
     code = "not_returnable"
     title = "These units cannot be returned like this"
+
+
+class TooManyCases(Conflict):
+    code = "too_many_cases"
+    title = "The order has as many open cases as it can have"

@@ -130,6 +130,23 @@ class ReturnPolicy(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
 
 
+class ReturnReason(msgspec.Struct, frozen=True):
+    """A reason of cases with its labels.
+
+    If `fault` is not the customer's, the shop pays for the way back."""
+
+    code: str
+    fault: Literal["customer", "shop", "carrier"]
+    en: str
+    zh: str
+
+
+class ReturnReasons(msgspec.Struct, frozen=True):
+    """All reasons of cases."""
+
+    items: list[ReturnReason]
+
+
 class CaseLineInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Units of an order line: of the shipment that brought them, or without one if they never arrived.
 
@@ -269,13 +286,6 @@ class CaseSummary(msgspec.Struct, frozen=True, kw_only=True):
     decided_at: datetime | None
     ended_at: datetime | None
 
-    @property
-    def total_minor(self) -> int | None:
-        """The amount that is refunded in all; None before the approval."""
-        if self.amount is None or self.freight is None or self.fee is None:
-            return None
-        return self.amount + self.freight - self.fee
-
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
     """A case with its lines, events and pictures."""
@@ -326,13 +336,20 @@ class ApprovalInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     items_back: bool | None = None
 
 
+class StaffCaseInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A case that staff open for a customer, past deadlines and exclusions of the policy."""
+
+    request: CaseInput
+    reason: Reason
+
+
 class OfferInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """An offer in place of what was requested, such as a part of the money without sending anything back."""
 
     version: Version
     reason: Reason
     amount: Amount
-    kind: Literal[CaseKind.RETURN, CaseKind.REFUND_ONLY, CaseKind.CLAIM] = CaseKind.REFUND_ONLY
+    kind: CaseKind = CaseKind.REFUND_ONLY
     items_back: bool = False
     freight: Amount = 0
     fee: Amount = 0

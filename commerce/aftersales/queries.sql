@@ -142,3 +142,16 @@ INSERT INTO return_policy_skus (policy_id, sku) SELECT $1, sku FROM unnest($2::t
 
 -- name: delete_policy
 DELETE FROM return_policies WHERE policy_id = $1 RETURNING policy_id;
+
+-- name: get_case_policy
+SELECT policy FROM cases WHERE case_id = $1;
+
+-- name: list_free_evidence
+-- Those pictures of an order that no case has.
+SELECT evidence_id FROM case_evidence WHERE order_id = $1 AND case_id IS NULL AND evidence_id = ANY($2::uuid[]);
+
+-- name: attach_evidence
+UPDATE case_evidence SET case_id = $1 WHERE evidence_id = ANY($2::uuid[]) AND case_id IS NULL;
+
+-- name: list_evidence
+SELECT {case_evidence} FROM case_evidence WHERE case_id = $1 ORDER BY created_at, evidence_id;

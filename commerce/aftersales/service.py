@@ -1,16 +1,25 @@
-"""Reads cases, for customers and staff."""
+"""Cases for customers and staff."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from commerce.aftersales import store
+from commerce.aftersales.case_actions import CaseActions
+from commerce.aftersales.case_decisions import CaseDecisions
+from commerce.aftersales.case_policy import AftersalesPolicy
+from commerce.aftersales.case_requests import CaseRequests, StaffCase
 from commerce.aftersales.errors import NoSuchCase
-from commerce.aftersales.model import Case, CaseSummary, View
+from commerce.aftersales.model import Case, CaseInput, CaseSummary, View
+from commerce.aftersales.policies import ReturnPolicies
 from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.ids import IdGenerator
 from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Database
+from commerce.orders import store as orders
+from commerce.orders.errors import NoSuchOrder
 
 _LAST = UUID(int=2**128 - 1)
 _FIRST = UUID(int=0)
@@ -18,11 +27,32 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Aftersales:
-    """Cases over Postgres."""
+    """Cases over Postgres: reads them, and has what changes them.
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    `zone` is the shop's time zone, in which days are counted."""
+
+    def __init__(self, db: Database, clock: Clock, ids: IdGenerator, policy: AftersalesPolicy, zone: ZoneInfo) -> None:
         self._db = db
         self._clock = clock
+        self._ids = ids
+        self.policies = ReturnPolicies(db, clock)
+        self.requests = CaseRequests(db, clock, ids, policy, zone)
+        self.actions = CaseActions(db, clock, CaseDecisions(ids, policy), self.requests, policy)
+
+    async def request(self, order_id: UUID, user_id: str, key: str, request: CaseInput) -> tuple[Case, bool]:
+        """Store a customer's request as `CaseRequests.request`. Returns the case, and whether it is new."""
+        case_id, is_new = await self.requests.request(order_id, user_id, key, request)
+        return await self.get(case_id, user_id), is_new
+
+    async def open_for_customer(self, order_id: UUID, request: CaseInput, reason: str, actor: str) -> Case:
+        """Open a case for a customer, as staff. Raises `NoSuchOrder`, `NotReturnable`."""
+        async with self._db.transaction() as connection:
+            order = await orders.lock_order(connection, order_id)
+            if order is None:
+                raise NoSuchOrder(f"there is no stored order {order_id}")
+            staff_case = StaffCase(str(self._ids.new()), request, reason)
+            case_id = await self.requests.create_staff_case(connection, order, staff_case, actor)
+        return await self.get(case_id, None)
 
     async def get(self, case_id: UUID, user_id: str | None) -> Case:
         """Read a case with its lines and events.
@@ -34,7 +64,8 @@ class Aftersales:
                 raise NoSuchCase(f"there is no case {case_id}")
             lines = (await store.list_lines(connection, [case_id]))[case_id]
             events = (await store.list_events(connection, [case_id]))[case_id]
-        return Case(case=case, lines=lines, events=events, evidence=[])
+            evidence = await store.list_evidence(connection, case_id)
+        return Case(case=case, lines=lines, events=events, evidence=evidence)
 
     async def list_of_user(self, user_id: str, cursor: UUID | None, count: int) -> Page[CaseSummary]:
         """List the cases of a customer, newest first."""

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from commerce.aftersales.eligibility import DeliveredUnits, OrderUnits
+from commerce.aftersales.eligibility import DeliveredUnits, OrderedUnits
 from commerce.aftersales.model import (
     CaseEvent,
     CaseKind,
@@ -22,6 +22,7 @@ from commerce.aftersales.model import (
     CaseStatus,
     CaseSummary,
     ClaimKind,
+    Evidence,
     PolicyTerms,
     ReturnPolicy,
 )
@@ -44,7 +45,16 @@ _LINE_COLUMNS = (
 )
 _TERM_COLUMNS = [field for field in PolicyTerms.__struct_fields__ if field != "skus"]
 _POLICY_COLUMNS = ["policy_id", "version", *_TERM_COLUMNS, "changed_at", "actor"]
-queries = load_queries(__package__, cases=_CASE_COLUMNS, case_lines=_LINE_COLUMNS, return_policies=_POLICY_COLUMNS)
+queries = load_queries(
+    __package__,
+    cases=_CASE_COLUMNS,
+    case_lines=_LINE_COLUMNS,
+    return_policies=_POLICY_COLUMNS,
+    case_evidence=Evidence.__struct_fields__,
+)
+
+KEY_CONSTRAINT = "cases_user_id_idempotency_key_key"
+POLICY_SKU_CONSTRAINT = "return_policy_skus_sku_fkey"
 
 
 class NewCase(NamedTuple):
@@ -221,11 +231,11 @@ async def list_delivered_units(connection: Connection, order_id: UUID) -> list[D
     return [DeliveredUnits(*row) for row in await connection.fetch(queries.list_delivered_units, order_id)]
 
 
-async def list_order_units(connection: Connection, order_id: UUID, today: date) -> list[OrderUnits]:
+async def list_order_units(connection: Connection, order_id: UUID, today: date) -> list[OrderedUnits]:
     """List the units of an order by line and address.
 
     Open shipments that were promised before today are late."""
-    return [OrderUnits(*row) for row in await connection.fetch(queries.list_order_units, order_id, today)]
+    return [OrderedUnits(*row) for row in await connection.fetch(queries.list_order_units, order_id, today)]
 
 
 async def list_sold_skus(connection: Connection, sale_id: str, skus: Sequence[str]) -> set[str]:
@@ -272,6 +282,34 @@ def _policy(row: Any, skus: list[str]) -> ReturnPolicy:
         changed_at=row["changed_at"],
         actor=row["actor"],
     )
+
+
+async def get_case_policy(connection: Connection, case_id: UUID) -> dict[str, PolicyTerms]:
+    """Return the terms that counted when a case was requested, by SKU."""
+    policy = await connection.fetchval(queries.get_case_policy, case_id)
+    return msgspec.json.decode(policy, type=dict[str, PolicyTerms])
+
+
+# Pictures.
+
+
+async def list_free_evidence(connection: Connection, order_id: UUID, evidence_ids: Sequence[UUID]) -> set[UUID]:
+    """Return those of the pictures that belong to an order and to no case."""
+    if not evidence_ids:
+        return set()
+    rows = await connection.fetch(queries.list_free_evidence, order_id, evidence_ids)
+    return {row["evidence_id"] for row in rows}
+
+
+async def attach_evidence(connection: Connection, case_id: UUID, evidence_ids: Sequence[UUID]) -> None:
+    """Attach free pictures to a case."""
+    if evidence_ids:
+        await connection.execute(queries.attach_evidence, case_id, evidence_ids)
+
+
+async def list_evidence(connection: Connection, case_id: UUID) -> list[Evidence]:
+    """List the pictures of a case, oldest first."""
+    return [Evidence(**row) for row in await connection.fetch(queries.list_evidence, case_id)]
 
 
 def _case(row: Any) -> CaseSummary:

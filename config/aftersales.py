@@ -1,0 +1,35 @@
+"""Settings of returns, exchanges and claims."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from config.base import Positive, Seconds, SettingsSection
+
+
+class AftersalesSettings(SettingsSection):
+    """Deadlines of cases, and what becomes of those that nobody answers in time.
+
+    The defaults are the rules of WeChat's shops: staff decide within 48 hours, customers send the products within 7
+    days, the shop confirms them within 10 days, and a customer may escalate for 7 days."""
+
+    decide_within_s: Seconds = 172_800
+    ship_within_s: Seconds = 604_800
+    confirm_within_s: Seconds = 864_000
+    escalate_within_s: Seconds = 604_800
+    answer_within_s: Seconds = Field(default=604_800, description="for a customer to answer an offer")
+    refund_within_s: Seconds = Field(
+        default=604_800, description="from inspected, or approved without anything to send back; the law allows 7 days"
+    )
+    when_undecided: Literal["escalate", "approve"] = Field(
+        default="escalate",
+        description="if staff do not decide in time; `approve` counts their silence for the customer",
+    )
+    when_unconfirmed: Literal["refund", "escalate"] = Field(
+        default="refund", description="if nobody confirms in time what was sent back"
+    )
+    money_poll_s: Seconds = Field(default=5, description="first look at the refunds of a case; later ones are rarer")
+    lines_per_case: Positive = 50
+    open_cases_per_order: Positive = 20
