@@ -10,6 +10,7 @@ import typer
 from ops.commands import (
     audit,
     backups,
+    cash,
     catalog,
     coupon,
     dead_letters,
@@ -94,6 +95,7 @@ for group_name, group in (
     ("wait-list", wait_list.app),
     ("order", orders.app),
     ("payment", payments.app),
+    ("cash", cash.app),
     ("store-credit", store_credit.app),
     ("jobs", jobs.app),
     ("rates", rates.app),

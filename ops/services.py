@@ -23,6 +23,7 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Database
 from commerce.kernel.startup import connect_databases
+from commerce.ledger.service import Ledger
 from commerce.orders.persistence import persist
 from commerce.orders.service import Orders
 from commerce.payments.service import Payments
@@ -64,6 +65,7 @@ class CliServices:
     dead_letters: DeadLetters
     audit: Audit
     jobs: StaffJobs
+    ledger: Ledger
     payments: Payments
     shipping: Shipping
     rates: Rates
@@ -105,6 +107,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
             audit=Audit(db, redis, clock),
             jobs=StaffJobs(db, clock, settings.jobs.lease_s, JOB_HISTORIES),
             # No providers: commands start no payments. Calls to a provider are rows for the payment worker.
+            ledger=Ledger(db, clock),
             payments=Payments(db, clock, ids, {}, settings.payments, Shipping.has_cash_shipments),
             shipping=Shipping(db, clock, settings.shipping),
             rates=Rates(db, clock),

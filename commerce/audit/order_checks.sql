@@ -123,6 +123,58 @@ SELECT payment_id::text FROM payments
 WHERE order_id = ANY($1::uuid[]) AND refunded_minor <> (SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
                                           WHERE refunds.payment_id = payments.payment_id AND refunds.status = 'done');
 
+-- name: captures_on_other_accounts
+-- P6. Captured money comes from the account of its own provider or customer, or from collected cash, and refunds go back
+-- to their provider, to the customer's store credit, or from the bank.
+SELECT ledger.posting FROM payments JOIN ledger ON posting = 'capture ' || payment_id AND account <> 'orders'
+WHERE payments.order_id = ANY($1::uuid[]) AND NOT CASE method
+    WHEN 'balance' THEN account = 'credit:' || user_id
+    WHEN 'cod' THEN account IN ('collected', 'cash')
+    ELSE account = 'provider:' || method END
+UNION ALL
+SELECT ledger.posting FROM refunds JOIN payments USING (payment_id)
+JOIN ledger ON posting = 'refund ' || refund_id AND account <> 'orders'
+WHERE refunds.order_id = ANY($1::uuid[]) AND account NOT IN ('provider:' || method, 'credit:' || user_id, 'bank');
+
+-- name: orphan_postings
+-- P6. Captures, refunds and collected cash belong to a payment, a refund, a delivered shipment or a payment on delivery.
+SELECT posting FROM postings
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN posting ~ '^[a-z]+ [0-9a-f]+-[0-9a-f]+-[0-9a-f]+-[0-9a-f]+-[0-9a-f]+$'
+                     AND length(split_part(posting, ' ', 2)) = 36 THEN split_part(posting, ' ', 2)::uuid END AS id
+) AS subject
+WHERE postings.order_id = ANY($1::uuid[]) AND NOT CASE kind
+    WHEN 'capture' THEN EXISTS (SELECT FROM payments WHERE payment_id = id AND payments.order_id = postings.order_id)
+    WHEN 'refund' THEN EXISTS (SELECT FROM refunds WHERE refund_id = id AND refunds.order_id = postings.order_id)
+    WHEN 'cash_collected' THEN
+        EXISTS (SELECT FROM shipments WHERE shipment_id = id AND shipments.order_id = postings.order_id
+                AND cod_collected_at IS NOT NULL)
+        OR EXISTS (SELECT FROM payments WHERE payment_id = id AND payments.order_id = postings.order_id AND method = 'cod')
+    ELSE true END
+UNION ALL
+SELECT posting FROM ledger WHERE order_id = ANY($1::uuid[])
+  AND NOT EXISTS (SELECT FROM postings WHERE postings.posting = ledger.posting);
+
+-- name: cash_and_shipments
+-- P6. The cash of each delivered shipment is posted once, to whoever has it. Orders that were captured from the account
+-- `cash` are older than that.
+SELECT shipment_id::text FROM shipments
+LEFT JOIN ledger ON posting = 'cash ' || shipment_id AND account = 'collected'
+WHERE shipments.order_id = ANY($1::uuid[]) AND cod_collected_at IS NOT NULL AND coalesce(-amount_minor, 0) <> cod_minor
+  AND NOT EXISTS (SELECT FROM ledger AS earlier WHERE earlier.order_id = shipments.order_id AND account = 'cash');
+
+-- name: uncaptured_cash
+-- P6. Collected cash is captured, or an order waits for the rest of it; no more is captured than was collected.
+SELECT ledger.order_id::text FROM ledger WHERE ledger.order_id = ANY($1::uuid[]) AND account = 'collected'
+GROUP BY ledger.order_id
+HAVING sum(amount_minor) > 0 OR (sum(amount_minor) < 0 AND NOT EXISTS (
+    SELECT FROM payments WHERE payments.order_id = ledger.order_id AND method = 'cod' AND payments.status = 'authorised'));
+
+-- name: freight_refunded_again
+-- P6. Not more freight is refunded than an order has.
+SELECT order_id::text FROM refund_grants JOIN orders USING (order_id) WHERE order_id = ANY($1::uuid[])
+GROUP BY order_id, orders.freight_minor, cod_fee_minor HAVING sum(refund_grants.freight_minor) > orders.freight_minor + cod_fee_minor;
+
 -- name: credit_and_ledger
 -- P6. Store credit of users that these orders paid with or were refunded to equals its account in the ledger.
 SELECT 'credit of ' || user_id FROM credit_accounts

@@ -14,6 +14,8 @@ from commerce.jobs import store as jobs
 from commerce.jobs.model import INTERNAL_SYSTEM, NewJob
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection
+from commerce.ledger import store as ledger
+from commerce.ledger.model import NewPosting
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.payments import order_status, store
@@ -140,4 +142,5 @@ async def _complete_refund(connection: Connection, payment: Payment, refund_id: 
     if payment.method in INTERNAL_METHODS:
         await store.adjust_store_credit(connection, payment.user_id, payment.currency, amount)
     entries = {target: -amount, "orders": amount}
-    await store.insert_posting(connection, f"refund {refund_id}", payment.order_id, payment.currency, now, entries)
+    posting = NewPosting(f"refund {refund_id}", payment.order_id, payment.currency, entries)
+    await ledger.insert_postings(connection, [posting], now)

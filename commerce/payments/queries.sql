@@ -91,9 +91,15 @@ WITH captured AS (
     FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::bigint[])
         AS input (payment_id, captured_at, transaction_id, source, uncollected_minor)
     WHERE payments.payment_id = input.payment_id AND status IN ('pending', 'authorised', 'failed', 'closed')
-    RETURNING payments.payment_id, order_id, payments.captured_minor, currency, source
+    RETURNING payments.payment_id, order_id, method, payments.transaction_id, payments.captured_at,
+              payments.captured_minor, currency, source
 ), finished AS (
     DELETE FROM jobs USING captured WHERE queue = 'payments' AND subject = payment_id
+), posted AS (
+    INSERT INTO postings (posting, kind, order_id, reference, booked_on, at)
+    SELECT 'capture ' || payment_id, 'capture', order_id, transaction_id,
+           CASE WHEN method NOT IN ('balance', 'cod') THEN (captured_at AT TIME ZONE 'Asia/Shanghai')::date END, $6
+    FROM captured
 )
 INSERT INTO ledger (posting, account, order_id, amount_minor, currency, at)
 SELECT 'capture ' || payment_id, account, order_id, amount, currency, $6
@@ -183,10 +189,6 @@ ON CONFLICT (method, webhook_id) DO NOTHING RETURNING method, webhook_id;
 SELECT method, webhook_id, result FROM payment_webhooks
 JOIN unnest($1::text[], $2::text[]) AS input (method, webhook_id) USING (method, webhook_id);
 
--- name: insert_posting
-INSERT INTO ledger (posting, account, order_id, amount_minor, currency, at)
-SELECT $1, account, $2, amount, $3, $4 FROM unnest($5::text[], $6::bigint[]) AS entries (account, amount);
-
 -- name: open_credit_account
 INSERT INTO credit_accounts (user_id, currency) VALUES ($1, $2) ON CONFLICT DO NOTHING;
 
@@ -197,9 +199,6 @@ WHERE user_id = $1 AND currency = $2 AND balance_minor + $3 >= 0 RETURNING balan
 
 -- name: list_credit_balances
 SELECT currency, balance_minor FROM credit_accounts WHERE user_id = $1 ORDER BY currency;
-
--- name: get_posting
-SELECT account, amount_minor, currency FROM ledger WHERE posting = $1;
 
 -- name: list_captures
 -- Captures of a provider in a period, to compare with its statement.

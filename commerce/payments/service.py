@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime
 from uuid import UUID
 
-from asyncpg import UniqueViolationError
-
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import KeyReused
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection, Database
+from commerce.ledger import store as ledger
+from commerce.ledger.model import NewPosting
 from commerce.orders import store as orders
 from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import Method
@@ -115,7 +115,7 @@ class Payments:
             refunds = await store.list_refunds(connection, order_id)
             return build_order_payments(order, payments, refunds, self._now(), for_staff=True)
 
-    async def record_cash_collected(self, payment_id: UUID, holder: str = "shop") -> None:
+    async def record_cash_collected(self, payment_id: UUID, holder: str = "shop", actor: str | None = None) -> None:
         """Record that the cash of a payment was collected, and who has it. The same again changes nothing.
 
         `holder` is `shop`, `carrier:NAME` or `driver:VEHICLE`. Cash that was collected with shipments is not counted
@@ -144,28 +144,27 @@ class Payments:
                 earlier = await store.sum_uncaptured_cash(connection, [order.order_id])
                 if (rest_minor := payment.amount_minor - earlier[order.order_id]) > 0:
                     entries = {f"cash:{holder}": rest_minor, order_status.COLLECTED: -rest_minor}
-                    values = (order.order_id, payment.currency, now, entries)
-                    await store.insert_posting(connection, f"cash {payment_id}", *values)
+                    posting = NewPosting(f"cash {payment_id}", order.order_id, payment.currency, entries, actor)
+                    await ledger.insert_postings(connection, [posting], now)
             collected = ProviderPayment(payment_id, "captured", payment.amount, None, now)
             order_status.record_capture(order, payment, collected, now)
             await locked_orders.update_and_write(connection, self._ids, [order], now)
 
-    async def grant_store_credit(self, user_id: str, amount: Money, idempotency_key: str) -> StoreCredit:
+    async def grant_store_credit(
+        self, user_id: str, amount: Money, idempotency_key: str, actor: str | None = None
+    ) -> StoreCredit:
         """Grant store credit to a customer, once per key.
 
         Raises `KeyReused` if the key was used for another grant."""
-        posting = f"gift {idempotency_key}"
         entries = {f"credit:{user_id}": -amount.amount, "shop:credit": amount.amount}
+        posting = NewPosting(f"gift {idempotency_key}", None, amount.currency, entries, actor)
         async with self._db.transaction() as connection:
-            try:
-                async with connection.transaction():
-                    await store.insert_posting(connection, posting, None, amount.currency, self._now(), entries)
-            except UniqueViolationError:
-                expected = {(account, units, amount.currency) for account, units in entries.items()}
-                if await store.get_posting(connection, posting) != expected:
-                    raise KeyReused("the key was used for another grant: send a new one") from None
-            else:
+            if await ledger.insert_postings(connection, [posting], self._now()):
                 await store.adjust_store_credit(connection, user_id, amount.currency, amount.amount)
+            elif await ledger.get_entries(connection, posting.posting) != {
+                (account, units, amount.currency) for account, units in entries.items()
+            }:
+                raise KeyReused("the key was used for another grant: send a new one")
         return await self.get_store_credit(user_id)
 
     async def get_store_credit(self, user_id: str) -> StoreCredit:

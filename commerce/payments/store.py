@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -324,28 +324,6 @@ async def get_webhook_results(connection: Connection, keys: Sequence[WebhookKey]
 
 
 # The ledger and store credit.
-
-
-async def insert_posting(
-    connection: Connection,
-    posting: str,
-    order_id: UUID | None,
-    currency: str,
-    now: datetime,
-    entries: Mapping[str, int],
-) -> None:
-    """Insert ledger entries (account: minor units) that add up to zero.
-
-    Raises `UniqueViolationError` if the posting exists."""
-    assert sum(entries.values()) == 0
-    values = (posting, order_id, currency, now, list(entries), list(entries.values()))
-    await connection.execute(queries.insert_posting, *values)
-
-
-async def get_posting(connection: Connection, posting: str) -> set[tuple[str, int, str]]:
-    """Return a posting's entries as (account, minor units, currency)."""
-    rows = await connection.fetch(queries.get_posting, posting)
-    return {(row["account"], row["amount_minor"], row["currency"]) for row in rows}
 
 
 async def adjust_store_credit(connection: Connection, user_id: str, currency: str, amount_minor: int) -> bool:

@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from commerce.kernel.money import Money
+from commerce.ledger.model import CashHolder
 from commerce.orders.errors import NoSuchOrder, NotStoredYet
 from commerce.orders.model import OrderStatus
 from commerce.payments.errors import NotPayable
@@ -31,6 +32,12 @@ _POLL_AWAKE_S = 0.5
 """first poll while wake-ups come; a lost one costs as much"""
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*\Z")]
 _PAYMENT = Parameter(name="payment_id", location="path", type=UUID, description="the payment's id")
+_HOLDER = Parameter(
+    name="holder",
+    location="query",
+    type=CashHolder | None,
+    description="who has the cash: `shop`, `carrier:NAME` or `driver:VEHICLE`",
+)
 _USER = Parameter(name="user_id", location="path", type=UserId, description="the customer who has the store credit")
 
 
@@ -90,8 +97,9 @@ async def show_payments(call: Call) -> web.Response:
 
 
 async def record_cash_collected(call: Call) -> web.Response:
-    """Record that the cash of a payment on delivery was collected."""
-    await call.services.payments.record_cash_collected(call.parameters["payment_id"])
+    """Record that the cash of a payment on delivery was collected, and who has it."""
+    holder = call.parameters["holder"] or "shop"
+    await call.services.payments.record_cash_collected(call.parameters["payment_id"], holder, call.staff_actor)
     return web.Response(status=204)
 
 
@@ -100,7 +108,9 @@ async def grant_store_credit(call: Call) -> web.Response:
     grant: StoreCreditGrant = call.body
     amount = Money(grant.amount, grant.currency)
     return json_response(
-        await call.services.payments.grant_store_credit(call.parameters["user_id"], amount, grant.idempotency_key)
+        await call.services.payments.grant_store_credit(
+            call.parameters["user_id"], amount, grant.idempotency_key, call.staff_actor
+        )
     )
 
 
@@ -162,7 +172,7 @@ ADMIN = [
         summary="Record collected cash",
         answers={204: ("recorded", None)},
         problems=(404, 409, 503),
-        parameters=(_PAYMENT,),
+        parameters=(_PAYMENT, _HOLDER),
     ),
     _staff(
         method="POST",

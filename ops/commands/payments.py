@@ -13,6 +13,7 @@ import typer
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MoneyError, format_money, parse_money
 from commerce.kernel.text_files import read_file
+from commerce.ledger.model import CashHolder, TrialBalance
 from commerce.payments.model import OrderPayments
 from commerce.payments.provider_port import Provider, StatementLine
 from commerce.payments.providers import PROVIDER_NAMES, open_providers
@@ -20,6 +21,8 @@ from commerce.payments.reconciliation import ReconciliationReport, check_readabl
 from ops.commands.console import (
     JsonOption,
     format_time,
+    get_actor,
+    parse_argument,
     print_detail,
     print_json,
     print_line,
@@ -58,15 +61,44 @@ def show(order_id: OrderId, json: JsonOption = False) -> None:
 
 
 @app.command("record-cash")
-def record_cash(payment_id: PaymentId) -> None:
+def record_cash(
+    payment_id: PaymentId,
+    holder: Annotated[str, typer.Option(help="who has it: shop, carrier:NAME or driver:VEHICLE")] = "shop",
+) -> None:
     """Record that the cash of a payment on delivery was collected."""
 
     async def work() -> None:
         async with open_cli_services() as shop:
-            await shop.payments.record_cash_collected(payment_id)
+            await shop.payments.record_cash_collected(payment_id, parse_argument(holder, CashHolder), get_actor())
 
     run_change(work())
     print_line(f"the cash of {payment_id} is collected")
+
+
+@app.command()
+def balances(
+    last_day: Annotated[
+        date | None,
+        typer.Option("--until", parser=read_day, metavar="YYYY-MM-DD", help="to the end of this day in China"),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the balances of all accounts. Reads the whole ledger. Status 1 if they do not add up to 0."""
+
+    async def work() -> TrialBalance:
+        async with open_cli_services() as shop:
+            return await shop.ledger.read_trial_balance(last_day)
+
+    trial = run(work())
+    if json:
+        print_json(trial)
+    else:
+        table = Table("account", "kind", "balance")
+        for item in trial.items:
+            table.add_row(item.account, item.kind, format_signed(item.balance, item.currency))
+        print_table(table, "nothing is posted")
+    if any(trial.difference.values()):
+        raise typer.Exit(1)
 
 
 def print_payments(order_payments: OrderPayments) -> None:
@@ -100,6 +132,11 @@ def print_payments(order_payments: OrderPayments) -> None:
             )
     if refunds.row_count:
         print_table(refunds)
+
+
+def format_signed(amount_minor: int, currency: str) -> str:
+    """Format an amount that may be less than 0."""
+    return f"{'-' * (amount_minor < 0)}{format_money(abs(amount_minor), currency)}"
 
 
 def parse_amount(amount: str, currency: str) -> int:

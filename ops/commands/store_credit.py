@@ -9,7 +9,7 @@ import typer
 
 from commerce.kernel.money import Money, format_money
 from commerce.payments.model import StoreCredit, StoreCreditGrant
-from ops.commands.console import JsonOption, parse_argument, print_json, print_line, run, run_change
+from ops.commands.console import JsonOption, get_actor, parse_argument, print_json, print_line, run, run_change
 from ops.commands.payments import parse_amount
 from ops.services import open_cli_services
 
@@ -33,7 +33,7 @@ def grant(
         wanted = parse_argument(values, StoreCreditGrant)
         async with open_cli_services() as shop:
             return await shop.payments.grant_store_credit(
-                checked_id, Money(wanted.amount, wanted.currency), wanted.idempotency_key
+                checked_id, Money(wanted.amount, wanted.currency), wanted.idempotency_key, get_actor()
             )
 
     _print(run_change(work()))

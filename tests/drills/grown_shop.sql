@@ -148,6 +148,14 @@ SELECT 'refund ' || id, account, id, CASE account WHEN 'orders' THEN 1000 ELSE -
 FROM fill.orders, LATERAL (VALUES ('orders'), ('credit:' || user_id)) AS accounts (account)
 WHERE n % 10 = 1 AND age >= 5000 AND status <> 'cancelled' ORDER BY n;
 
+INSERT INTO ledger (posting, account, order_id, amount_minor, currency, at)
+SELECT 'cash ' || id, account, id, CASE account WHEN 'collected' THEN -2000 ELSE 2000 END, 'CNY', at + interval '2 days'
+FROM fill.orders, LATERAL (VALUES ('collected'), ('cash:carrier:c' || n % 5)) AS accounts (account)
+WHERE n % 100 = 3 AND age >= 60000 AND status <> 'cancelled' ORDER BY n;
+INSERT INTO postings (posting, kind, order_id, at)
+SELECT posting, posting_kind(posting), order_id, at FROM ledger WHERE amount_minor < 0 ORDER BY line_id;
+INSERT INTO accounts (account, kind, owner) SELECT 'credit:u' || n, 'liability', 'u' || n FROM generate_series(0, 29999) AS n;
+
 INSERT INTO credit_accounts (user_id, currency, balance_minor)
 SELECT 'u' || n, 'CNY', 100 FROM generate_series(0, 29999) AS n;
 

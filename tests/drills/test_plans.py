@@ -58,6 +58,7 @@ SMALL = {
 """Tables that may be read whole, and why; all others grow with the orders."""
 EXPECTED = {
     "audit.ledger_sums": "an audit adds up the whole ledger: nothing else compares it with running sums",
+    "ledger.list_balances": "a trial balance adds up the whole ledger",
     "fulfilment.list_no_first_scan": "looks at shipments that are on their way, until it has a page",
     "fulfilment.list_overdue": "looks at shipments that are on their way, until it has a page",
 }
@@ -69,6 +70,7 @@ NEEDED = {
     "jobs_due": "jobs.claim",
     "jobs_failed": "jobs.count_parked",
     "cases_open": "aftersales.list_open",
+    "postings_of_order": "audit.orphan_postings",
     "payments_captured": "payments.list_captures",
     "refunds_done": "payments.list_completed_refunds",
     "shipments_of_wave": "fulfilment.list_picks",
@@ -160,6 +162,7 @@ class GrownShop:
             "fulfilment.list_stalled": every_warehouse | {4: now - timedelta(days=2)},
             "fulfilment.list_no_first_scan": every_warehouse | {4: now - timedelta(days=1)},
             **(_values_of_jobs(now) | _values_of_cases(now)),
+            "ledger.list_held_cash": {1: None},
             "orders.get_events": {2: 0},
             "orders.list_orders": {2: last},
             "payments.list_captures": day,

@@ -9,6 +9,8 @@ import pytest
 
 from commerce.kernel.clock import from_ms
 from commerce.kernel.postgres import Connection
+from commerce.ledger import store as ledger
+from commerce.ledger.model import NewPosting
 from commerce.payments import ledger_sums, store
 from commerce.payments.ledger_sums import LedgerSums
 from ops.services import CliServices
@@ -21,14 +23,15 @@ async def connections(shop: CliServices) -> AsyncIterator[list[Connection]]:
 
 
 async def post(connection: Connection, posting: str, amount: int) -> None:
-    await store.insert_posting(connection, posting, None, "CNY", from_ms(0), {"orders": -amount, "cash": amount})
+    entries = {"orders": -amount, "cash": amount}
+    await ledger.insert_postings(connection, [NewPosting(posting, None, "CNY", entries)], from_ms(0))
 
 
 async def unbalance(connection: Connection, posting: str, amount: int) -> None:
     """Post a single entry, which the triggers would refuse."""
     async with connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
-        await store.insert_posting(connection, posting, None, "CNY", from_ms(0), {"orders": -amount, "cash": amount})
+        await post(connection, posting, amount)
         await connection.execute("DELETE FROM ledger WHERE posting = $1 AND account = 'orders'", posting)
 
 
