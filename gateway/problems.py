@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
 
+from commerce.aftersales.model import Obstacle
 from commerce.cart.cart_quotes import CartQuote
 from commerce.cart.model import Cart
 from commerce.kernel.errors import ProblemError
@@ -48,6 +49,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     challenge: dict[str, Any] | None = None
     cart: Cart | None = None
     quote: CartQuote | None = None
+    obstacles: list[Obstacle] | None = None
+    version: int | None = None
 
 
 class BadRequest(ProblemError):

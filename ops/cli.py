@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ops.commands import (
+    aftersales,
     audit,
     backups,
     cash,
@@ -98,6 +99,7 @@ for group_name, group in (
     ("cash", cash.app),
     ("store-credit", store_credit.app),
     ("jobs", jobs.app),
+    ("aftersales", aftersales.app),
     ("rates", rates.app),
     ("freight", freight.app),
     ("warehouse", warehouses.app),

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from redis.asyncio import Redis
 
+from commerce.aftersales.service import Aftersales
 from commerce.audit.service import Audit
 from commerce.catalog.service import Catalog
 from commerce.coupons.service import Coupons
@@ -70,6 +71,11 @@ class CliServices:
     shipping: Shipping
     rates: Rates
     sale_freight: SaleFreight
+
+    @property
+    def aftersales(self) -> Aftersales:
+        zone = ZoneInfo(self.settings.shipping.timezone)
+        return Aftersales(self.db, self.clock, self.ids, self.settings.aftersales, zone)
 
 
 @asynccontextmanager

@@ -63,8 +63,7 @@ def check_step(case: CaseSummary, to: CaseStatus) -> None:
     if to not in TRANSITIONS[case.status]:
         allowed = ", ".join(sorted(TRANSITIONS[case.status]))
         raise CaseStatusConflict(
-            f"cannot change the case to {to}: it is {case.status}, from which it can become {allowed}; read it again",
-            status=case.status,
+            f"cannot change the case to {to}: it is {case.status}, from which it can become {allowed}; read it again"
         )
 
 
@@ -72,8 +71,7 @@ def check_status(case: CaseSummary, *statuses: CaseStatus) -> None:
     """Raise `CaseStatusConflict` unless the case has one of these statuses."""
     if case.status not in statuses:
         raise CaseStatusConflict(
-            f"cannot do this with the case: it is {case.status}, not {' or '.join(statuses)}; read it again",
-            status=case.status,
+            f"cannot do this with the case: it is {case.status}, not {' or '.join(statuses)}; read it again"
         )
 
 

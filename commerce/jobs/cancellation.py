@@ -15,6 +15,7 @@ _INSTEAD = {
     "refunds": "its customer waits for the money: fix the cause and retry it",
     "shipments": "its carrier may come for it: fix the cause and retry it, or `floodgate shipment cancel ID`",
     "return_shipments": "its carrier may come for it: fix the cause and retry it, or cancel the return shipment",
+    "cases": "its customer waits for an answer or for money: fix the cause and retry it",
     "fulfilments": "its order would never be shipped: fix the cause and retry it, or refund the order",
 }
 

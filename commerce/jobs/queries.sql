@@ -121,6 +121,8 @@ CROSS JOIN LATERAL (
     UNION ALL
     SELECT order_id FROM return_shipments WHERE input.queue = 'return_shipments' AND return_shipment_id = input.subject
     UNION ALL
+    SELECT order_id FROM cases WHERE input.queue = 'cases' AND case_id = input.subject
+    UNION ALL
     SELECT order_id FROM orders WHERE input.queue IN ('fulfilments', 'releases') AND order_id = input.subject
     UNION ALL
     SELECT part_of FROM releases
@@ -136,6 +138,8 @@ FROM jobs JOIN (
     SELECT 'shipments', shipment_id FROM shipments WHERE order_id = $1
     UNION ALL
     SELECT 'releases', release_id FROM releases WHERE part_of = $1
+    UNION ALL
+    SELECT 'cases', case_id FROM cases WHERE order_id = $1
     UNION ALL
     SELECT 'return_shipments', return_shipment_id FROM return_shipments WHERE order_id = $1
     UNION ALL
