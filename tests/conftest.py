@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from commerce.kernel.gc_tuning import tune_garbage_collector
-from commerce.payments import payment_jobs
+from commerce.payments import polling
 from config.settings import Settings, load
 from ops.services import CliServices, open_cli_services
 from tests.support.gateway import TestGateway, open_gateway
@@ -170,7 +170,7 @@ async def gateway(settings: Settings, sale_prefix: str) -> AsyncIterator[TestGat
 @pytest.fixture
 def short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make payment workers poll pending payments every 50 ms."""
-    monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 50)
+    monkeypatch.setattr(polling, "MIN_POLL_INTERVAL_MS", 50)
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ async def payment_worker(services: WorkerServices) -> None:
             providers,
             StockReacquisition(services.db, services.redis, services.clock, ids),
             RateLimiter(services.clock, settings.refunds_per_s),
+            services.settings.payments.refunds,
         )
         names = [queue.name for queue in jobs.queues]
         due, wake_ups = services.due_jobs.event(*names), {name: services.due_jobs.event(name) for name in names}

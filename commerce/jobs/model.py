@@ -40,7 +40,7 @@ class Job(NamedTuple):
     leased_until: datetime
 
 
-Step = Literal["written", "finish", "postpone", "fail", "park"]
+Step = Literal["written", "finish", "postpone", "delay", "fail", "park"]
 
 
 class JobResult(NamedTuple):
@@ -66,6 +66,13 @@ def finished(word: str) -> JobResult:
 def postponed(word: str, due_at: datetime, kind: str | None = None) -> JobResult:
     """Nothing is wrong: repeat it at `due_at`, as another `kind` if given. The attempts start over."""
     return JobResult(word, "postpone", due_at, kind)
+
+
+def delayed(word: str, error: str, due_at: datetime | None = None) -> JobResult:
+    """The system answered that it does not do it now: repeat it at `due_at`, or after the longest backoff.
+
+    However often that happens, it is no failure: the attempts start over and the job is never parked."""
+    return JobResult(word, "delay", due_at, error=error)
 
 
 def failed(word: str, error: str, not_before: datetime | None = None) -> JobResult:

@@ -58,11 +58,12 @@ WHERE queue = $1 AND jobs.subject = input.subject AND jobs.attempts = input.atte
 RETURNING jobs.subject;
 
 -- name: postpone
--- Only while the claim holds. Without an error the attempts start over.
+-- Only while the claim holds.
 UPDATE jobs SET due_at = input.due_at, kind = coalesce(input.kind, jobs.kind), parked = input.parked,
-                last_error = input.error, attempts = CASE WHEN input.error IS NULL THEN 0 ELSE jobs.attempts END
-FROM unnest($2::uuid[], $3::integer[], $4::timestamptz[], $5::timestamptz[], $6::text[], $7::text[], $8::boolean[])
-     AS input (subject, attempts, leased_until, due_at, kind, error, parked)
+                last_error = input.error, attempts = CASE WHEN input.starts_over THEN 0 ELSE jobs.attempts END
+FROM unnest($2::uuid[], $3::integer[], $4::timestamptz[], $5::timestamptz[], $6::text[], $7::text[], $8::boolean[],
+            $9::boolean[])
+     AS input (subject, attempts, leased_until, due_at, kind, error, parked, starts_over)
 WHERE queue = $1 AND jobs.subject = input.subject AND jobs.attempts = input.attempts
   AND jobs.due_at = input.leased_until
 RETURNING jobs.subject;

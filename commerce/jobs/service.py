@@ -10,11 +10,11 @@ from datetime import timedelta
 from time import perf_counter
 
 from commerce.jobs import store
-from commerce.jobs.model import ERROR, NO_ANSWER, Job, JobHandler, JobResult, failed
+from commerce.jobs.model import ERROR, NO_ANSWER, Job, JobHandler, JobResult, delayed, failed
 from commerce.jobs.store import Postponement
 from commerce.kernel.batches import Batcher
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.external import ExternalOutcomeUnknown
+from commerce.kernel.external import ExternalDelay, ExternalOutcomeUnknown
 from commerce.kernel.failures import Failures
 from commerce.kernel.jobs import RateLimiter, RetryPolicy
 from commerce.kernel.outages import explain_defect, is_outage, log_failure
@@ -22,6 +22,8 @@ from commerce.kernel.postgres import Database
 
 _logger = logging.getLogger(__name__)
 _Result = tuple[Job, JobResult, JobHandler]
+_LONGEST_BACKOFF = 30
+"""attempts after which the backoff grows no more"""
 _UNKNOWN_KIND_ATTEMPTS = 12
 """five minutes and more: during a rolling restart a newer worker claims the job meanwhile"""
 ResultCounter = Callable[[Sequence[Job], Sequence[str], float], None]
@@ -92,6 +94,8 @@ class JobQueue:
     async def _call(self, handler: JobHandler, jobs: Sequence[Job]) -> Sequence[JobResult]:
         try:
             return await handler.work(jobs)
+        except ExternalDelay as error:
+            return [delayed("waiting", str(error)) for _ in jobs]
         except ExternalOutcomeUnknown as error:
             return [failed(NO_ANSWER, str(error)) for _ in jobs]
         except Exception as error:
@@ -147,6 +151,9 @@ class JobQueue:
         now_ms = self._clock.now_ms()
         if result.step == "postpone" and result.due_at is not None:
             return Postponement(job, result.due_at, result.kind)
+        if result.step == "delay":
+            due_at = result.due_at or from_ms(now_ms + self._policy.delay_ms(_LONGEST_BACKOFF))
+            return Postponement(job, due_at, None, result.error, starts_over=True)
         is_given_up = handler.max_attempts is not None and job.attempts >= handler.max_attempts
         retry_at = from_ms(now_ms + self._policy.delay_ms(job.attempts))
         if result.due_at is not None:

@@ -32,13 +32,16 @@ class JobState(NamedTuple):
 
 
 class Postponement(NamedTuple):
-    """A claimed job with its next due time, its next kind (None: the same) and its error, if any."""
+    """A claimed job with its next due time, its next kind (None: the same) and its error, if any.
+
+    Without an error, and with `starts_over`, its attempts start over."""
 
     job: Job
     due_at: datetime
     kind: str | None = None
     error: str | None = None
     is_parked: bool = False
+    starts_over: bool = False
 
 
 class JobRow(NamedTuple):
@@ -141,6 +144,7 @@ async def postpone(connection: Connection, queue: str, postponements: Sequence[P
         [postponement.kind for postponement in postponements],
         [_storable_error(postponement.error) for postponement in postponements],
         [postponement.is_parked for postponement in postponements],
+        [postponement.starts_over or postponement.error is None for postponement in postponements],
     )
     return {row["subject"] for row in rows}
 

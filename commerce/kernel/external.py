@@ -6,7 +6,10 @@ A lost request looks like a lost response: both raise `ExternalOutcomeUnknown`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
+
+DelayReason = Literal["merchant_balance", "frequency", "frozen", "busy"]
+"""the merchant's balance, the number of requests, a frozen payment, or the system itself is the reason"""
 
 
 class HttpResponse(NamedTuple):
@@ -22,6 +25,19 @@ class ExternalOutcomeUnknown(Exception):
 
     The request may have been executed, so query its state before a retry.
     """
+
+
+class ExternalDelay(ExternalOutcomeUnknown):
+    """The external system answered that it does not do the request now: the same one may succeed later.
+
+    It can be reached, so its circuit breaker stays closed. `code` is the system's own word, `reason` ours. Whoever does
+    not tell this from an unknown outcome queries the state before a retry, which does no harm.
+    """
+
+    def __init__(self, code: str, reason: DelayReason, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.reason = reason
 
 
 class ExternalRefusal(Exception):

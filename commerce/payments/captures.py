@@ -1,4 +1,4 @@
-"""Records what payment jobs find out: captures, endings, completed refunds.
+"""Records what payment jobs find out: captures, endings, completed refunds and the steps before.
 
 Concurrent jobs share a transaction.
 """
@@ -15,9 +15,10 @@ from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.shared_transactions import SharedTransactions
-from commerce.payments import locked_orders, order_status
+from commerce.payments import locked_orders, order_status, refund_status
 from commerce.payments.order_status import Ending, LockedOrder, ProviderMismatch
 from commerce.payments.provider_port import ProviderPayment, ProviderRefund
+from commerce.payments.refund_status import RefundDelay, RefundFailed, RefundStart, RefundStep
 
 
 class OrderUpdate(NamedTuple):
@@ -26,8 +27,8 @@ class OrderUpdate(NamedTuple):
     payment_id: UUID
 
 
-Finding = ProviderPayment | ProviderRefund | Ending | OrderUpdate
-"""a capture, a completed refund, the end of a payment, or an order to be brought in line"""
+Finding = ProviderPayment | ProviderRefund | RefundStep | Ending | OrderUpdate
+"""a capture, a step or the end of a refund, the end of a payment, or an order to be brought in line"""
 
 
 class FindingRecorder:
@@ -83,7 +84,9 @@ def _record_finding(order: LockedOrder | None, finding: Finding, now: datetime) 
     if isinstance(finding, ProviderPayment):
         return order_status.record_capture(order, payment, finding, now)
     if isinstance(finding, ProviderRefund):
-        return order_status.record_refund(order, payment, finding)
+        return refund_status.record_refund(order, payment, finding)
+    if isinstance(finding, RefundStart | RefundDelay | RefundFailed):
+        return refund_status.take_step(order, finding, now)
     if isinstance(finding, Ending):
         order_status.record_ending(order, finding)
         return finding.status

@@ -14,13 +14,13 @@ from commerce.jobs import store as jobs
 from commerce.jobs.model import INTERNAL_SYSTEM, NewJob
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection
-from commerce.ledger import store as ledger
-from commerce.ledger.model import NewPosting
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
-from commerce.payments import order_status, store
-from commerce.payments.model import INTERNAL_METHODS, Payment
-from commerce.payments.order_status import ACTOR, LockedOrder, NewRefund, OrderChanges
+from commerce.orders.store import StoryEvent
+from commerce.payments import order_status, refund_store, store
+from commerce.payments.model import RefundWay
+from commerce.payments.order_status import ACTOR, LockedOrder, OrderChanges
+from commerce.payments.refund_status import build_story_of_new
 
 
 class OrderRow(Protocol):
@@ -98,10 +98,10 @@ async def update_and_write(
     await write_changes(connection, ids, distinct.values(), now)
 
 
-async def write_changes(connection: Connection, ids: IdGenerator, locked: Iterable[LockedOrder], now: datetime) -> None:
-    """Write the noted changes of locked orders, with a statement for all changes of a kind that there are.
-
-    Refunds are written one by one: they are rare."""
+async def write_changes(
+    connection: Connection, ids: IdGenerator, locked: Iterable[LockedOrder], now: datetime, actor: str = ACTOR
+) -> None:
+    """Write the noted changes of locked orders, with a statement for all changes of a kind that there are."""
     changes = [order.changes for order in locked]
 
     def collect(kind: Callable[[OrderChanges], Sequence[Any]]) -> list[Any]:
@@ -112,35 +112,47 @@ async def write_changes(connection: Connection, ids: IdGenerator, locked: Iterab
     await store.mark_authorised(connection, collect(lambda kinds: kinds.authorised))
     await store.end_payments(connection, collect(lambda kinds: kinds.endings), now)
     await store.schedule_close(connection, collect(lambda kinds: kinds.closing), now)
-    for refund in collect(lambda kinds: kinds.new_refunds):
-        await _insert_refund(connection, ids.new(), refund, now)
-    for payment, refund_id in collect(lambda kinds: kinds.completed_refunds):
-        await _complete_refund(connection, payment, refund_id, now)
+    story = await _write_refunds(connection, ids, changes, now)
     recoveries = [
         NewJob(payment_id, "payment.recover_order", INTERNAL_SYSTEM, now)
         for payment_id in collect(lambda kinds: kinds.recovering)
     ]
     await jobs.put(connection, store.PAYMENTS, recoveries, now)
     await orders.advance_statuses(connection, collect(lambda kinds: kinds.steps), now, ACTOR)
+    await orders.insert_story_events(connection, story, now, actor)
 
 
-async def _insert_refund(connection: Connection, refund_id: UUID, refund: NewRefund, now: datetime) -> None:
-    values = (refund.payment, refund.refund_key, refund.amount_minor, refund.reason, refund.actor, now)
-    is_new = await store.insert_refund(connection, refund_id, *values)
-    if is_new and refund.payment.method in INTERNAL_METHODS:
-        # No provider is called, so it completes at once: another tender may need that very credit.
-        await _complete_refund(connection, refund.payment, refund_id, now)
-
-
-async def _complete_refund(connection: Connection, payment: Payment, refund_id: UUID, now: datetime) -> None:
-    """Mark a refund as done and post it to the ledger, once."""
-    amount = await store.mark_refunded(connection, refund_id, now)
-    if amount is None:
-        return
-    # Collected cash is refunded as store credit, because there is no driver to hand it over.
-    target = f"credit:{payment.user_id}" if payment.method in INTERNAL_METHODS else f"provider:{payment.method}"
-    if payment.method in INTERNAL_METHODS:
-        await store.adjust_store_credit(connection, payment.user_id, payment.currency, amount)
-    entries = {target: -amount, "orders": amount}
-    posting = NewPosting(f"refund {refund_id}", payment.order_id, payment.currency, entries)
-    await ledger.insert_postings(connection, [posting], now)
+async def _write_refunds(
+    connection: Connection, ids: IdGenerator, changes: Sequence[OrderChanges], now: datetime
+) -> list[StoryEvent]:
+    """Write the noted changes of refunds, in sets. Returns what customers read about them."""
+    requested = [refund_id for kinds in changes for refund_id in kinds.requested_refunds]
+    await refund_store.mark_refunds_requested(connection, requested, now)
+    await refund_store.mark_refunds_waiting(
+        connection, [item for kinds in changes for item in kinds.waiting_refunds], now
+    )
+    await refund_store.fail_refunds(connection, [item for kinds in changes for item in kinds.failed_refunds], now)
+    await refund_store.mark_needing_other_way(
+        connection, [item for kinds in changes for item in kinds.stuck_refunds], now
+    )
+    new_refunds = {ids.new(): refund for kinds in changes for refund in kinds.new_refunds}
+    inserted = await refund_store.insert_refunds(connection, new_refunds, now)
+    completed: list[tuple[UUID, RefundWay, str | None]] = [
+        (item.refund.refund_id, item.way, item.provider_refund_id)
+        for kinds in changes
+        for item in kinds.completed_refunds
+    ]
+    # No provider is called, so they complete at once: another tender may need that very credit. Collected cash is
+    # refunded as store credit too, because there is no driver to hand it over.
+    completed += [
+        (refund_id, "store_credit", None)
+        for refund_id, refund in new_refunds.items()
+        if refund_id in inserted and refund.payment.is_internal
+    ]
+    await refund_store.complete_refunds(connection, completed, now)
+    story = [
+        build_story_of_new(refund_id, refund)
+        for refund_id, refund in new_refunds.items()
+        if refund_id in inserted and refund.attempt_no == 1 and not refund.is_announced
+    ]
+    return [*story, *(event for kinds in changes for event in kinds.story)]

@@ -16,7 +16,13 @@ from commerce.payments.provider_port import PaymentAction, PaymentFlow, PaymentW
 Status = Literal["pending", "authorised", "captured", "failed", "closed"]
 Task = Literal["create", "query", "close", "recover_order", "update_order"]
 TASKS: tuple[Task, ...] = get_args(Task)
-RefundStatus = Literal["pending", "done", "failed"]
+RefundStatus = Literal["pending", "needs_other_way", "done", "failed"]
+"""`failed`: this attempt can never succeed; `needs_other_way`: the payment cannot be refunded"""
+RefundWay = Literal["provider", "store_credit", "transfer"]
+WaitReason = Literal["pace", "merchant_balance", "frequency", "frozen", "busy"]
+OtherWayReason = Literal[
+    "window_over", "too_many_parts", "account_closed", "not_refundable", "closed", "abnormal", "by_staff"
+]
 INTERNAL_METHODS: tuple[Method, ...] = ("balance", "cod")
 """methods that need no provider"""
 
@@ -42,14 +48,23 @@ class StartPayments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     payments: Annotated[list[TenderInput], msgspec.Meta(max_length=8)] = []
 
 
-class RefundView(msgspec.Struct, frozen=True):
-    """A refund with its reason."""
+class RefundView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A refund with its reason. `way` is how the money was returned.
+
+    One that needs another way says why in `other_way_reason`: its customer may accept store credit. Only staff see
+    failed attempts that were followed by another, and the last four fields."""
 
     refund_id: UUID
     amount: Minor
     status: RefundStatus
     reason: str
     created_at: datetime
+    way: RefundWay | None = None
+    other_way_reason: OtherWayReason | None = None
+    attempt_no: int | None = None
+    wait_reason: WaitReason | None = None
+    provider_refund_id: str | None = None
+    provider_error: str | None = None
 
 
 class PaymentView(msgspec.Struct, frozen=True):
@@ -125,7 +140,13 @@ class Payment(msgspec.Struct, frozen=True):
     return_url: str | None
     payer_ip: str | None
     provider_error: str | None
+    captured_at: datetime | None
     uncollected_minor: int = 0
+
+    @property
+    def is_internal(self) -> bool:
+        """True if no provider takes part."""
+        return self.method in INTERNAL_METHODS
 
     @property
     def amount(self) -> Money:
@@ -150,6 +171,19 @@ class Refund(msgspec.Struct, frozen=True):
     status: RefundStatus
     created_at: datetime
     requested: bool
+    actor: str
+    attempt_no: int
+    retries: UUID | None
+    request_minor: int | None
+    requested_at: datetime | None
+    provider_refund_id: str | None
+    provider_error: str | None
+    wait_reason: WaitReason | None
+    waiting_since: datetime | None
+    wait_announced: bool
+    way: RefundWay | None
+    other_way_reason: OtherWayReason | None
+    other_way_since: datetime | None
 
 
 class RefundToRequest(msgspec.Struct, frozen=True):

@@ -15,17 +15,15 @@ from uuid import UUID
 
 import msgspec
 
-from commerce.kernel.money import Money
 from commerce.orders.model import OrderStatus
-from commerce.orders.store import StatusStep
-from commerce.payments.model import Payment, Refund
-from commerce.payments.provider_port import ProviderPayment, ProviderRefund
+from commerce.orders.store import StatusStep, StoryEvent
+from commerce.payments.model import OtherWayReason, Payment, Refund, RefundWay, WaitReason
+from commerce.payments.provider_port import ProviderPayment
 
 ACTOR = "payment_worker"
 COLLECTED = "collected"
 """ledger account of collected cash until its payment is captured"""
 CaptureResult = Literal["captured", "unchanged"]
-RefundResult = Literal["refunded", "unchanged"]
 FinalStatus = Literal["failed", "closed"]
 
 
@@ -62,13 +60,55 @@ class Ending(NamedTuple):
 
 
 class NewRefund(NamedTuple):
-    """A refund to request, once per payment and key."""
+    """A refund to request, once per payment, key and attempt.
+
+    `retries` is the failed attempt before it. `request_minor` is the amount of the request of staff over all payments;
+    0 is all that was left. If it `is_announced`, the customer reads of it in another event."""
 
     payment: Payment
     refund_key: str
     amount_minor: int
     reason: str
     actor: str
+    attempt_no: int = 1
+    retries: UUID | None = None
+    request_minor: int | None = None
+    is_announced: bool = False
+
+
+class CompletedRefund(NamedTuple):
+    """A refund that is done, with its payment and how the money was returned."""
+
+    payment: Payment
+    refund: Refund
+    way: RefundWay
+    provider_refund_id: str | None = None
+
+
+class FailedRefund(NamedTuple):
+    """An attempt that can never succeed."""
+
+    refund: Refund
+    error: str
+    provider_refund_id: str | None
+
+
+class StuckRefund(NamedTuple):
+    """A refund that cannot go back to its payment."""
+
+    refund: Refund
+    reason: OtherWayReason
+    error: str | None
+    provider_refund_id: str | None
+
+
+class WaitingRefund(NamedTuple):
+    """A refund that is not asked for now, or that its provider does not make now."""
+
+    refund: Refund
+    reason: WaitReason
+    error: str | None = None
+    is_long: bool = False
 
 
 @dataclass
@@ -83,8 +123,14 @@ class OrderChanges:
     closing: list[UUID] = field(default_factory=list)
     """pending payments that the payment worker closes"""
     new_refunds: list[NewRefund] = field(default_factory=list)
-    completed_refunds: list[tuple[Payment, UUID]] = field(default_factory=list)
-    """refunds that are done, with their payments"""
+    requested_refunds: list[UUID] = field(default_factory=list)
+    """refunds that their providers are about to be asked for"""
+    completed_refunds: list[CompletedRefund] = field(default_factory=list)
+    failed_refunds: list[FailedRefund] = field(default_factory=list)
+    stuck_refunds: list[StuckRefund] = field(default_factory=list)
+    waiting_refunds: list[WaitingRefund] = field(default_factory=list)
+    story: list[StoryEvent] = field(default_factory=list)
+    """events of refunds for the customer"""
     recovering: list[UUID] = field(default_factory=list)
     """payments of expired orders whose stock the payment worker reacquires, if there is any"""
     steps: list[StatusStep] = field(default_factory=list)
@@ -110,6 +156,9 @@ class LockedOrder:
     def replace_payment(self, payment: Payment, **values: object) -> None:
         self.payments[payment.payment_id] = msgspec.structs.replace(payment, **values)
 
+    def replace_refund(self, refund: Refund, **values: object) -> None:
+        self.refunds[self.refunds.index(refund)] = msgspec.structs.replace(refund, **values)
+
 
 def record_capture(
     order: LockedOrder, payment: Payment, provider_payment: ProviderPayment, now: datetime
@@ -128,7 +177,13 @@ def record_capture(
             raise ProviderMismatch(f"paid in transaction {transactions}")
         return "unchanged"
     order.changes.captures.append(Capture(payment, provider_payment.captured_at or now, transaction_id))
-    order.replace_payment(payment, status="captured", transaction_id=transaction_id, task=None)
+    order.replace_payment(
+        payment,
+        status="captured",
+        transaction_id=transaction_id,
+        captured_at=provider_payment.captured_at or now,
+        task=None,
+    )
     return "captured"
 
 
@@ -177,31 +232,6 @@ def finish_job(order: LockedOrder, payment: Payment) -> None:
     """Remove the job of a payment: nothing is left to do."""
     order.changes.finished.append(payment.payment_id)
     order.replace_payment(payment, task=None)
-
-
-def find_refund(order: LockedOrder, payment: Payment, provider_refund: ProviderRefund) -> Refund:
-    """Return the refund that a provider means.
-
-    Raises `ProviderMismatch` if the payment has none, or if its amount is another."""
-    for refund in order.refunds:
-        if (refund.refund_id, refund.payment_id) == (provider_refund.refund_id, payment.payment_id):
-            amount = Money(refund.amount_minor, refund.currency)
-            if provider_refund.amount not in (None, amount):
-                raise ProviderMismatch(
-                    f"{payment.method} refunded {provider_refund.amount}, but the refund is {amount}"
-                )
-            return refund
-    raise ProviderMismatch(f"there is no refund {provider_refund.refund_id} of this payment")
-
-
-def record_refund(order: LockedOrder, payment: Payment, provider_refund: ProviderRefund) -> RefundResult:
-    """Complete a refund of the order; `unchanged` if it was done before. Raises as `find_refund`."""
-    refund = find_refund(order, payment, provider_refund)
-    if refund.status == "done":
-        return "unchanged"
-    order.changes.completed_refunds.append((payment, refund.refund_id))
-    order.refunds[order.refunds.index(refund)] = msgspec.structs.replace(refund, status="done")
-    return "refunded"
 
 
 def update(order: LockedOrder) -> None:
@@ -288,7 +318,14 @@ def _close_or_refund(order: LockedOrder, payments: Sequence[Payment], reason: st
 
 
 def refund_remaining(
-    order: LockedOrder, payment: Payment, refund_key: str, reason: str, actor: str, max_minor: int = 2**62
+    order: LockedOrder,
+    payment: Payment,
+    refund_key: str,
+    reason: str,
+    actor: str,
+    max_minor: int = 2**62,
+    *,
+    request_minor: int | None = None,
 ) -> int:
     """Refund the part of a payment that is not refunded yet, up to `max_minor` minor units.
 
@@ -298,5 +335,5 @@ def refund_remaining(
     amount = min(payment.captured_minor - refunded, max_minor)
     if amount <= 0 or any(refund.refund_key == refund_key for refund in refunds):
         return 0
-    order.changes.new_refunds.append(NewRefund(payment, refund_key, amount, reason, actor))
+    order.changes.new_refunds.append(NewRefund(payment, refund_key, amount, reason, actor, request_minor=request_minor))
     return amount

@@ -1,4 +1,6 @@
-"""Jobs of the payment worker: create, query and close payments, recover late orders, refund.
+"""Jobs of the payment worker: create, query and close payments, recover late orders.
+
+Those of refunds are in `refund_jobs.py`.
 
 Providers are called outside of transactions. Their answers are recorded in a transaction that holds the order lock.
 """
@@ -16,21 +18,21 @@ from commerce.jobs import store as jobs
 from commerce.jobs.model import Job, JobHandler, JobResult, failed, finished, parked, postponed, written
 from commerce.jobs.service import JobQueue
 from commerce.kernel.batches import Batcher
-from commerce.kernel.clock import Clock, from_ms, to_ms
-from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
+from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.external import ExternalRefusal
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RateLimiter, RetryPolicy
-from commerce.kernel.money import Money
 from commerce.kernel.postgres import Database
 from commerce.payments import locked_orders, order_status, store
 from commerce.payments.captures import FindingRecorder, OrderUpdate
-from commerce.payments.model import INTERNAL_METHODS, TASKS, Payment, RefundToRequest, RequestedPayment
+from commerce.payments.model import INTERNAL_METHODS, TASKS, Payment, RequestedPayment
 from commerce.payments.order_status import Ending, ProviderMismatch
-from commerce.payments.provider_port import PaymentRequest, Provider, ProviderPayment, ProviderRefund, RefundRequest
+from commerce.payments.polling import poll_at
+from commerce.payments.provider_port import PaymentRequest, Provider, ProviderPayment
+from commerce.payments.refund_jobs import RefundJobs, RefundPolicy
 from commerce.reservations.reacquisition import StockReacquisition
 
-_MIN_POLL_INTERVAL_MS, _MAX_POLL_INTERVAL_MS = 1_000, 30_000
 _EXPIRY_GRACE = timedelta(seconds=1)
 _CREATION_ALLOWANCE = timedelta(seconds=30)
 """time that may pass between the start of a payment and its request to the provider"""
@@ -53,6 +55,7 @@ class PaymentJobs:
         providers: Mapping[str, Provider],
         reacquisition: StockReacquisition,
         refund_limiter: RateLimiter,
+        refund_policy: RefundPolicy,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -60,11 +63,11 @@ class PaymentJobs:
         self._providers = providers
         self._reacquisition = reacquisition
         self._payments: Batcher[UUID, Payment | None] = Batcher(self._read_payments)
-        self._refunds: Batcher[UUID, RefundToRequest | None] = Batcher(self._read_refunds)
         self._requested: Batcher[RequestedPayment, bool] = Batcher(self._mark_requested)
         self._findings = FindingRecorder(db, clock, ids)
         payment = JobHandler(self._work_on_payment, max_attempts=max_attempts)
-        refund = JobHandler(self._work_on_refund, max_attempts=max_attempts)
+        refunds = RefundJobs(db, clock, self._findings, providers, refund_policy)
+        refund = JobHandler(refunds.work, max_attempts=max_attempts)
         handlers = {f"payment.{task}": payment for task in TASKS}
         self.queues = (
             JobQueue(store.PAYMENTS, handlers, db, clock, policy),
@@ -76,11 +79,6 @@ class PaymentJobs:
         async with self._db.connection() as connection:
             payments = await store.get_payments(connection, payment_ids)
         return [payments.get(payment_id) for payment_id in payment_ids]
-
-    async def _read_refunds(self, refund_ids: Sequence[UUID]) -> list[RefundToRequest | None]:
-        async with self._db.connection() as connection:
-            refunds = await store.get_refunds_to_request(connection, refund_ids)
-        return [refunds.get(refund_id) for refund_id in refund_ids]
 
     async def _mark_requested(self, requested: Sequence[RequestedPayment]) -> list[bool]:
         async with self._db.connection() as connection:
@@ -96,11 +94,6 @@ class PaymentJobs:
             return [_GONE]
         task = job.kind.removeprefix("payment.")
         return [await _explain_contradictions(payment.method, self._process_payment(job, task, payment))]
-
-    async def _work_on_refund(self, jobs: Sequence[Job]) -> list[JobResult]:
-        [job] = jobs
-        refund = await self._refunds.add(job.subject)
-        return [_GONE if refund is None else await _explain_contradictions(refund.method, self._refund(refund))]
 
     # Payments.
 
@@ -165,15 +158,9 @@ class PaymentJobs:
 
     def _next_poll_at(self, payment: Payment) -> datetime:
         """Return when to poll next: often at first, then less often, and once when the payment has expired."""
-        poll_at = self._poll_at(payment.created_at)
+        next_poll_at = poll_at(self._now(), payment.created_at)
         end = payment.expires_at + _EXPIRY_GRACE
-        return end if self._now() < end < poll_at else poll_at
-
-    def _poll_at(self, created_at: datetime) -> datetime:
-        """Return now plus a quarter of the age, within the limits of the poll interval."""
-        now_ms = self._clock.now_ms()
-        interval_ms = max((now_ms - to_ms(created_at)) // 4, _MIN_POLL_INTERVAL_MS)
-        return from_ms(now_ms + min(interval_ms, _MAX_POLL_INTERVAL_MS))
+        return end if self._now() < end < next_poll_at else next_poll_at
 
     async def _process_internal(self, unlocked: Payment) -> JobResult:
         """Process store credit or cash on delivery in one transaction, because no provider is called."""
@@ -221,43 +208,6 @@ class PaymentJobs:
                 order_status.refund_late_payments(order)
             await locked_orders.write_changes(connection, self._ids, [order], self._now())
         return written(decision)
-
-    # Refunds.
-
-    async def _refund(self, job: RefundToRequest) -> JobResult:
-        refund = job.refund
-        if refund.status != "pending":
-            return _GONE
-        if job.method in INTERNAL_METHODS:
-            done = ProviderRefund(refund.payment_id, refund.refund_id, "done")
-            return await self._record_refund(done)
-        provider = self._provider(job.method)
-        request = RefundRequest(
-            payment_id=refund.payment_id,
-            refund_id=refund.refund_id,
-            amount=Money(refund.amount_minor, refund.currency),
-            captured=Money(job.captured_minor, refund.currency),
-            reason=refund.reason,
-        )
-        provider_refund = await provider.query_refund(request) if refund.requested else None
-        if provider_refund is None or provider_refund.state == "absent":
-            async with self._db.connection() as connection:
-                await store.mark_refund_requested(connection, refund.refund_id)
-            provider_refund = await provider.refund(request)
-            failpoint("refund.after_call")
-            if provider_refund.state == "absent":
-                raise ExternalOutcomeUnknown(f"{job.method} received the refund request and does not know the refund")
-        if provider_refund.state == "done":
-            return await self._record_refund(provider_refund)
-        if provider_refund.state == "failed":
-            raise ProviderMismatch(f"{job.method} could not refund: {provider_refund.reason or 'it names no reason'}")
-        # The provider may take days, and each of these answers is no failure.
-        return postponed("waiting", self._poll_at(refund.created_at))
-
-    async def _record_refund(self, provider_refund: ProviderRefund) -> JobResult:
-        """Record a completed refund. Raises `ProviderMismatch` if its amount is another."""
-        word = await self._findings.record(provider_refund)
-        return written(word) if word == "refunded" else _GONE
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())

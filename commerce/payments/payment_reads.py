@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
+
 from commerce.kernel.batches import Batcher
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.postgres import Database
@@ -97,8 +99,30 @@ def _payment_view(
         captured=payment.captured_minor,
         refunded=payment.refunded_minor,
         refunds=[
-            RefundView(refund.refund_id, refund.amount_minor, refund.status, refund.reason, refund.created_at)
+            _refund_view(refund, for_staff=for_staff)
             for refund in refunds
-            if refund.payment_id == payment.payment_id
+            if refund.payment_id == payment.payment_id and (for_staff or refund.status != "failed")
         ],
+    )
+
+
+def _refund_view(refund: Refund, *, for_staff: bool) -> RefundView:
+    """Describe a refund. Customers do not see the attempts and waits behind it."""
+    view = RefundView(
+        refund_id=refund.refund_id,
+        amount=refund.amount_minor,
+        status=refund.status,
+        reason=refund.reason,
+        created_at=refund.created_at,
+        way=refund.way,
+        other_way_reason=refund.other_way_reason,
+    )
+    if not for_staff:
+        return view
+    return msgspec.structs.replace(
+        view,
+        attempt_no=refund.attempt_no,
+        wait_reason=refund.wait_reason,
+        provider_refund_id=refund.provider_refund_id,
+        provider_error=refund.provider_error,
     )

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
 
 from commerce.kernel.external import WebhookReply
 from commerce.kernel.money import Money
+from commerce.kernel.types import filled_line
 
 PaymentFlow = Literal["page", "mobile_page", "app", "qr", "jsapi"]
 """the provider's page, its page for phones, its app from ours, a code to scan, a page inside its app"""
@@ -61,6 +62,11 @@ PaymentState = Literal["absent", "waiting", "captured", "closed"]
 `absent`: the provider does not know it (yet). `captured`: money was taken, also if it was refunded since. `closed`: no
 money was taken and none will be."""
 RefundState = Literal["absent", "waiting", "done", "failed"]
+RefundFailure = Literal["closed", "abnormal", "window_over", "account_closed", "not_refundable"]
+"""why a refund failed
+
+`closed`: its number never succeeds, another one may. `abnormal`: the customer's bank does not take the money, which
+lies at the provider. The others: the payment cannot be refunded through the provider."""
 
 
 class ProviderPayment(msgspec.Struct, frozen=True):
@@ -74,13 +80,17 @@ class ProviderPayment(msgspec.Struct, frozen=True):
 
 
 class ProviderRefund(msgspec.Struct, frozen=True):
-    """A refund in the provider's view. `reason` is why it failed. In a webhook the amount may be missing."""
+    """A refund in the provider's view. `reason` is why it failed, in the provider's words.
+
+    In a webhook the amount may be missing. `provider_refund_id` is the provider's own number of it, if it has one."""
 
     payment_id: UUID
     refund_id: UUID
     state: RefundState
     amount: Money | None = None
     reason: str = ""
+    failure: RefundFailure | None = None
+    provider_refund_id: str | None = None
 
 
 class RefundRequest(msgspec.Struct, frozen=True):
@@ -91,6 +101,23 @@ class RefundRequest(msgspec.Struct, frozen=True):
     amount: Money
     captured: Money
     reason: str
+
+
+class BankCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A customer's debit card for a refund that the paying account did not take.
+
+    It is never stored and never logged. `bank` is the provider's word for the bank, such as ICBC_DEBIT."""
+
+    bank: Annotated[str, msgspec.Meta(min_length=2, max_length=16, pattern=r"^[A-Z_]+\Z")]
+    account: Annotated[str, msgspec.Meta(min_length=12, max_length=19, pattern=r"^[0-9]+\Z")]
+    name: Annotated[str, filled_line(40)]
+
+    def secrets(self) -> dict[str, str]:
+        """Return what nobody but the provider may read, by the names of its protocol."""
+        return {"bank_account": self.account, "real_name": self.name}
+
+    def __repr__(self) -> str:
+        return "BankCard()"
 
 
 class PaymentWebhook(msgspec.Struct, frozen=True):
@@ -115,8 +142,8 @@ class StatementLine(NamedTuple):
 class Provider(Protocol):
     """An external payment provider.
 
-    Methods that call it raise `ExternalOutcomeUnknown` if it may or may not have done the request, and
-    `ExternalRefusal` if it refused."""
+    Methods that call it raise `ExternalOutcomeUnknown` if it may or may not have done the request, `ExternalDelay` if
+    it does not do it now, and `ExternalRefusal` if it refused."""
 
     name: str
     flows: tuple[PaymentFlow, ...]
@@ -142,6 +169,14 @@ class Provider(Protocol):
     async def refund(self, request: RefundRequest) -> ProviderRefund: ...
 
     async def query_refund(self, request: RefundRequest) -> ProviderRefund: ...
+
+    async def redirect_refund(
+        self, request: RefundRequest, provider_refund_id: str, card: BankCard | None
+    ) -> ProviderRefund:
+        """Send an `abnormal` refund to the customer's debit card, or without one to the shop's account.
+
+        Raises `ExternalRefusal` also if the provider has no such request."""
+        ...
 
     def read_webhook(self, headers: Mapping[str, str], body: bytes, now: datetime) -> PaymentWebhook:
         """Verify a webhook's signature over its raw body, and that it is for this account.

@@ -127,32 +127,6 @@ UPDATE jobs SET kind = 'payment.close', due_at = $2, attempts = 0, parked = fals
 WHERE queue = 'payments' AND subject = ANY($1::uuid[]) AND kind <> 'payment.close'
   AND EXISTS (SELECT FROM payments WHERE payment_id = jobs.subject AND status = 'pending');
 
--- name: insert_refund
--- With its job.
-WITH inserted AS (
-    INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (payment_id, refund_key) DO NOTHING RETURNING refund_id
-), due AS (
-    INSERT INTO jobs (subject, queue, kind, system, due_at, created_at)
-    SELECT refund_id, 'refunds', 'refund.request', $10, $9, $9 FROM inserted
-)
-SELECT count(*) FROM inserted;
-
--- name: mark_refunded
-WITH refunded AS (
-    UPDATE refunds SET status = 'done', ended_at = $2 WHERE refund_id = $1 AND status <> 'done'
-    RETURNING refund_id, payment_id, amount_minor
-), finished AS (
-    DELETE FROM jobs USING refunded WHERE queue = 'refunds' AND subject = refund_id
-), added AS (
-    UPDATE payments SET refunded_minor = refunded_minor + refunded.amount_minor
-    FROM refunded WHERE payments.payment_id = refunded.payment_id
-)
-SELECT amount_minor FROM refunded;
-
--- name: mark_refund_requested
-UPDATE refunds SET requested = true WHERE refund_id = $1;
-
 -- name: list_fully_refunded
 -- All money of the current tenders is refunded or being refunded; cash still to be collected counts as money.
 SELECT order_id FROM payments
@@ -173,10 +147,6 @@ WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND method = 'cod' AND st
 -- Of the account $2, by order.
 SELECT order_id, -sum(amount_minor)::bigint AS amount_minor FROM ledger
 WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND account = $2 GROUP BY order_id;
-
--- name: get_refunds_to_request
-SELECT {refunds}, method, payments.captured_minor, payments.user_id
-FROM refunds JOIN payments USING (payment_id) WHERE refund_id = ANY($1::uuid[]);
 
 -- name: insert_webhooks
 INSERT INTO payment_webhooks (method, webhook_id, payment_id, refund_id, received_at, result, body)
@@ -202,13 +172,15 @@ SELECT currency, balance_minor FROM credit_accounts WHERE user_id = $1 ORDER BY 
 
 -- name: list_captures
 -- Captures of a provider in a period, to compare with its statement.
-SELECT payment_id, NULL::uuid AS refund_id, amount_minor, currency, transaction_id FROM payments
+SELECT payment_id, NULL::uuid AS refund_id, amount_minor, currency, transaction_id AS number FROM payments
 WHERE method = $1 AND captured_at >= $2 AND captured_at < $3;
 
 -- name: list_completed_refunds
-SELECT payment_id, refund_id, refunds.amount_minor, refunds.currency, transaction_id
+-- Those that a provider made; it knows nothing of other ways. Those of earlier versions have no way.
+SELECT payment_id, refund_id, refunds.amount_minor, refunds.currency, provider_refund_id AS number
 FROM refunds JOIN payments USING (payment_id)
-WHERE method = $1 AND refunds.status = 'done' AND refunds.ended_at >= $2 AND refunds.ended_at < $3;
+WHERE method = $1 AND refunds.status = 'done' AND coalesce(way, 'provider') = 'provider'
+  AND refunds.ended_at >= $2 AND refunds.ended_at < $3;
 
 -- name: read_newest_entry
 SELECT coalesce(max(line_id), 0) FROM ledger;

@@ -191,11 +191,12 @@ def _mismatches(key: MovementKey, line: StatementLine, movement: RecordedMovemen
         stated, recorded = (format_money(money.amount, money.currency) for money in (line.amount, movement.amount))
         reason = f"the statement has {stated} and we recorded {recorded}: the provider decides, ask it for the reason"
         differences.append(Difference("amount", key, reason))
-    # On a refund's line, one provider writes the payment's number and another the refund's, which we do not keep.
-    if key[1] is None and line.transaction_id != movement.transaction_id:
+    is_refund = key[1] is not None
+    if line.transaction_id != movement.number and not (is_refund and movement.number is None):
+        noun, verb = ("refund", "refunded") if is_refund else ("transaction", "paid")
         reason = (
-            f"the statement has transaction {line.transaction_id} and we recorded {movement.transaction_id}: "
-            "was it paid twice? Look up both at the provider"
+            f"the statement has {noun} {line.transaction_id} and we recorded {movement.number}: "
+            f"was it {verb} twice? Look up both at the provider"
         )
         differences.append(Difference("transaction", key, reason))
     return differences

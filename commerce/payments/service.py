@@ -21,7 +21,7 @@ from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import Method
 from commerce.payments import locked_orders, order_status, reconciliation, store
 from commerce.payments.errors import NoSuchPayment, NotCollectable, RefundExceedsCaptured
-from commerce.payments.model import OrderPayments, StoreCredit, TenderInput
+from commerce.payments.model import OrderPayments, Refund, StoreCredit, TenderInput
 from commerce.payments.payment_reads import PaymentReads, build_order_payments
 from commerce.payments.payment_starts import PaymentStarts, StartRequest
 from commerce.payments.provider_port import PaymentWebhook, Provider, ProviderPayment, StatementLine
@@ -95,11 +95,10 @@ class Payments:
                     "cannot refund the order now: it was paid late and its stock is being reacquired; "
                     "try again in a moment"
                 )
-            earlier = [refund for refund in refunds if refund.refund_key == refund_key]
-            earlier_minor = sum(refund.amount_minor for refund in earlier)
-            if earlier and (reason != earlier[0].reason or amount_minor not in (None, earlier_minor)):
-                raise KeyReused(f"the key was used for a refund of {earlier_minor} with another reason or amount")
-            if not earlier:
+            earlier = [refund for refund in refunds if refund.refund_key == refund_key and refund.attempt_no == 1]
+            if earlier:
+                _check_repeat(earlier, amount_minor, reason)
+            else:
                 captured = [payment for payment in reversed(payments) if payment.status == "captured"]
                 refunded_minor = sum(refund.amount_minor for refund in refunds if refund.status != "failed")
                 available_minor = sum(payment.captured_minor for payment in captured) - refunded_minor
@@ -108,7 +107,7 @@ class Payments:
                     raise RefundExceedsCaptured(f"{available_minor} minor units are captured and not refunded")
                 for payment in captured:
                     remaining_minor -= order_status.refund_remaining(
-                        locked, payment, refund_key, reason, actor, remaining_minor
+                        *(locked, payment, refund_key, reason, actor, remaining_minor), request_minor=amount_minor or 0
                     )
                 await locked_orders.write_changes(connection, self._ids, [locked], self._now())
             payments = await store.list_payments(connection, order_id)
@@ -211,3 +210,18 @@ class Payments:
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
+
+
+def _check_repeat(earlier: Sequence[Refund], amount_minor: int | None, reason: str) -> None:
+    """Raise `KeyReused` unless a request is that of the refunds with its key.
+
+    "All that is left" is another request than its amount at the time: it means more when more is left."""
+    refunded_minor = sum(refund.amount_minor for refund in earlier)
+    request_minor = earlier[0].request_minor
+    # Refunds of earlier versions do not tell what they were asked for.
+    is_same = amount_minor in (None, refunded_minor) if request_minor is None else (amount_minor or 0) == request_minor
+    if reason != earlier[0].reason or not is_same:
+        earlier_request = f"a refund of {refunded_minor}" + (
+            ", which was all that was left," if request_minor == 0 else ""
+        )
+        raise KeyReused(f"the key was used for {earlier_request} with another reason or amount: send a new key")

@@ -11,18 +11,15 @@ from uuid import UUID
 import msgspec
 
 from commerce.jobs import store as jobs
-from commerce.jobs.model import INTERNAL_SYSTEM
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.orders.model import FULFILMENTS, OrderStatus
+from commerce.orders.model import OrderStatus
 from commerce.payments.model import (
-    INTERNAL_METHODS,
     OrderOfPayment,
     Payment,
     ReceivedWebhook,
     Refund,
-    RefundToRequest,
     RequestedPayment,
     WebhookKey,
 )
@@ -40,12 +37,14 @@ TRANSACTION_CONSTRAINT = "payments_method_transaction_id_key"
 
 
 class RecordedMovement(NamedTuple):
-    """A capture (without refund id) or a refund in our own records."""
+    """A capture (without refund id) or a refund in our own records, with the provider's number of it.
+
+    Refunds of earlier versions have no number."""
 
     payment_id: UUID
     refund_id: UUID | None
     amount: Money
-    transaction_id: str | None
+    number: str | None
 
 
 # Payments.
@@ -238,60 +237,17 @@ async def list_refunds(connection: Connection, order_id: UUID) -> list[Refund]:
 
 async def list_refunds_of_orders(connection: Connection, order_ids: Sequence[UUID]) -> list[Refund]:
     """List the refunds of orders, oldest first."""
-    return [_refund(row) for row in await connection.fetch(queries.list_refunds, order_ids)]
+    return [read_refund(row) for row in await connection.fetch(queries.list_refunds, order_ids)]
 
 
 async def get_refund(connection: Connection, refund_id: UUID) -> Refund | None:
     row = await connection.fetchrow(queries.get_refund, refund_id)
-    return _refund(row) if row else None
+    return read_refund(row) if row else None
 
 
-def _refund(row: Any) -> Refund:
+def read_refund(row: Any) -> Refund:
+    """Convert a row with the columns of `refunds`."""
     return Refund(**{column: row[column] for column in _REFUND_COLUMNS})
-
-
-async def insert_refund(
-    connection: Connection,
-    refund_id: UUID,
-    payment: Payment,
-    refund_key: str,
-    amount_minor: int,
-    reason: str,
-    actor: str,
-    now: datetime,
-) -> bool:
-    """Insert a refund that is due now. False if the payment has a refund with this key.
-
-    The order becomes due for fulfilment: perhaps its shipments must be stopped."""
-    jobs.wake_after_commit(connection, FULFILMENTS)
-    system = INTERNAL_SYSTEM if payment.method in INTERNAL_METHODS else payment.method
-    jobs.wake_after_commit(connection, REFUNDS)
-    inserted = await connection.fetchval(
-        queries.insert_refund,
-        *(refund_id, payment.payment_id, payment.order_id, refund_key, amount_minor, payment.currency),
-        *(reason, actor, now, system),
-    )
-    return bool(inserted == 1)
-
-
-async def mark_refunded(connection: Connection, refund_id: UUID, now: datetime) -> int | None:
-    """Mark a refund as done and add it to its payment.
-
-    Returns the minor units, or None if it was done before."""
-    amount_minor: int | None = await connection.fetchval(queries.mark_refunded, refund_id, now)
-    return amount_minor
-
-
-async def mark_refund_requested(connection: Connection, refund_id: UUID) -> None:
-    await connection.execute(queries.mark_refund_requested, refund_id)
-
-
-async def get_refunds_to_request(connection: Connection, refund_ids: Sequence[UUID]) -> dict[UUID, RefundToRequest]:
-    rows = await connection.fetch(queries.get_refunds_to_request, refund_ids)
-    return {
-        row["refund_id"]: RefundToRequest(_refund(row), row["method"], row["user_id"], row["captured_minor"])
-        for row in rows
-    }
 
 
 # Webhooks.
@@ -361,5 +317,5 @@ async def list_movements(connection: Connection, method: str, start: datetime, e
     for statement in (queries.list_captures, queries.list_completed_refunds):
         for row in await connection.fetch(statement, method, start, end):
             amount = Money(row["amount_minor"], row["currency"])
-            movements.append(RecordedMovement(row["payment_id"], row["refund_id"], amount, row["transaction_id"]))
+            movements.append(RecordedMovement(row["payment_id"], row["refund_id"], amount, row["number"]))
     return movements

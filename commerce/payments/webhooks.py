@@ -17,10 +17,11 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.shared_transactions import SharedTransactions
 from commerce.orders.model import Method
-from commerce.payments import locked_orders, order_status, store
+from commerce.payments import locked_orders, order_status, refund_status, store
 from commerce.payments.model import ReceivedWebhook, WebhookKey
-from commerce.payments.order_status import CaptureResult, LockedOrder, ProviderMismatch, RefundResult
+from commerce.payments.order_status import CaptureResult, LockedOrder, ProviderMismatch
 from commerce.payments.provider_port import PaymentWebhook, ProviderPayment
+from commerce.payments.refund_status import RefundResult
 
 WebhookResult = CaptureResult | RefundResult | Literal["recorded", "duplicate", "refused"]
 _CHANGING = ("captured", "refunded")
@@ -102,9 +103,9 @@ def _decide(order: LockedOrder | None, received: ReceivedWebhook, now: datetime)
                 return "recorded"  # the payment worker queries the provider itself
             return order_status.record_capture(order, payment, subject, now)
         if subject.state != "done":
-            order_status.find_refund(order, payment, subject)
+            refund_status.find_refund(order, payment, subject)
             return "recorded"
-        return order_status.record_refund(order, payment, subject)
+        return refund_status.record_refund(order, payment, subject)
     except ProviderMismatch as error:
         return f"refused: {error}"
 

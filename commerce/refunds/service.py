@@ -49,7 +49,7 @@ async def grant(
         if part.goes_to != "not_collected":
             payment = locked.payments[part.payment_id]
             locked.changes.new_refunds.append(
-                NewRefund(payment, f"{_KEY}{grant_id}", part.amount, request.reason, request.actor)
+                NewRefund(payment, f"{_KEY}{grant_id}", part.amount, request.reason, request.actor, is_announced=True)
             )
     await locked_orders.write_changes(connection, ids, [locked], now)
     if value.amount:
@@ -116,7 +116,7 @@ async def _read_grant(connection: Connection, stored: StoredGrant, locked: Locke
     """Read a stored grant, with the refunds that were asked for."""
     allocations = []
     for refund in locked.refunds:
-        if refund.refund_key == f"{_KEY}{stored.grant_id}":
+        if refund.refund_key == f"{_KEY}{stored.grant_id}" and refund.status != "failed":
             method = locked.payments[refund.payment_id].method
             destination = find_destination(method)
             allocations.append(Allocation(refund.payment_id, method, refund.amount_minor, destination))

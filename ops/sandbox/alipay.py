@@ -54,8 +54,17 @@ _SUB_CODES = {
     "paid": "ACQ.TRADE_HAS_SUCCESS",
     "over_refunded": "ACQ.REASON_TRADE_REFUND_FEE_ERR",
     "other_content": "ACQ.CONTEXT_INCONSISTENT",
+    "no_balance": "ACQ.SELLER_BALANCE_NOT_ENOUGH",
+    "account_closed": "ACQ.BUYER_NOT_EXIST",
+    "too_often": "ACQ.CALL_LIMITED",
+    "system_error": "ACQ.SYSTEM_ERROR",
 }
-_MESSAGES = {"40001": "Missing Required Arguments", "40002": "Invalid Arguments", "40004": "Business Failed"}
+_MESSAGES = {
+    "40001": "Missing Required Arguments",
+    "40002": "Invalid Arguments",
+    "40004": "Business Failed",
+    "40005": "Call Limited",
+}
 
 
 class _AlipayError(Exception):
@@ -88,6 +97,7 @@ class AlipaySandbox:
         on_trade: Callable[[SimulatedTrade], None],
         on_refund: Callable[[SimulatedTrade, SimulatedRefund], None],
         public_url: str,
+        decide_refund: Callable[[SimulatedRefund], SimulatedRefund] = lambda refund: refund,
     ) -> None:
         self._payment_store = payment_store
         self._clock = clock
@@ -97,6 +107,7 @@ class AlipaySandbox:
         self._merchant_key = merchant_key
         self._on_trade = on_trade
         self._on_refund = on_refund
+        self._decide_refund = decide_refund
         self._public_url = public_url.rstrip("/")
         self._methods: dict[str, Callable[[Content, Parameters], Content]] = {
             "alipay.trade.precreate": self._precreate,
@@ -166,7 +177,8 @@ class AlipaySandbox:
                 raise web.HTTPFound(f"{self._public_url}/pay/alipay/{trade.out_no}{back}")
             document = {"code": "10000", "msg": "Success", **self._methods[method](content, parameters)}
         except PaymentStoreRefusal as refusal:
-            document = _build_failure("40004", _SUB_CODES[refusal.code], str(refusal))
+            code = "40005" if refusal.code == "too_often" else "40004"
+            document = _build_failure(code, _SUB_CODES[refusal.code], str(refusal))
         except _AlipayError as error:
             document = _build_failure(error.code, error.sub_code, str(error))
         if method in _FLOWS and method not in self._methods:
@@ -290,6 +302,7 @@ class AlipaySandbox:
         reason = str(content.get("refund_reason", ""))
         new_refund = SimulatedRefund(self.name, out_no, trade.out_no, self._generate_number(), amount, reason, now)
         try:
+            new_refund = self._decide_refund(new_refund)
             refund = self._payment_store.refund(new_refund)
         except PaymentStoreRefusal as refusal:
             if refusal.code == "other_content":
@@ -301,7 +314,7 @@ class AlipaySandbox:
             **CUSTOMER,
             "out_trade_no": trade.out_no,
             "trade_no": trade.trade_no,
-            "fund_change": "Y" if refund is new_refund else "N",
+            "fund_change": "Y" if refund is new_refund and refund.state_at(now) == "done" else "N",
             "refund_fee": wire.format_yuan(self._payment_store.sum_refunds(self.name, trade.out_no)),
             "gmt_refund_pay": _format_time(refund.at_ms),
         }
@@ -309,7 +322,7 @@ class AlipaySandbox:
     def _query_refund(self, content: Content, parameters: Parameters) -> Content:
         trade = self._get_trade(content)
         refund = self._payment_store.find_refund(self.name, _read_number(content, "out_request_no"))
-        if refund is None or refund.out_no != trade.out_no:
+        if refund is None or refund.out_no != trade.out_no or refund.state_at(self._clock.now_ms()) != "done":
             return {}
         return {
             "out_request_no": refund.out_refund_no,

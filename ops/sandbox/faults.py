@@ -73,6 +73,21 @@ class ProviderFaults(BaseFaults, frozen=True, forbid_unknown_fields=True):
     wrong_amount_share: Share = 0.0
     """Share of webhooks with a wrong amount at every attempt."""
 
+    refund_ms: Millis = 0
+    """Time that a refund takes from its acceptance to its end."""
+    refund_closed_share: Share = 0.0
+    """Share of refunds that WeChat Pay closes: their numbers never succeed, others may."""
+    refund_abnormal_share: Share = 0.0
+    """Share of refunds that the customer's bank does not take until they go to another account."""
+    refund_error_share: Share = 0.0
+    """Share of requests for refunds with a system error; half of them are carried out all the same."""
+    refund_limited_share: Share = 0.0
+    """Share of requests for refunds that are refused because there are too many."""
+    account_closed_share: Share = 0.0
+    """Share of trades whose customer has no account any more: they cannot be refunded."""
+    merchant_balance: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """Money that the merchant has for refunds in all; more is refused until it is raised. None: no limit."""
+
 
 class CarrierFaults(BaseFaults, frozen=True, forbid_unknown_fields=True):
     """Faults of one carrier; the defaults are a carrier that works correctly.

@@ -42,6 +42,7 @@ class PaymentSimulator:
         self._payment_store = payment_store
         self._clock = clock
         self._faults = faults
+        self._refund_requests = 0
         self._robots: dict[str, list[tuple[int, str, bool]]] = {}
         """Heap per provider: time of the robot's decision, number of the trade, True if it pays."""
 
@@ -57,6 +58,39 @@ class PaymentSimulator:
     def on_refund(self, trade: SimulatedTrade, refund: SimulatedRefund) -> None:
         """Schedule the webhooks about a new refund. Idempotent."""
         self._insert_webhooks(trade, refund)
+
+    def decide_refund(self, refund: SimulatedRefund) -> SimulatedRefund:
+        """Return a requested refund with its outcome. A repeat is not decided again.
+
+        Raises `PaymentStoreRefusal` (too_often, account_closed, no_balance or system_error)."""
+        faults, is_selected = self._faults.get(refund.provider), self._faults.is_selected
+        self._refund_requests += 1
+        request = f"{refund.provider}/{self._refund_requests}"
+        if is_selected(faults.refund_limited_share, "refund_limited", request):
+            raise PaymentStoreRefusal("too_often", "there are too many requests: send it again later")
+        fails = is_selected(faults.refund_error_share, "refund_error", request)
+        if fails and is_selected(0.5, "refund_error_before", request):
+            raise PaymentStoreRefusal("system_error", "a fault of the system")
+        if self._payment_store.find_refund(refund.provider, refund.out_refund_no) is not None:
+            return refund
+        if is_selected(faults.account_closed_share, "account_closed", refund.out_no):
+            raise PaymentStoreRefusal("account_closed", "the customer has closed the account")
+        spent = self._payment_store.totals(refund.provider)["refunds_amount"]
+        if faults.merchant_balance is not None and spent + refund.amount > faults.merchant_balance:
+            raise PaymentStoreRefusal("no_balance", "the merchant's balance does not cover the refund")
+        outcome = "done"
+        if refund.provider == "wechatpay":
+            if is_selected(faults.refund_closed_share, "refund_closed", refund.out_refund_no):
+                outcome = "closed"
+            elif is_selected(faults.refund_abnormal_share, "refund_abnormal", refund.out_refund_no):
+                outcome = "abnormal"
+        decided = replace(refund, outcome=outcome, due_ms=refund.at_ms + faults.refund_ms)
+        if fails:
+            trade = self._payment_store.find_trade(refund.provider, refund.out_no)
+            assert trade is not None, "a refund is of a stored trade"
+            self.on_refund(trade, self._payment_store.refund(decided))
+            raise PaymentStoreRefusal("system_error", "a fault of the system, after the refund")
+        return decided
 
     def pay(self, provider: str, out_no: str, *, too_late: bool = False) -> SimulatedTrade:
         """Pay a trade and schedule its webhooks. Raises `PaymentStoreRefusal` as `PaymentStore.pay` does."""
@@ -111,7 +145,10 @@ class PaymentSimulator:
         subject, basis = (refund.out_refund_no, refund.refund_no) if refund else (trade.out_no, trade.trade_no)
         is_reordered = is_selected(faults.reordered_share, "reordered", trade.out_no)
         is_delayed = is_selected(faults.delayed_share, "delayed", subject) or (is_reordered and refund is None)
-        due_ms = self._clock.now_ms() + faults.webhook_delay_ms + (faults.extra_delay_ms if is_delayed else 0)
+        if refund is not None and refund.outcome == "abnormal":
+            basis += "/abnormal"  # another webhook follows when it is done after all
+        event_ms = max(self._clock.now_ms(), refund.due_ms if refund else 0)
+        due_ms = event_ms + faults.webhook_delay_ms + (faults.extra_delay_ms if is_delayed else 0)
         webhook = DuePaymentWebhook(
             webhook_id=_webhook_id(basis, "first"),
             provider=trade.provider,

@@ -19,7 +19,8 @@ CREATE TABLE IF NOT EXISTS trades (
     PRIMARY KEY (provider, out_no));
 CREATE TABLE IF NOT EXISTS refunds (
     provider TEXT NOT NULL, out_refund_no TEXT NOT NULL, out_no TEXT NOT NULL, refund_no TEXT NOT NULL UNIQUE,
-    amount INTEGER NOT NULL, reason TEXT NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (provider, out_refund_no));
+    amount INTEGER NOT NULL, reason TEXT NOT NULL, at_ms INTEGER NOT NULL, outcome TEXT NOT NULL DEFAULT 'done',
+    due_ms INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (provider, out_refund_no));
 CREATE TABLE IF NOT EXISTS webhooks (
     webhook_id TEXT PRIMARY KEY, provider TEXT NOT NULL, out_no TEXT NOT NULL, out_refund_no TEXT,
     due_ms INTEGER NOT NULL, defect TEXT, attempts INTEGER NOT NULL DEFAULT 0, done INTEGER NOT NULL DEFAULT 0);
@@ -38,7 +39,8 @@ _CONTENT = ("amount", "currency", "subject", "payer", "flow")
 class PaymentStoreRefusal(Exception):
     """The provider refuses.
 
-    `code` is no_trade, not_paid, closed, code_expired, paid, over_refunded or other_content.
+    `code` is no_trade, not_paid, closed, code_expired, paid, over_refunded, other_content, no_balance, too_often,
+    account_closed or system_error.
     """
 
     def __init__(self, code: str, detail: str) -> None:
@@ -73,7 +75,9 @@ class SimulatedTrade:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRefund:
-    """A refund of a trade, in whole or in part, made at `at_ms`."""
+    """A refund of a trade, in whole or in part, accepted at `at_ms`.
+
+    From `due_ms` on it is done, closed or abnormal, which is its `outcome`."""
 
     provider: str
     out_refund_no: str
@@ -82,6 +86,12 @@ class SimulatedRefund:
     amount: int
     reason: str
     at_ms: int
+    outcome: str = "done"
+    due_ms: int = 0
+
+    def state_at(self, now_ms: int) -> str:
+        """Return processing, done, closed or abnormal."""
+        return self.outcome if now_ms >= self.due_ms else "processing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +115,9 @@ class PaymentStore:
         if "code_expires_ms" not in [row[1] for row in self._db.execute("PRAGMA table_info(trades)")]:
             # The file is of a version whose codes never died.
             self._db.execute(f"ALTER TABLE trades ADD COLUMN code_expires_ms INTEGER NOT NULL DEFAULT {9 * 10**18}")
+        if "outcome" not in [row[1] for row in self._db.execute("PRAGMA table_info(refunds)")]:
+            self._db.execute("ALTER TABLE refunds ADD COLUMN outcome TEXT NOT NULL DEFAULT 'done'")
+            self._db.execute("ALTER TABLE refunds ADD COLUMN due_ms INTEGER NOT NULL DEFAULT 0")
 
     def close(self) -> None:
         self._db.close()
@@ -178,10 +191,22 @@ class PaymentStore:
             raise PaymentStoreRefusal("over_refunded", "more than was paid")
         values = (
             *(refund.provider, refund.out_refund_no, refund.out_no, refund.refund_no),
-            *(refund.amount, refund.reason, refund.at_ms),
+            *(refund.amount, refund.reason, refund.at_ms, refund.outcome, refund.due_ms),
         )
-        self._db.execute("INSERT INTO refunds VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        self._db.execute("INSERT INTO refunds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
         return refund
+
+    def redirect_refund(self, refund: SimulatedRefund, now_ms: int, due_ms: int) -> SimulatedRefund:
+        """Have an abnormal refund done at `due_ms`, to another bank account. Another refund stays as it is."""
+        key = (now_ms, due_ms, refund.provider, refund.out_refund_no)
+        self._db.execute(
+            "UPDATE refunds SET outcome = 'done', at_ms = ?, due_ms = ? "
+            "WHERE provider = ? AND out_refund_no = ? AND outcome = 'abnormal'",
+            key,
+        )
+        redirected = self.find_refund(refund.provider, refund.out_refund_no)
+        assert redirected is not None
+        return redirected
 
     def find_refund(self, provider: str, out_refund_no: str) -> SimulatedRefund | None:
         row = self._db.execute(
@@ -190,8 +215,8 @@ class PaymentStore:
         return SimulatedRefund(*row) if row else None
 
     def sum_refunds(self, provider: str, out_no: str) -> int:
-        """Return the refunded amount of a trade."""
-        query = "SELECT coalesce(sum(amount), 0) FROM refunds WHERE provider = ? AND out_no = ?"
+        """Return the refunded amount of a trade; a refund that is closed takes no money."""
+        query = "SELECT coalesce(sum(amount), 0) FROM refunds WHERE provider = ? AND out_no = ? AND outcome <> 'closed'"
         return int(self._db.execute(query, (provider, out_no)).fetchone()[0])
 
     def list_paid_trades(self, provider: str, from_ms: int = 0, to_ms: int = 2**62) -> list[SimulatedTrade]:
@@ -201,7 +226,10 @@ class PaymentStore:
 
     def list_refunds(self, provider: str, from_ms: int = 0, to_ms: int = 2**62) -> list[SimulatedRefund]:
         """Return the refunds made from `from_ms` until before `to_ms`, oldest first."""
-        query = "SELECT * FROM refunds WHERE provider = ? AND at_ms >= ? AND at_ms < ? ORDER BY at_ms, out_refund_no"
+        query = (
+            "SELECT * FROM refunds WHERE provider = ? AND at_ms >= ? AND at_ms < ? AND outcome = 'done' "
+            "ORDER BY at_ms, out_refund_no"
+        )
         return [SimulatedRefund(*row) for row in self._db.execute(query, (provider, from_ms, to_ms))]
 
     def list_waiting(self, provider: str, limit: int) -> list[SimulatedTrade]:
@@ -219,8 +247,8 @@ class PaymentStore:
         queries = {
             "captured": "SELECT count(*) FROM trades WHERE provider = ? AND state = 'captured'",
             "captured_amount": "SELECT sum(amount) FROM trades WHERE provider = ? AND state = 'captured'",
-            "refunds": "SELECT count(*) FROM refunds WHERE provider = ?",
-            "refunds_amount": "SELECT sum(amount) FROM refunds WHERE provider = ?",
+            "refunds": "SELECT count(*) FROM refunds WHERE provider = ? AND outcome = 'done'",
+            "refunds_amount": "SELECT sum(amount) FROM refunds WHERE provider = ? AND outcome = 'done'",
             "paid_more_than_once": "SELECT count(*) FROM trades WHERE provider = ? AND times_paid > 1",
             "open_webhooks": "SELECT count(*) FROM webhooks WHERE provider = ? AND done = 0",
         }

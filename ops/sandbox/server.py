@@ -232,6 +232,7 @@ def provider_protocols(
             on_trade=simulator.on_trade,
             on_refund=simulator.on_refund,
             public_url=public_url,
+            decide_refund=simulator.decide_refund,
         ),
         WeChatPaySandbox(
             payment_store=payment_store,
@@ -246,6 +247,7 @@ def provider_protocols(
             on_trade=simulator.on_trade,
             on_refund=simulator.on_refund,
             public_url=public_url,
+            decide_refund=simulator.decide_refund,
         ),
     ]
 

@@ -42,7 +42,8 @@ from ops.sandbox.payment_store import (
 )
 from ops.sandbox.protocol import SignedWebhook
 from ops.sandbox.wechatpay_bill import TYPES, write_bill
-from ops.sandbox.wechatpay_requests import CloseBody, OrderBody, RefundBody, WeChatPayError, decode_body
+from ops.sandbox.wechatpay_refunds import REFUND_STATES, DecideRefund, WeChatPayRefunds
+from ops.sandbox.wechatpay_requests import CloseBody, OrderBody, WeChatPayError, decode_body
 
 _JSON = {"Content-Type": "application/json; charset=utf-8"}
 _MIN_LIFE_MS, _DEFAULT_LIFE_MS, _MAX_LIFE_MS = 60_000, 2 * 3_600_000, 7 * 86_400_000
@@ -56,6 +57,10 @@ _REFUSALS = {
     "other_content": (403, "OUT_TRADE_NO_USED"),
     "not_paid": (400, "INVALID_REQUEST"),
     "over_refunded": (400, "INVALID_REQUEST"),
+    "no_balance": (403, "NOT_ENOUGH"),
+    "account_closed": (403, "USER_ACCOUNT_ABNORMAL"),
+    "too_often": (429, "FREQUENCY_LIMITED"),
+    "system_error": (500, "SYSTEM_ERROR"),
 }
 
 _Handler = Callable[[web.Request, bytes], Awaitable[tuple[int, Any]]]
@@ -81,6 +86,7 @@ class WeChatPaySandbox:
         on_trade: Callable[[SimulatedTrade], None],
         on_refund: Callable[[SimulatedTrade, SimulatedRefund], None],
         public_url: str,
+        decide_refund: DecideRefund = lambda refund: refund,
     ) -> None:
         private = load_pem_private_key(platform_private_key.encode(), None)
         public = load_pem_public_key(merchant_public_key.encode())
@@ -92,7 +98,10 @@ class WeChatPaySandbox:
         self._merchant_serial = merchant_serial.upper()
         self._payment_store, self._clock = payment_store, clock
         self._app_id, self._mch_id, self._api_v3_key = app_id, mch_id, api_v3_key.encode()
-        self._on_trade, self._on_refund = on_trade, on_refund
+        self._on_trade = on_trade
+        self._refunds = WeChatPayRefunds(
+            payment_store, clock, mch_id, private, self._serial, on_refund, decide_refund, _format_time
+        )
         self._public_url = public_url.rstrip("/")
 
     def build_routes(self) -> Sequence[web.AbstractRouteDef]:
@@ -104,8 +113,9 @@ class WeChatPaySandbox:
             web.post(f"{orders}/app", self._with_signatures(self._app)),
             web.get(f"{orders}/out-trade-no/{{out_no}}", self._with_signatures(self._query)),
             web.post(f"{orders}/out-trade-no/{{out_no}}/close", self._with_signatures(self._close)),
-            web.post(refunds, self._with_signatures(self._refund)),
-            web.get(f"{refunds}/{{out_refund_no}}", self._with_signatures(self._query_refund)),
+            web.post(refunds, self._with_signatures(self._refunds.refund)),
+            web.get(f"{refunds}/{{out_refund_no}}", self._with_signatures(self._refunds.query)),
+            web.post(f"{refunds}/{{refund_no}}/apply-abnormal-refund", self._with_signatures(self._refunds.redirect)),
             web.get("/v3/certificates", self._with_signatures(self._certificates)),
         ]
 
@@ -121,8 +131,8 @@ class WeChatPaySandbox:
                 self._build_transaction(trade, "SUCCESS", excess),
             )
         else:
-            event, kind = "REFUND.SUCCESS", "refund"
-            content = self._build_refund_resource(trade, refund, excess)
+            event, kind = f"REFUND.{REFUND_STATES[refund.outcome]}", "refund"
+            content = self._refunds.build_resource(trade, refund, excess)
         body = msgspec.json.encode(
             {
                 "id": due_webhook.webhook_id,
@@ -222,36 +232,6 @@ class WeChatPaySandbox:
         self._payment_store.close_trade(self.name, trade.out_no)
         return 204, None
 
-    async def _refund(self, request: web.Request, body: bytes) -> tuple[int, Any]:
-        refund_request = decode_body(body, RefundBody)
-        trade = self._payment_store.find_trade(self.name, refund_request.out_trade_no)
-        if trade is None:
-            raise WeChatPayError(404, "RESOURCE_NOT_EXISTS", "there is no such order")
-        if (refund_request.amount.total, refund_request.amount.currency) != (trade.amount, "CNY"):
-            raise WeChatPayError(400, "PARAM_ERROR", "amount.total differs from the order's")
-        is_new = self._payment_store.find_refund(self.name, refund_request.out_refund_no) is None
-        refund = self._payment_store.refund(
-            SimulatedRefund(
-                provider=self.name,
-                out_refund_no=refund_request.out_refund_no,
-                out_no=refund_request.out_trade_no,
-                refund_no=f"5030{secrets.randbelow(10**24):024}",
-                amount=refund_request.amount.refund,
-                reason=refund_request.reason,
-                at_ms=self._clock.now_ms(),
-            )
-        )
-        if is_new:
-            self._on_refund(trade, refund)
-        return 200, self._build_refund_response(trade, refund, "PROCESSING" if is_new else "SUCCESS")
-
-    async def _query_refund(self, request: web.Request, body: bytes) -> tuple[int, Any]:
-        refund = self._payment_store.find_refund(self.name, request.match_info["out_refund_no"])
-        trade = self._payment_store.find_trade(self.name, refund.out_no) if refund else None
-        if refund is None or trade is None:
-            raise WeChatPayError(404, "RESOURCE_NOT_EXISTS", "there is no such refund")
-        return 200, self._build_refund_response(trade, refund, "SUCCESS")
-
     async def _certificates(self, request: web.Request, body: bytes) -> tuple[int, Any]:
         certificate = self._certificate
         item = {
@@ -343,31 +323,6 @@ class WeChatPaySandbox:
             document["payer"] = {"openid": trade.payer or "sandbox-customer"}
             document["amount"] |= {"payer_total": trade.amount + excess, "payer_currency": trade.currency}
         return document
-
-    def _build_refund_base(self, trade: SimulatedTrade, refund: SimulatedRefund) -> dict[str, Any]:
-        return {
-            "refund_id": refund.refund_no,
-            "out_refund_no": refund.out_refund_no,
-            "transaction_id": trade.trade_no,
-            "out_trade_no": trade.out_no,
-            "success_time": _format_time(refund.at_ms),
-            "user_received_account": "支付用户零钱",
-        }
-
-    def _build_refund_response(self, trade: SimulatedTrade, refund: SimulatedRefund, state: str) -> dict[str, Any]:
-        amount = {"total": trade.amount, "refund": refund.amount, "currency": "CNY"}
-        times = {"create_time": _format_time(refund.at_ms), "channel": "ORIGINAL"}
-        return {**self._build_refund_base(trade, refund), **times, "status": state, "amount": amount}
-
-    def _build_refund_resource(self, trade: SimulatedTrade, refund: SimulatedRefund, excess: int) -> dict[str, Any]:
-        total, refunded = trade.amount, refund.amount + excess
-        amount = {"total": total, "refund": refunded, "payer_total": total, "payer_refund": refunded}
-        return {
-            "mchid": self._mch_id,
-            **self._build_refund_base(trade, refund),
-            "refund_status": "SUCCESS",
-            "amount": amount,
-        }
 
 
 def make_certificate(key: RSAPrivateKey, not_before: datetime, not_after: datetime) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -60,6 +60,16 @@ class RefundBody(msgspec.Struct):
     out_refund_no: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z_\-|*@]{1,64}\Z")]
     amount: _RefundAmount
     reason: Annotated[str, msgspec.Meta(max_length=80)] = ""
+
+
+class RedirectBody(msgspec.Struct):
+    """The body of a request to send an abnormal refund to another bank account; two fields are encrypted."""
+
+    out_refund_no: str
+    type: Literal["USER_BANK_CARD", "MERCHANT_BANK_CARD"]
+    issuer: Annotated[str, msgspec.Meta(max_length=16)] = msgspec.field(default="", name="bank_type")
+    account: Annotated[str, msgspec.Meta(max_length=1024)] = msgspec.field(default="", name="bank_account")
+    name: Annotated[str, msgspec.Meta(max_length=1024)] = msgspec.field(default="", name="real_name")
 
 
 class CloseBody(msgspec.Struct):

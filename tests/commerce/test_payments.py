@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from prometheus_client import REGISTRY
 
-from commerce.payments import payment_jobs
+from commerce.payments import polling
 from commerce.payments.errors import NotPayable
 from commerce.payments.model import TenderInput
 from commerce.payments.provider_port import PaymentFlow
@@ -235,7 +235,7 @@ def count_polls() -> float:
 
 
 async def test_webhooks_without_polling_pay_order(pay: PaymentShop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 30_000)
+    monkeypatch.setattr(polling, "MIN_POLL_INTERVAL_MS", 30_000)
     polls = count_polls()
     await pay.add_paid_order(("alipay", 40), ("wechatpay", 60))
     results = await pay.fetch_rows("SELECT method, result FROM payment_webhooks ORDER BY method")

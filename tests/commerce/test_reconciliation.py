@@ -63,9 +63,13 @@ class ReconciliationKit:
         self.store.pay(name, payment_id.hex, at_ms)
         return number
 
-    def refund(self, name: str, payment_id: UUID, refund_id: UUID, fen: int, at_ms: int = NOON) -> None:
+    def refund(self, name: str, payment_id: UUID, refund_id: UUID, fen: int, at_ms: int = NOON) -> str:
+        """Refund a part of a trade. Returns the number of the refund in statements."""
         number = f"R{refund_id.hex[:20]}"
         self.store.refund(payment_store.SimulatedRefund(name, refund_id.hex, payment_id.hex, number, fen, "", at_ms))
+        trade = self.store.find_trade(name, payment_id.hex)
+        assert trade is not None
+        return trade.trade_no if name == "alipay" else number
 
     def statement(self, name: str, day: date = SINGLES) -> str:
         start, end = (to_ms(moment) for moment in day_bounds(day))
@@ -121,7 +125,7 @@ def kinds(differences: Sequence[Difference]) -> list[str]:
 async def test_statement_matching_records_has_no_difference(kit: ReconciliationKit, name: str) -> None:
     ids, refund_id = [uuid4() for _ in range(3)], uuid4()
     numbers = [kit.pay(name, payment_id, 100 + at) for at, payment_id in enumerate(ids)]
-    kit.refund(name, ids[0], refund_id, 40)
+    refund_no = kit.refund(name, ids[0], refund_id, 40)
     records = [
         recorded_movement(payment_id, number, 100 + at)
         for at, (payment_id, number) in enumerate(zip(ids, numbers, strict=True))
@@ -130,7 +134,7 @@ async def test_statement_matching_records_has_no_difference(kit: ReconciliationK
     report, unmatched = compare(
         kit.read(name),
         [],
-        recorded_day(*records, recorded_movement(ids[0], numbers[0], 40, refund_id)),
+        recorded_day(*records, recorded_movement(ids[0], refund_no, 40, refund_id)),
         SINGLES,
         lambda: counted.append(None),
     )
@@ -152,9 +156,13 @@ async def test_statement_with_each_difference_is_reported(kit: ReconciliationKit
     records.append(recorded_movement(number, "another"))
     kit.pay(name, unknown_to_us)
     kit.refund(name, amount, refund_id, 100)
+    other_no, old = uuid4(), uuid4()
+    for refund in (other_no, old):
+        kit.refund(name, twice, refund, 10)
+    records += [recorded_movement(twice, "R1", 10, other_no), recorded_movement(twice, None, 10, old)]
     records += [recorded_movement(amount, None, 99, refund_id), recorded_movement(missing, "T1", 10, lost_refund_id)]
     lines = kit.read(name)
-    lines += [line for line in lines if isinstance(line, StatementLine) and line.payment_id == twice]
+    lines += [line for line in lines if isinstance(line, StatementLine) and line[:2] == (twice, None)]
     lines.append("line 99: no cells")
     report, unmatched = compare(lines, [], recorded_day(*records), SINGLES)
     reasons = {(difference.kind, difference.key): difference.reason for difference in report.differences}
@@ -164,6 +172,7 @@ async def test_statement_with_each_difference_is_reported(kit: ReconciliationKit
         ("amount", (amount, None)),
         ("amount", (amount, refund_id)),
         ("transaction", (number, None)),
+        ("transaction", (twice, other_no)),
         ("not_in_statement", (missing, None)),
         ("not_in_statement", (missing, lost_refund_id)),
     }
@@ -174,7 +183,7 @@ async def test_statement_with_each_difference_is_reported(kit: ReconciliationKit
     assert "hold the order's shipments" in reasons["not_in_statement", (missing, None)]
     assert "as refunded" in reasons["not_in_statement", (missing, lost_refund_id)]
     assert [line.payment_id for line in unmatched] == [unknown_to_us]
-    assert (report.movements, report.matching) == (5, 1)
+    assert (report.movements, report.matching) == (7, 2)
 
 
 @pytest.mark.parametrize("name", PROVIDERS)

@@ -74,12 +74,18 @@ async def test_refund_over_several_payments_starts_with_last_tender(pay: Payment
 
 async def test_refund_with_repeated_key_changes_nothing(pay: PaymentShop) -> None:
     order_id, _ = await pay.add_paid_order(("alipay", 60), ("wechatpay", 40))
-    for amount in (70, 70, None):
+    for amount in (70, 70):
         await refund(pay, order_id, "k", amount)
-    with pytest.raises(KeyReused, match="refund of 70"):
-        await refund(pay, order_id, "k", 10)
+    for other in (10, None, 30, 40):  # the parts that it had at each payment are other amounts too
+        with pytest.raises(KeyReused, match="refund of 70"):
+            await refund(pay, order_id, "k", other)
     assert await refunded(pay, order_id) == [30, 40]
-    await refund(pay, order_id, "rest")
+    for _ in range(2):
+        await refund(pay, order_id, "rest")
+    with pytest.raises(KeyReused, match="refund of 30, which was all that was left"):
+        await refund(pay, order_id, "rest", 30)
+    with pytest.raises(KeyReused):
+        await service(pay).refund(order_id, "rest", None, "another reason", "staff sam")
     await refund(pay, order_id, "k", 70)
     assert await refunded(pay, order_id) == [60, 40]
 

@@ -117,10 +117,13 @@ FROM (SELECT *, CASE WHEN n % 2 = 0 THEN 'alipay' ELSE 'wechatpay' END AS method
       FROM fill.orders) AS tenders ORDER BY n;
 
 INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, status, requested,
-                     created_at, ended_at)
-SELECT id, id, id, 'staff 1', 1000, 'CNY', 'damaged', 'staff', CASE WHEN waits THEN 'pending' ELSE 'done' END, true, at,
-       CASE WHEN NOT waits THEN at + interval '3 days' END
-FROM (SELECT *, age < 5000 OR n % 30000 = 1 AS waits FROM fill.orders
+                     created_at, ended_at, requested_at, way, wait_reason, waiting_since, other_way_reason, other_way_since)
+SELECT id, id, id, 'staff 1', 1000, 'CNY', 'damaged', 'staff',
+       CASE WHEN NOT waits THEN 'done' WHEN is_stuck THEN 'needs_other_way' ELSE 'pending' END, true, at,
+       CASE WHEN NOT waits THEN at + interval '3 days' END, at, CASE WHEN NOT waits THEN 'provider' END,
+       CASE WHEN waits AND NOT is_stuck THEN 'merchant_balance' END, CASE WHEN waits AND NOT is_stuck THEN at END,
+       CASE WHEN waits AND is_stuck THEN 'window_over' END, CASE WHEN waits AND is_stuck THEN at END
+FROM (SELECT *, age < 5000 OR n % 30000 = 1 AS waits, n % 3 = 0 AS is_stuck FROM fill.orders
       WHERE n % 10 = 1 AND status NOT IN ('awaiting_payment', 'cancelled')) AS refunded ORDER BY n;
 
 INSERT INTO cancellations (cancellation_id, order_id, cause, reason, actor, idempotency_key, status, created_at, ended_at)

@@ -86,7 +86,7 @@ NEEDED = {
 }
 """Indexes, and a statement that cannot do without."""
 ORDER_IDS = (
-    *("order_id", "payment_id", "shipment_id", "booking_id", "release_id", "change_id", "subject"),
+    *("order_id", "payment_id", "refund_id", "shipment_id", "booking_id", "release_id", "change_id", "subject"),
     *("cart_id", "checkout_id", "address_id", "cancellation_id", "grant_id", "source_id", "part_of"),
     *("case_id", "return_shipment_id", "receipt_id", "surplus_id", "send_back_id"),
 )

@@ -7,6 +7,8 @@ from uuid import UUID
 
 from commerce.kernel.clock import from_ms
 from commerce.payments import store as payments
+from commerce.payments.order_status import NewRefund
+from commerce.payments.refund_store import insert_refunds
 from tests.support.shipping_shop import SHANGHAI, ShippingShop
 
 
@@ -28,7 +30,8 @@ async def test_payment_plan_and_refund_wake_fulfilment_worker(ship: ShippingShop
         captured = await payments.get_payment(connection, payment["payment_id"])
         assert captured is not None
         now = from_ms(ship.shop.clock.now_ms())
-        assert await payments.insert_refund(connection, ship.shop.ids.new(), captured, "k", 100, "r", "test", now)
+        refund = NewRefund(captured, "k", 100, "r", "test")
+        assert await insert_refunds(connection, {ship.shop.ids.new(): refund}, now)
     assert woken == [{"fulfilments", "refunds"}], "perhaps its shipments must be stopped"
     assert await ship.work_until_idle() == ["stopped", "cancelled"]
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from prometheus_client import REGISTRY
 
 from commerce.kernel.clock import SystemClock
-from commerce.payments import payment_jobs
+from commerce.payments import polling
 from commerce.payments.providers.alipay import wire
 from ops.sandbox.payment_store import DuePaymentWebhook, SimulatedTrade
 from ops.sandbox.protocol import SignedWebhook
@@ -33,7 +33,7 @@ YES = {"alipay": (200, "success"), "wechatpay": (204, "")}
 @pytest.fixture
 async def pay(shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PaymentShop]:
     """Open a shop that receives only the test's webhooks: the sandbox sends none."""
-    monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 30_000)
+    monkeypatch.setattr(polling, "MIN_POLL_INTERVAL_MS", 30_000)
     async with open_payment_shop(shop, sale_id) as payment_shop:
         payment_shop.set_faults(dropped_share=1)
         yield payment_shop

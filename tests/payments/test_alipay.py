@@ -181,7 +181,9 @@ async def test_partial_refunds_repeated_are_done_once(kit: AlipayKit) -> None:
     payment_id = await kit.create_paid_payment()
     first, second = refund_request(payment_id, 999), refund_request(payment_id, 1000)
     absent = ProviderRefund(payment_id, first.refund_id, "absent")
-    done = ProviderRefund(payment_id, first.refund_id, "done", Money(999, "CNY"))
+    trade = kit.payment_store.find_trade("alipay", payment_id.hex)
+    assert trade is not None
+    done = ProviderRefund(payment_id, first.refund_id, "done", Money(999, "CNY"), provider_refund_id=trade.trade_no)
     assert await kit.alipay.query_refund(first) == absent
     for _ in range(2):  # a repeat moves no money, and the refund is still done
         assert await kit.alipay.refund(first) == done

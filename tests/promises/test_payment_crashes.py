@@ -128,6 +128,23 @@ async def test_worker_killed_after_refund_refunds_once(pay: PaymentShop, process
     await check_amounts(pay, captured=100, refunded=90)
 
 
+async def test_worker_killed_after_refund_was_closed_makes_one_other(
+    pay: PaymentShop, processes: PaymentProcesses
+) -> None:
+    """The closed attempt is recorded with the next one, which is made once."""
+    async with run_workers(pay.settings, "payment_worker"):
+        order_id, _ = await pay.add_paid_order(("wechatpay", 100))
+    pay.set_faults(dropped_share=1, refund_closed_share=1)
+    await pay.call_as_staff("POST", f"/orders/{order_id}/refunds", json={"idempotency_key": "k", "reason": "broken"})
+    await run_until_killed(processes, "refund.after_failure")
+    attempts = await pay.fetch_rows("SELECT status FROM refunds ORDER BY attempt_no")
+    assert [row["status"] for row in attempts] == ["failed", "pending"]
+    pay.set_faults(dropped_share=1)
+    await processes.worker("payment_worker")
+    await check_amounts(pay, captured=100, refunded=100)
+    assert await pay.fetch_value("SELECT count(*) FROM refunds") == 2
+
+
 async def test_worker_killed_after_reacquiring_stock_reacquires_it_once(
     pay: PaymentShop, processes: PaymentProcesses
 ) -> None:

@@ -20,7 +20,7 @@ from commerce.kernel.clock import from_ms
 from commerce.kernel.connection_shares import use_share
 from commerce.orders.errors import CannotCancel
 from commerce.orders.service import Actor
-from commerce.payments import payment_jobs
+from commerce.payments import polling
 from commerce.payments.errors import NotPayable, RefundExceedsCaptured
 from commerce.payments.model import TenderInput
 from config.settings import Settings
@@ -55,7 +55,7 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
 @pytest.fixture
 async def pay(shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PaymentShop]:
     """A shop with as many units as orders. Only tests send webhooks, and workers poll every 500 ms."""
-    monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 500)
+    monkeypatch.setattr(polling, "MIN_POLL_INTERVAL_MS", 500)
     change = with_job_settings(refunds_per_s=1_000.0)
     async with open_payment_shop(shop, sale_id, items={"a": (PAIRS, 100, 2)}, change=change) as payment_shop:
         payment_shop.set_faults(dropped_share=1)
@@ -220,7 +220,7 @@ async def _are_stored(pay: PaymentShop) -> bool:
 async def test_cancel_and_webhook_at_once_end_cancelled_or_paid(
     pay: PaymentShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 30_000)  # no poll comes first
+    monkeypatch.setattr(polling, "MIN_POLL_INTERVAL_MS", 30_000)  # no poll comes first
     orders = await add_orders(pay, TenderInput("alipay", 100))
 
     async def cancel(order: RacingOrder) -> str:
@@ -238,9 +238,7 @@ async def test_cancel_and_webhook_at_once_end_cancelled_or_paid(
 
 async def test_refunds_at_once_never_exceed_captured(pay: PaymentShop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refund 70 of 100 twice, under one key or two; then the remainder twice under two keys."""
-    monkeypatch.setattr(
-        payment_jobs, "_MIN_POLL_INTERVAL_MS", 100
-    )  # the first reply to a refund says that it is in progress
+    monkeypatch.setattr(polling, "MIN_POLL_INTERVAL_MS", 100)  # the first reply to a refund says that it is in progress
     orders = await add_orders(pay, TenderInput("wechatpay", 100))
     await race([(pay_and_deliver_webhook(pay, "wechatpay", order.payment_id),) for order in orders])
     refund = pay.gateway.services.payments.refund
@@ -269,7 +267,7 @@ async def test_refunds_at_once_never_exceed_captured(pay: PaymentShop, monkeypat
 
 async def test_replaced_plan_and_webhook_at_once_charge_once(pay: PaymentShop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The customer replaces the payment plan while the first payment is captured. Some pay the second too."""
-    monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 30_000)
+    monkeypatch.setattr(polling, "MIN_POLL_INTERVAL_MS", 30_000)
     orders = await add_orders(pay, TenderInput("alipay", 100))
     start = pay.gateway.services.payments.start
 

@@ -123,6 +123,7 @@ SQL_HOLDERS = existing(
     "ops/shop_backup.py",  # its table exists during a restore only
     "loadtest/",
     "commerce/sales/term_store.py",
+    "commerce/payments/refund_store.py",
     # The sandbox keeps the records of providers and carriers in SQLite.
     "ops/sandbox/payment_store.py",
     "ops/sandbox/shipment_store.py",

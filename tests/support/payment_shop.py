@@ -31,6 +31,7 @@ from ops.sandbox.webhook_sender import SenderSettings
 from ops.services import CliServices
 from tests.support.gateway import TestGateway, open_gateway, run_workers
 from tests.support.processes import Processes
+from tests.support.refund_settings import REFUNDS_AT_ONCE
 from tests.support.sales import eventually, make_sale, order_body
 
 WORKERS = ("order_writer", "release_worker", "payment_worker")
@@ -109,7 +110,8 @@ def with_providers(settings: Settings, providers_url: str, shop_url: str) -> Set
         base_url=f"{providers_url}/wechatpay",
         notify_url=f"{shop_url}/v1/webhooks/payments/wechatpay",
     )
-    payments = settings.payments.model_copy(update={"alipay": alipay, "wechatpay": wechatpay})
+    update = {"alipay": alipay, "wechatpay": wechatpay, "refunds": REFUNDS_AT_ONCE}
+    payments = settings.payments.model_copy(update=update)
     return settings.model_copy(update={"payments": payments})
 
 
@@ -367,7 +369,8 @@ class PaymentProcesses(Processes):
     def environment(self) -> dict[str, str]:
         payments = self.settings.payments
         accounts = {"alipay": payments.alipay, "wechatpay": payments.wechatpay}
-        texts = {name: account.as_strings() for name, account in accounts.items() if account}
+        texts: dict[str, Any] = {name: account.as_strings() for name, account in accounts.items() if account}
+        texts["refunds"] = payments.refunds.model_dump()
         return {**super().environment(), "FLOODGATE_PAYMENTS": orjson.dumps(texts).decode()}
 
 

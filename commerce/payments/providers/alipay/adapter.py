@@ -27,6 +27,7 @@ from commerce.kernel.external import (
 )
 from commerce.kernel.money import Money
 from commerce.payments.provider_port import (
+    BankCard,
     PaymentAction,
     PaymentFlow,
     PaymentRequest,
@@ -149,14 +150,21 @@ class Alipay:
             "refund_amount": wire.format_yuan(_fen(request.amount)),
             "refund_reason": request.reason[:_MAX_TEXT_CHARACTERS],
         }
-        response = _check_payment_id(await self._call("alipay.trade.refund", content), request.payment_id)
+        ids = request.payment_id, request.refund_id
+        try:
+            response = _check_payment_id(await self._call("alipay.trade.refund", content), request.payment_id)
+        except ExternalRefusal as refusal:
+            if refusal.code not in status_map.REFUND_FAILURES:
+                raise
+            failure = status_map.REFUND_FAILURES[refusal.code]
+            return ProviderRefund(*ids, "failed", reason=str(refusal), failure=failure)
         if response.get("fund_change") == "Y":
-            return ProviderRefund(request.payment_id, request.refund_id, "done", request.amount)
+            return ProviderRefund(*ids, "done", request.amount, provider_refund_id=_trade_no(response))
         # Without Y, which the response to a repeated request never has, only a query shows if it was done.
         refund = await self.query_refund(request)
         if refund.state != "absent":
             return refund
-        return ProviderRefund(request.payment_id, request.refund_id, "waiting")
+        return ProviderRefund(*ids, "waiting")
 
     async def query_refund(self, request: RefundRequest) -> ProviderRefund:
         """Query a refund: `done` or `absent`, since Alipay shows no failed refund.
@@ -180,7 +188,14 @@ class Alipay:
             amount = Money(wire.parse_yuan(response.get("refund_amount")), wire.CURRENCY)
         except ValueError as reason:
             raise ExternalOutcomeUnknown(f"{method}: {reason}") from None
-        return ProviderRefund(request.payment_id, request.refund_id, "done", amount)
+        number = _trade_no(response)
+        return ProviderRefund(request.payment_id, request.refund_id, "done", amount, provider_refund_id=number)
+
+    async def redirect_refund(
+        self, request: RefundRequest, provider_refund_id: str, card: BankCard | None
+    ) -> ProviderRefund:
+        """Refuse: if Alipay cannot refund a trade, it tells at once and does not take the money."""
+        raise ExternalRefusal("unsupported", "Alipay sends no refund to a bank card: use another way")
 
     def read_webhook(self, headers: Mapping[str, str], body: bytes, now: datetime) -> PaymentWebhook:
         """Read a webhook of a trade or of a refund, which come to the same address. The headers are not used.
@@ -260,6 +275,12 @@ def _check_payment_id(response: dict[str, Any], payment_id: UUID) -> dict[str, A
     return response
 
 
+def _trade_no(response: Mapping[str, Any]) -> str | None:
+    """Return Alipay's number of the trade: its refunds have no number of their own."""
+    number = response.get("trade_no")
+    return number if isinstance(number, str) and _NUMBER.fullmatch(number) else None
+
+
 def _payment(fields: Mapping[str, Any], paid_at: object) -> ProviderPayment:
     """Read a trade from a query's response or a webhook. Raises `ValueError` and `ExternalOutcomeUnknown`."""
     payment_id = wire.parse_our_id(fields.get("out_trade_no"))
@@ -301,6 +322,7 @@ def _webhook_subject(fields: Mapping[str, str]) -> ProviderPayment | ProviderRef
     if not refunded or "out_biz_no" not in fields:
         return payment
     try:
-        return ProviderRefund(payment_id, wire.parse_our_id(fields["out_biz_no"]), "done")
+        refund_id = wire.parse_our_id(fields["out_biz_no"])
+        return ProviderRefund(payment_id, refund_id, "done", provider_refund_id=_trade_no(fields))
     except ValueError as reason:
         raise InvalidWebhook("foreign", f"out_biz_no: {reason}") from None

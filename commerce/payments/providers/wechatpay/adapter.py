@@ -11,10 +11,11 @@ import secrets
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 from uuid import UUID
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from commerce.kernel.china_time import CHINA
 from commerce.kernel.clock import Clock, from_ms
@@ -28,9 +29,8 @@ from commerce.kernel.external import (
 )
 from commerce.kernel.external_text import decode_repaired_json
 from commerce.kernel.ids import parse_uuid_hex
-from commerce.kernel.moments import parse_moment
-from commerce.kernel.money import Money
 from commerce.payments.provider_port import (
+    BankCard,
     PaymentAction,
     PaymentFlow,
     PaymentRequest,
@@ -41,10 +41,15 @@ from commerce.payments.provider_port import (
     StatementLine,
 )
 from commerce.payments.providers.wechatpay import messages, status_map, wire
+from commerce.payments.providers.wechatpay.conversions import (
+    CURRENCY,
+    RefundIds,
+    to_provider_payment,
+    to_provider_refund,
+)
 from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
 from commerce.payments.providers.wechatpay.statement import read_statement
 
-CURRENCY = "CNY"
 Json = dict[str, Any]
 MAX_SUBJECT_BYTES, MAX_REASON_BYTES = 127, 80
 REFRESH_S, RETRY_S = 60, 5
@@ -58,6 +63,7 @@ _ACTION_LIFETIMES: dict[PaymentFlow, timedelta] = {
     "mobile_page": timedelta(minutes=5),
 }
 """time for which a code, a prepay_id or a page serves; the same request again returns a new one"""
+_NEVER = datetime.max.replace(tzinfo=CHINA)
 _NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 Message = TypeVar("Message")
 
@@ -146,7 +152,7 @@ class WeChatPay:
         if not is_ours or trade.appid not in (None, self._account.app_id):
             raise ExternalOutcomeUnknown("the response of WeChat Pay is about another payment")
         try:
-            return _provider_payment(payment_id, trade)
+            return to_provider_payment(payment_id, trade)
         except ValueError as error:
             raise ExternalOutcomeUnknown(f"the response of WeChat Pay about a payment: {error}") from None
 
@@ -175,6 +181,21 @@ class WeChatPay:
 
     async def query_refund(self, request: RefundRequest) -> ProviderRefund:
         return await self._request_refund(request, "GET", f"/v3/refund/domestic/refunds/{request.refund_id.hex}")
+
+    async def redirect_refund(
+        self, request: RefundRequest, provider_refund_id: str, card: BankCard | None
+    ) -> ProviderRefund:
+        """Send an abnormal refund to a debit card or to the merchant's account.
+
+        https://pay.weixin.qq.com/doc/v3/merchant/4013071193. Account and name are encrypted for WeChat Pay."""
+        body: Json = {"out_refund_no": request.refund_id.hex, "type": "MERCHANT_BANK_CARD"}
+        serial = None
+        if card is not None:
+            serial, key = await self._newest_key()
+            encrypted = {name: wire.encrypt_for(key, text) for name, text in card.secrets().items()}
+            body |= {"type": "USER_BANK_CARD", "bank_type": card.bank, **encrypted}
+        path = f"/v3/refund/domestic/refunds/{quote(provider_refund_id, safe='')}/apply-abnormal-refund"
+        return await self._request_refund(request, "POST", path, body, serial)
 
     def read_webhook(self, headers: Mapping[str, str], body: bytes, now: datetime) -> PaymentWebhook:
         """Verify and decrypt a webhook.
@@ -242,9 +263,11 @@ class WeChatPay:
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
 
-    async def _call(self, method: str, path: str, body: Json | None = None) -> bytes:
-        """Send a request and return the body of a successful response with a valid signature."""
-        response = await self._send(method, path, b"" if body is None else msgspec.json.encode(body))
+    async def _call(self, method: str, path: str, body: Json | None = None, serial: str | None = None) -> bytes:
+        """Send a request and return the body of a successful response with a valid signature.
+
+        `serial` names the key with which some of the body is encrypted."""
+        response = await self._send(method, path, b"" if body is None else msgspec.json.encode(body), serial)
         is_success = response.status in (200, 204)
         if is_success or any(name in response.headers for name in wire.SIGNATURE_HEADERS):
             await self._verify(response)
@@ -252,7 +275,7 @@ class WeChatPay:
             raise _read_error(response)
         return response.body
 
-    async def _send(self, method: str, path: str, body: bytes = b"") -> HttpResponse:
+    async def _send(self, method: str, path: str, body: bytes = b"", serial: str | None = None) -> HttpResponse:
         # Only `path` is signed: a prefix in base_url belongs to the proxy that forwards the request.
         headers = {
             "Authorization": wire.build_authorization(
@@ -262,8 +285,9 @@ class WeChatPay:
             "Content-Type": "application/json",
             "User-Agent": "floodgate",
         }
-        if self._account.public_key_id is not None:
-            headers["Wechatpay-Serial"] = self._account.public_key_id  # requests responses signed with this key
+        serial = serial or self._account.public_key_id
+        if serial is not None:
+            headers["Wechatpay-Serial"] = serial  # requests responses signed with this key
         return await self._transport.send(method, self._account.base_url + path, headers, body)
 
     async def _verify(self, response: HttpResponse) -> None:
@@ -280,12 +304,25 @@ class WeChatPay:
             # A refusal too: it refuses the certificates, which shows nothing about the request itself.
             raise ExternalOutcomeUnknown(f"cannot verify the response of WeChat Pay: {error}") from None
 
+    async def _newest_key(self) -> tuple[str, RSAPublicKey]:
+        """Return the serial number and the key with which to encrypt what only WeChat Pay may read."""
+        if not self._keys:
+            await self.refresh()
+        valid = {serial: key for serial, key in self._keys.items() if key.is_valid_at(self._now())}
+        if not valid:
+            raise ExternalOutcomeUnknown("there is no valid certificate of WeChat Pay")
+        serial = max(valid, key=lambda serial: valid[serial].not_after or _NEVER)
+        return serial, valid[serial].key
+
     async def _request_refund(
-        self, request: RefundRequest, method: str, path: str, body: Json | None = None
+        self, request: RefundRequest, method: str, path: str, body: Json | None = None, serial: str | None = None
     ) -> ProviderRefund:
         try:
-            refund = _decode(await self._call(method, path, body), messages.WeChatRefund)
+            refund = _decode(await self._call(method, path, body, serial), messages.WeChatRefund)
         except ExternalRefusal as no:
+            failure = status_map.REFUND_FAILURES.get(no.code)
+            if failure is not None and method == "POST":
+                return ProviderRefund(request.payment_id, request.refund_id, "failed", reason=str(no), failure=failure)
             # For a moment WeChat Pay may not find the payment of a refund request, and find it later.
             if no.code not in status_map.ABSENT:
                 raise
@@ -294,7 +331,7 @@ class WeChatPay:
             raise ExternalOutcomeUnknown("the response of WeChat Pay is about another refund")
         if refund.amount.currency not in (None, CURRENCY):
             raise ExternalOutcomeUnknown("the response of WeChat Pay about a refund is in another currency")
-        return _provider_refund(request.payment_id, request.refund_id, refund.status, refund.amount)
+        return to_provider_refund(request, refund.status, refund.amount, refund.refund_id)
 
     def _decrypt(self, resource: messages.Encrypted) -> bytes:
         if resource.algorithm != wire.CIPHER:
@@ -307,7 +344,7 @@ class WeChatPay:
             raise InvalidWebhook("foreign", "the webhook is about a payment of another account")
         if trade.trade_state != "SUCCESS" or trade.amount is None or trade.amount.currency is None:
             raise ValueError("a webhook of success lacks success, amount or currency")
-        return _provider_payment(payment_id, trade)
+        return to_provider_payment(payment_id, trade)
 
     def _read_refund(self, status: str, refund: messages.WeChatRefundWebhook) -> ProviderRefund:
         payment_id, refund_id = parse_uuid_hex(refund.out_trade_no), parse_uuid_hex(refund.out_refund_no)
@@ -315,28 +352,7 @@ class WeChatPay:
             raise InvalidWebhook("foreign", "the webhook is about a refund of another account")
         if refund.refund_status != status or refund.amount.currency not in (None, CURRENCY):
             raise ValueError("the refund_status is not that of the event, or the currency is another")
-        return _provider_refund(payment_id, refund_id, status, refund.amount)
-
-
-def _provider_payment(payment_id: UUID, trade: messages.WeChatTrade) -> ProviderPayment:
-    """Read a payment.
-
-    Raises `ValueError` if a captured one lacks a field, and `ExternalOutcomeUnknown` for an unknown state."""
-    state = status_map.map_payment_state(trade.trade_state)
-    if state != "captured":
-        return ProviderPayment(payment_id, state)
-    if trade.amount is None or not trade.transaction_id or not trade.success_time:
-        raise ValueError("a captured payment needs amount, transaction_id and success_time")
-    if trade.amount.currency not in (None, CURRENCY):
-        raise ValueError(f"the currency is not {CURRENCY}")
-    captured_at = parse_moment(trade.success_time)
-    return ProviderPayment(payment_id, state, Money(trade.amount.total, CURRENCY), trade.transaction_id, captured_at)
-
-
-def _provider_refund(payment_id: UUID, refund_id: UUID, status: str, amount: messages.RefundAmount) -> ProviderRefund:
-    state = status_map.map_refund_state(status)
-    reason = f"the status at WeChat Pay is {status}" if state == "failed" else ""
-    return ProviderRefund(payment_id, refund_id, state, Money(amount.refund, CURRENCY), reason)
+        return to_provider_refund(RefundIds(payment_id, refund_id), status, refund.amount, refund.refund_id)
 
 
 def _read_error(response: HttpResponse) -> ExternalRefusal | ExternalOutcomeUnknown:

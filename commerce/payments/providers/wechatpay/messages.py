@@ -53,6 +53,9 @@ class RefundAmount(msgspec.Struct, frozen=True):
     currency: str | None = None
 
 
+_Number = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[!-~]+\Z")]
+
+
 class WeChatRefundWebhook(msgspec.Struct, frozen=True):
     """A refund in a webhook, which has no appid."""
 
@@ -61,6 +64,7 @@ class WeChatRefundWebhook(msgspec.Struct, frozen=True):
     out_refund_no: str
     refund_status: str
     amount: RefundAmount
+    refund_id: _Number | None = None
 
 
 class WeChatRefund(msgspec.Struct, frozen=True):
@@ -70,6 +74,7 @@ class WeChatRefund(msgspec.Struct, frozen=True):
     out_refund_no: str
     status: str
     amount: RefundAmount
+    refund_id: _Number | None = None
 
 
 class CertificateItem(msgspec.Struct, frozen=True):

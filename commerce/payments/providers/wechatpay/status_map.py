@@ -5,8 +5,8 @@ Payments: https://pay.weixin.qq.com/doc/v3/merchant/4012556352, refunds: …/401
 
 from __future__ import annotations
 
-from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
-from commerce.payments.provider_port import PaymentState, RefundState
+from commerce.kernel.external import DelayReason, ExternalDelay, ExternalOutcomeUnknown, ExternalRefusal
+from commerce.payments.provider_port import PaymentState, RefundFailure, RefundState
 
 PAYMENTS: dict[str, PaymentState] = {
     "SUCCESS": "captured",
@@ -23,15 +23,28 @@ REFUNDS: dict[str, RefundState] = {
     "ABNORMAL": "failed",  # the customer's bank does not accept the money: staff must act
     "CLOSED": "failed",  # the merchant had no money for it for seven days; another attempt needs a new number
 }
+FAILURES: dict[str, RefundFailure] = {"ABNORMAL": "abnormal", "CLOSED": "closed"}
+REFUND_FAILURES: dict[str, RefundFailure] = {
+    "USER_ACCOUNT_ABNORMAL": "account_closed",  # the customer has closed the account: to be refunded another way
+    "TRADE_OVERDUE": "window_over",  # in the words of the older interface
+}
+"""errors of a refund that can never be made"""
 ABSENT = frozenset({"ORDER_NOT_EXIST", "RESOURCE_NOT_EXISTS"})
 
-# For 4xx only: with 429 and 5xx the outcome is unknown, whatever the code. NOT_ENOUGH (the merchant's balance does not
-# cover a refund) and RULE_LIMIT (too often) are not here, because the same request is to be sent again later.
+_DELAYS: dict[tuple[int, str], DelayReason] = {
+    (403, "NOT_ENOUGH"): "merchant_balance",
+    (429, "FREQUENCY_LIMITED"): "frequency",
+    (429, "RATELIMIT_EXCEEDED"): "frequency",
+    (400, "RULE_LIMIT"): "frequency",
+    (403, "RULE_LIMIT"): "frequency",
+}
+"""errors by which nothing was done, and the same request may succeed later"""
+# For 4xx only: with 5xx, and 429 with another code than above, the outcome is unknown.
 _REFUSALS = frozenset(
     {
         *("PARAM_ERROR", "INVALID_REQUEST", "SIGN_ERROR", "NO_AUTH", "APPID_MCHID_NOT_MATCH", "MCH_NOT_EXISTS"),
         *("OPENID_MISMATCH", "ACCOUNT_ERROR", "USER_ACCOUNT_ABNORMAL", "OUT_TRADE_NO_USED", "TRADE_ERROR"),
-        *("ORDERPAID", "ORDER_CLOSED", *ABSENT),
+        *("ORDERPAID", "ORDER_CLOSED", "TRADE_OVERDUE", *ABSENT),
     }
 )
 
@@ -52,6 +65,8 @@ def map_refund_state(status: str) -> RefundState:
 
 def map_error(status: int, code: str, detail: str) -> ExternalRefusal | ExternalOutcomeUnknown:
     """Return the exception for a response that is no success."""
+    if reason := _DELAYS.get((status, code)):
+        return ExternalDelay(code, reason, detail[:200])
     is_refusal = 400 <= status < 500 and status != 429 and code in _REFUSALS
     if is_refusal and (status == 404) == (code in ABSENT):
         return ExternalRefusal(code, detail[:200])

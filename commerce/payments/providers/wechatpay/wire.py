@@ -16,10 +16,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP, PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.x509 import load_pem_x509_certificate
 
 from commerce.kernel.clock import EPOCH
@@ -141,6 +141,14 @@ def verify_signature(headers: Mapping[str, str], body: bytes, keys: Mapping[str,
         raise InvalidWebhook("unknown_key", f"there is no valid key of serial number {serial[:80]!r}")
     if not is_signed(key.key, signing_text(timestamp, nonce, body), signature):
         raise InvalidWebhook("bad_signature", "the signature is not WeChat Pay's")
+
+
+def encrypt_for(key: RSAPublicKey, text: str) -> str:
+    """Encrypt a short text so that only the owner of the key reads it (RSAES-OAEP with SHA-1), in base64.
+
+    https://pay.weixin.qq.com/doc/v3/merchant/4013053257"""
+    padding = OAEP(mgf=MGF1(SHA1()), algorithm=SHA1(), label=None)  # noqa: S303  # as the protocol says
+    return b64encode(key.encrypt(text.encode(), padding)).decode()
 
 
 def decrypt(key: bytes, nonce: str, associated_data: str, ciphertext: str) -> bytes:
