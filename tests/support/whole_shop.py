@@ -1,0 +1,73 @@
+"""A shop from the order to what comes back: payments at the sandbox, fake carriers, cases.
+
+Workers of orders, payments and releases run. Shipments and cases move when the test moves them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+from config.settings import Settings
+from ops.services import CliServices
+from tests.support.fake_carrier import FakeCarrier
+from tests.support.gateway import open_gateway, run_workers
+from tests.support.payment_shop import WORKERS, PaymentShop, open_sandbox, with_providers
+from tests.support.sales import make_sale
+from tests.support.shipping_gateway import CARRIER_SETTINGS, RATES, FakeNumberedCarrier
+from tests.support.shipping_shop import ShippingShop, open_shipping_shop, tracking_event
+
+
+@dataclass
+class WholeShop:
+    """`pay` has the gateway and the providers, `ship` the carriers."""
+
+    pay: PaymentShop
+    ship: ShippingShop
+
+    async def add_paid_orders(self, count: int, *lines: tuple[str, int], total: int) -> list[UUID]:
+        """Place orders of customers `user-0` and so on, who pay with store credit."""
+
+        async def add(user: str) -> UUID:
+            await self.pay.grant_credit(total, user)
+            order_id = await self.pay.add_order(*lines, user=user)
+            await self.pay.start_payments(order_id, ("balance", total), user=user)
+            await self.pay.wait_for_order(order_id, "paid")
+            return order_id
+
+        return await asyncio.gather(*(add(f"user-{number}") for number in range(count)))
+
+    async def deliver(self, order_id: UUID) -> None:
+        """Have carriers deliver all booked shipments of an order."""
+        for shipment in await self.ship.list_shipments(order_id):
+            await self.ship.apply_events(
+                shipment.shipment_id, tracking_event("delivered", code=str(shipment.parcel_no))
+            )
+
+
+@asynccontextmanager
+async def open_whole_shop(
+    shop: CliServices,
+    make_settings: Callable[..., Settings],
+    sale_id: str,
+    items: Mapping[str, tuple[int, int, int | None]],
+) -> AsyncIterator[WholeShop]:
+    """Open a sale of products of `PRODUCT_LOGISTICS`, and all that sells, pays and ships them."""
+    settings = make_settings(shipping=CARRIER_SETTINGS, limits={"database_connections": 12})
+    async with AsyncExitStack() as stack:
+        ship = await stack.enter_async_context(open_shipping_shop(shop, settings, rates=RATES, max_attempts=1_000))
+        ship.carriers.clear()
+        ship.carriers |= {
+            "sf_express": FakeNumberedCarrier("sf_express"),
+            "zto": FakeCarrier("zto", accepts_bookings=False, needs_subscription=True),
+            "own_fleet": FakeCarrier("own_fleet", is_external=False),
+        }
+        await make_sale(shop, sale_id, items)
+        sandbox, url = await stack.enter_async_context(open_sandbox())
+        gateway = await stack.enter_async_context(open_gateway(with_providers(settings, url, "http://shop.invalid")))
+        settings = with_providers(settings, url, gateway.base)
+        await stack.enter_async_context(run_workers(settings, *WORKERS))
+        yield WholeShop(PaymentShop(shop, sandbox, sale_id, gateway, settings), ship)
