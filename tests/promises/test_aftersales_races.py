@@ -28,7 +28,8 @@ UNION ALL
 SELECT 'returned beyond what was delivered', order_id, line_no, sum(case_lines.quantity), shipment_lines.quantity
 FROM case_lines JOIN cases USING (case_id, order_id) JOIN shipment_lines USING (shipment_id, line_no, order_id)
 WHERE status NOT IN ('declined', 'cancelled')
-GROUP BY order_id, shipment_id, line_no, shipment_lines.quantity HAVING sum(case_lines.quantity) > shipment_lines.quantity
+GROUP BY order_id, shipment_id, line_no, shipment_lines.quantity
+HAVING sum(case_lines.quantity) > shipment_lines.quantity
 UNION ALL
 SELECT 'cancelled and delivered beyond what was ordered', order_id, line_no, cancelled + delivered, ordered
 FROM fulfilment_lines WHERE cancelled + delivered > ordered
@@ -72,17 +73,15 @@ class Customer:
 
     async def _open_case(self, lines: Sequence[dict[str, Any]]) -> list[GatewayResponse]:
         kind = self._random.choice(("return", "exchange", "claim", "refund_only"))
-        more: dict[str, Any] = {"claim": "damaged", "reason": "damaged"} if kind == "claim" else {}
-        wanted = {"wanted_sku": "b"} if kind == "exchange" else {}
-        shipments = [shipment.shipment_id for shipment in await self._whole.ship.list_shipments(self._order_id)]
-        where = {"shipment_id": str(self._random.choice(shipments))} if shipments else {}
-        body = {
-            "kind": kind,
-            "reason": "changed_my_mind",
-            "lines": [{**line, **where, **wanted} for line in lines],
-            **more,
+        more: dict[str, Any] = {"claim": "damaged", "reason": "damaged_or_defective"} if kind == "claim" else {}
+        wanted = {"wanted_sku": self._random.choice(list(UNITS))} if kind == "exchange" else {}
+        query = "SELECT shipment_id, line_no FROM shipment_lines WHERE order_id = $1"
+        shipments = {
+            row["line_no"]: {"shipment_id": str(row["shipment_id"])}
+            for row in await self._whole.pay.fetch_rows(query, self._order_id)
         }
-        answers = [await self._own("cases", body)]
+        lines = [{**line, **shipments.get(line["line_no"], {}), **wanted} for line in lines]
+        answers = [await self._own("returns", {"kind": kind, "reason": "changed_my_mind", "lines": lines, **more})]
         while answers[-1].status in (200, 201) and len(answers) < 3:
             case = answers[-1].body["case"]
             path = f"/v1/admin/cases/{case['case_id']}/{'approve' if len(answers) == 1 else 'resolve'}"
