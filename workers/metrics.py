@@ -127,6 +127,24 @@ OPEN_SHIPMENTS = Gauge(
     ["carrier", "status"],
     multiprocess_mode=_LATEST,
 )
+OPEN_CASES = Gauge(
+    "floodgate_open_cases",
+    "Returns and claims that have not ended, by whoever must act",
+    ["kind", "waits_for"],
+    multiprocess_mode=_LATEST,
+)
+OVERDUE_CASES = Gauge(
+    "floodgate_overdue_cases",
+    "Open returns and claims past their deadline, by whoever must act",
+    ["waits_for"],
+    multiprocess_mode=_LATEST,
+)
+CASE_DECISION_SECONDS = Gauge(
+    "floodgate_case_decision_seconds",
+    "Time from a request to the shop's first decision, by quantile of the last day's decisions",
+    ["quantile"],
+    multiprocess_mode=_LATEST,
+)
 FULFILMENT_SECONDS = Gauge(
     "floodgate_fulfilment_seconds",
     "Time from paid to handed_over and to delivered, by quantile of the last day's orders",

@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import partial
 
 import lua
+from commerce.aftersales.case_gauges import CaseGauges
 from commerce.audit.service import Audit
 from commerce.fulfilment.worklists import Worklists
 from commerce.jobs.model import GroupLoad, GroupName
@@ -35,6 +36,8 @@ async def observer(services: WorkerServices) -> None:
     jobs = StaffJobs(services.db, services.clock, services.settings.jobs.lease_s)
     shown_groups: set[GroupName] = set()
     shown_shipments: set[tuple[str, str]] = set()
+    case_gauges = CaseGauges(services.db, services.clock)
+    shown_cases: set[tuple[str, str]] = set()
 
     async def measure_jobs() -> int:
         is_first = not sale_ids
@@ -54,7 +57,12 @@ async def observer(services: WorkerServices) -> None:
         return 0
 
     async def measure_shipments() -> int:
-        await _measure_shipments(worklists, shown_shipments)
+        failures = Failures("measure", _logger)
+        with failures.catch(gauges="shipments"):
+            await _measure_shipments(worklists, shown_shipments)
+        with failures.catch(gauges="cases"):
+            await _measure_cases(case_gauges, shown_cases)
+        failures.raise_any()
         return 0
 
     async def measure_streams() -> int:
@@ -117,3 +125,20 @@ async def _measure_shipments(worklists: Worklists, shown: set[tuple[str, str]]) 
     for until, durations in (await worklists.measure_fulfilment_times()).items():
         for quantile, seconds in zip(("0.5", "0.9", "0.99"), durations, strict=True):
             metrics.FULFILMENT_SECONDS.labels(until, quantile).set(seconds)
+
+
+async def _measure_cases(gauges: CaseGauges, shown: set[tuple[str, str]]) -> None:
+    """Set the gauges of returns and claims.
+
+    `shown` holds the (kind, actor) pairs so far: those without cases are set to 0."""
+    counts = await gauges.count_open()
+    overdue = dict.fromkeys((waits_for for _, waits_for in shown | counts.keys()), 0)
+    for kind, waits_for in shown | counts.keys():
+        open_cases, overdue_cases = counts.get((kind, waits_for), (0, 0))
+        metrics.OPEN_CASES.labels(kind, waits_for).set(open_cases)
+        overdue[waits_for] += overdue_cases
+    for waits_for, overdue_cases in overdue.items():
+        metrics.OVERDUE_CASES.labels(waits_for).set(overdue_cases)
+    shown |= counts.keys()
+    for quantile, seconds in zip(("0.5", "0.9", "0.99"), await gauges.measure_decisions(), strict=False):
+        metrics.CASE_DECISION_SECONDS.labels(quantile).set(seconds)

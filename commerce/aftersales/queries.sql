@@ -155,3 +155,11 @@ UPDATE case_evidence SET case_id = $1 WHERE evidence_id = ANY($2::uuid[]) AND ca
 
 -- name: list_evidence
 SELECT {case_evidence} FROM case_evidence WHERE case_id = $1 ORDER BY created_at, evidence_id;
+
+-- name: count_open
+SELECT kind, waits_for, count(*) AS cases, count(*) FILTER (WHERE due_at < $1) AS overdue
+FROM cases WHERE ended_at IS NULL GROUP BY kind, waits_for;
+
+-- name: measure_decisions
+SELECT percentile_cont(ARRAY[0.5, 0.9, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM decided_at - created_at)::float8)
+FROM cases WHERE decided_at > $1::timestamptz - interval '1 day';

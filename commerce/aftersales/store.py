@@ -223,6 +223,17 @@ async def list_events(connection: Connection, case_ids: Sequence[UUID]) -> dict[
     return events
 
 
+async def count_open(connection: Connection, now: datetime) -> dict[tuple[str, str], tuple[int, int]]:
+    """Count open cases and those that are overdue, by (kind, waits_for)."""
+    rows = await connection.fetch(queries.count_open, now)
+    return {(row["kind"], row["waits_for"]): (row["cases"], row["overdue"]) for row in rows}
+
+
+async def measure_decisions(connection: Connection, now: datetime) -> list[float]:
+    """Return the percentiles 50, 90 and 99 of the seconds until a decision, of the last day, if any."""
+    return list(await connection.fetchval(queries.measure_decisions, now) or [])
+
+
 # What a judgement of a request needs.
 
 

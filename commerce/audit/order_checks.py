@@ -28,6 +28,7 @@ ORDER_CHECKS = (
     ("P6", "cash_and_shipments", "cash of delivered shipments is not posted"),
     ("P6", "uncaptured_cash", "collected cash belongs to no payment, or more is captured than was collected"),
     ("P6", "freight_refunded_again", "more freight is refunded than was paid"),
+    ("P6", "cases_and_grants", "money of resolved cases differs from its grant"),
     ("P6", "credit_and_ledger", "store credit differs from its account in the ledger"),
     ("P6", "money_without_order", "captured money belongs to no paid order and is not refunded"),
     ("P6", "paid_without_money", "payments of orders do not add up to their totals"),
@@ -41,8 +42,12 @@ ORDER_CHECKS = (
     ("P7", "paid_without_fulfilment", "paid orders have no fulfilment"),
     ("P7", "orders_without_job", "nothing is done about orders to plan or to complete"),
     ("P7", "shipments_without_job", "nothing is done about shipments to book, cancel or track"),
+    ("P7", "units_in_several_cases", "cases have more units than were delivered"),
+    ("P7", "uninspected_units", "units of inspected cases are neither resellable, damaged nor rejected"),
+    ("P7", "cases_without_job", "nothing is done about open cases"),
     ("P8", "broken_histories", "histories of orders do not lead to their status"),
     ("P8", "broken_shipment_histories", "histories of shipments do not lead to their status"),
+    ("P8", "broken_case_histories", "histories of cases do not lead to their status"),
 )
 _ORDERS_PER_STATEMENT = 5_000
 

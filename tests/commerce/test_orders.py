@@ -259,7 +259,11 @@ async def test_release_of_unloaded_sale_waits(
             "SELECT status, attempts, last_error FROM releases JOIN jobs ON subject = release_id"
         )
     assert row is not None
-    assert tuple(row) == ("pending", 1, "the sale is not loaded in Redis: if it stays so, run `floodgate rebuild` of it")
+    assert tuple(row) == (
+        "pending",
+        1,
+        "the sale is not loaded in Redis: if it stays so, run `floodgate rebuild` of it",
+    )
     await shop.redis.restore(keys.meta, 0, meta)
     async with run_workers(settings, "release_worker"):
         await eventually(lambda: has_stock(shop, keys, {"a": 50, "b": 20}))
