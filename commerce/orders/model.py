@@ -13,6 +13,7 @@ import msgspec
 from commerce.catalog.model import SKU_PATTERN
 from commerce.kernel.address import Address
 from commerce.kernel.money import Currency, Minor, Money
+from commerce.orders.order_states import DeliveryState, PaymentState, ReturnState
 from commerce.sales.model import SALE_PATTERN, SaleId
 
 
@@ -125,7 +126,8 @@ class OrderLine(msgspec.Struct, frozen=True):
     """The part of a stored order line for one address, with prices in minor units.
 
     `unit_price` is that of the sale and `list_price` the one outside it, null in orders of earlier versions. `discount`
-    is taken off the whole line, and `paid` is what is left.
+    is taken off the whole line, and `paid` is what is left. The last four are units: `cancelled` ones will never be
+    delivered.
     """
 
     line_no: int
@@ -136,6 +138,10 @@ class OrderLine(msgspec.Struct, frozen=True):
     list_price: Minor | None
     discount: Minor
     paid: Minor
+    shipped: int = 0
+    delivered: int = 0
+    cancelled: int = 0
+    returned: int = 0
 
 
 class OrderDiscount(msgspec.Struct, frozen=True):
@@ -192,6 +198,35 @@ class OrderEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     details: dict[str, Any] | None = None
 
 
+RefundWay = Literal["provider", "store_credit", "transfer"]
+
+
+class RefundSum(msgspec.Struct, frozen=True):
+    """Refunds of payments by one method that go one way, in minor units: requested, and done of these."""
+
+    method: Method
+    way: RefundWay
+    requested: Minor
+    done: Minor
+
+
+class OrderRefunds(msgspec.Struct, frozen=True):
+    """Refunds of an order in minor units: requested, and done of these."""
+
+    requested: Minor
+    done: Minor
+    parts: list[RefundSum]
+
+
+class OrderStates(NamedTuple):
+    """States of an order beside its status, and its refunds, null without any."""
+
+    payment_state: PaymentState
+    delivery_state: DeliveryState
+    return_state: ReturnState
+    refunds: OrderRefunds | None
+
+
 class OrderSummary(msgspec.Struct, frozen=True):
     """An order in a list."""
 
@@ -201,6 +236,9 @@ class OrderSummary(msgspec.Struct, frozen=True):
     total: Money
     accepted_at: datetime
     pay_by: datetime
+    payment_state: PaymentState
+    delivery_state: DeliveryState
+    return_state: ReturnState
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -217,10 +255,14 @@ class Order(msgspec.Struct, frozen=True):
     lines: list[OrderLine] | None = None
     ship_to: list[Address] | None = None
     payments: list[Tender] | None = None
+    payment_state: PaymentState | None = None
+    delivery_state: DeliveryState | None = None
+    return_state: ReturnState | None = None
+    refunds: OrderRefunds | None = None
 
 
 class VersionedOrder(NamedTuple):
-    """A stored order and the version of its row, which is another one after each change."""
+    """A stored order and the version of its rows, which is another one after each change."""
 
     version: int
     user_id: str

@@ -5,18 +5,6 @@ SELECT order_id FROM orders WHERE order_id = ANY($1::uuid[]);
 SELECT user_id, idempotency_key, order_id FROM orders
 JOIN unnest($1::text[], $2::text[]) AS input (user_id, idempotency_key) USING (user_id, idempotency_key);
 
--- name: get_order
-SELECT order_id, user_id, status, sale_id, total_minor, discount_minor, freight_minor, cod_fee_minor, currency,
-       accepted_at, pay_by, cancel_reason, ship_to, payment_plan, (
-    SELECT json_agg(json_build_object('line_no', line_no, 'sku', sku, 'quantity', quantity, 'ship_to', address_no,
-                                      'unit_price', unit_price_minor, 'list_price', list_price_minor,
-                                      'discount', discount_minor,
-                                      'paid', quantity * unit_price_minor - discount_minor)
-                    ORDER BY line_no, address_no)
-    FROM order_lines WHERE order_lines.order_id = orders.order_id
-) AS lines
-FROM orders WHERE order_id = $1;
-
 -- name: get_discounts
 SELECT order_id, promotion_id, label, amount_minor AS amount FROM order_discounts WHERE order_id = ANY($1::uuid[])
 ORDER BY order_id, discount_no;
@@ -50,12 +38,56 @@ SELECT order_id, accepted_at, persisted_at, currency, total_minor, discount_mino
 FROM orders WHERE order_id = $1;
 
 -- name: read_changed_orders
--- Those of the orders that differ from what the caller has, by the number of the transaction that wrote the row; NULL
--- stands for an order that the caller does not have. An order that is gone comes back without a user.
-SELECT input.order_id, orders.xmin AS version, user_id, status, sale_id, total_minor, discount_minor, freight_minor,
+-- Those of the orders that differ from what the caller has, by the numbers of the transactions that wrote the rows of
+-- order and fulfilment: each event bumps one of them. NULL stands for an order that the caller does not have. An order
+-- that is gone comes back without a user.
+SELECT input.order_id, stored.version, user_id, orders.status, sale_id, total_minor, discount_minor, freight_minor,
        cod_fee_minor, currency, accepted_at, pay_by, cancel_reason, ship_to, payment_plan
-FROM unnest($1::uuid[], $2::xid[]) AS input (order_id, version) LEFT JOIN orders USING (order_id)
-WHERE orders.xmin IS DISTINCT FROM input.version;
+FROM unnest($1::uuid[], $2::bigint[]) AS input (order_id, version)
+LEFT JOIN orders USING (order_id) LEFT JOIN fulfilments USING (order_id)
+CROSS JOIN LATERAL (SELECT (orders.xmin::text::bigint << 32) + coalesce(fulfilments.xmin::text::bigint, 0)) AS stored (version)
+WHERE stored.version IS DISTINCT FROM input.version;
+
+-- name: list_state_facts
+-- Amounts and units from which the states of orders follow. Only the payments of the current plan count for the order;
+-- `never_collected` is cash on delivery that nobody will collect any more.
+SELECT orders.order_id, orders.status, total_minor, money.authorised, money.captured, money.refunded, money.never_collected,
+       EXISTS (SELECT FROM payments WHERE payments.order_id = orders.order_id AND status = 'captured') AS has_captures, units.ordered,
+       units.cancelled, units.shipped, units.delivered, units.returned, requested, in_progress
+FROM orders CROSS JOIN LATERAL (
+    SELECT coalesce(sum(amount_minor) FILTER (WHERE payments.status = 'authorised'), 0)::bigint AS authorised,
+           coalesce(sum(payments.captured_minor), 0)::bigint AS captured,
+           coalesce(sum(refunded_minor), 0)::bigint AS refunded,
+           coalesce(sum(amount_minor - payments.captured_minor) FILTER (
+               WHERE method = 'cod' AND payments.status IN ('captured', 'closed')), 0)::bigint AS never_collected
+    FROM payments WHERE payments.order_id = orders.order_id AND plan_revision = (
+        SELECT max(plan_revision) FROM payments AS every WHERE every.order_id = orders.order_id)
+) AS money CROSS JOIN LATERAL (
+    SELECT sum(quantity) AS ordered, coalesce(sum(cancelled), 0) AS cancelled, coalesce(sum(shipped), 0) AS shipped,
+           coalesce(sum(delivered), 0) AS delivered, coalesce(sum(returned), 0) AS returned
+    FROM order_lines LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no)
+    WHERE order_lines.order_id = orders.order_id
+) AS units CROSS JOIN LATERAL (
+    SELECT coalesce(bool_or(cases.status = 'requested'), false) AS requested,
+           coalesce(bool_or(cases.status <> 'requested'), false) AS in_progress
+    FROM cases WHERE cases.order_id = orders.order_id AND items_back AND ended_at IS NULL
+) AS open_cases
+WHERE orders.order_id = ANY(ARRAY(SELECT unnest($1::uuid[])));
+
+-- name: list_refund_sums
+SELECT refunds.order_id, method,
+       coalesce(way, CASE WHEN method IN ('balance', 'cod') THEN 'store_credit' ELSE 'provider' END) AS way,
+       sum(refunds.amount_minor)::bigint AS requested,
+       coalesce(sum(refunds.amount_minor) FILTER (WHERE refunds.status = 'done'), 0)::bigint AS done
+FROM refunds JOIN payments USING (payment_id)
+WHERE refunds.order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND refunds.status <> 'failed'
+GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
+
+-- name: has_open_matters
+-- Something is on its way for which the customer may still get events.
+SELECT EXISTS (SELECT FROM refunds WHERE order_id = $1 AND status NOT IN ('done', 'failed'))
+    OR EXISTS (SELECT FROM cancellations WHERE order_id = $1 AND status = 'open')
+    OR EXISTS (SELECT FROM cases WHERE order_id = $1 AND ended_at IS NULL);
 
 -- name: lock_order
 SELECT order_id, user_id, sale_id, status, total_minor, currency, payment_plan, accepted_at, pay_by, cancel_reason
@@ -72,8 +104,11 @@ FROM orders WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[])));
 
 -- name: get_lines_of_orders
 SELECT order_id, line_no, sku, quantity, address_no AS ship_to, unit_price_minor AS unit_price,
-       list_price_minor AS list_price, discount_minor AS discount, quantity * unit_price_minor - discount_minor AS paid
-FROM order_lines WHERE order_id = ANY($1::uuid[]) ORDER BY order_id, line_no, address_no;
+       list_price_minor AS list_price, discount_minor AS discount, quantity * unit_price_minor - discount_minor AS paid,
+       coalesce(shipped, 0) AS shipped, coalesce(delivered, 0) AS delivered, coalesce(cancelled, 0) AS cancelled,
+       coalesce(returned, 0) AS returned
+FROM order_lines LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no)
+WHERE order_id = ANY($1::uuid[]) ORDER BY order_id, line_no, address_no;
 
 -- name: find_customers
 -- Those who have an order that is not cancelled.

@@ -19,6 +19,7 @@ from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.orders import store
 from commerce.orders.errors import CannotCancel, NoSuchOrder, NotStoredYet
 from commerce.orders.model import Order, OrderDetails, OrderEvent, OrderStatus, OrderSummary, VersionedOrder
+from commerce.orders.state_store import has_open_matters
 from lua import SaleKeys, find_accepted_users, find_key_records, read_accepted_users
 
 _LAST = UUID(int=2**128 - 1)
@@ -163,6 +164,11 @@ class Orders:
         at = order.accepted_at or from_ms(self._clock.now_ms())
         return [OrderEvent(0, at, OrderStatus.ACCEPTED, "customer", "the stock was reserved")]
 
+    async def has_open_matters(self, order_id: UUID) -> bool:
+        """Tell whether a refund, a cancellation or a case of the order is still open."""
+        async with self._db.connection() as connection:
+            return await has_open_matters(connection, order_id)
+
     async def latest_event_seqs(self, order_ids: Sequence[UUID]) -> dict[UUID, int]:
         """Return the seq of the last event by order, for orders that are stored."""
         async with self._db.connection() as connection:
@@ -189,9 +195,9 @@ class Orders:
             now, cause = from_ms(self._clock.now_ms()), "by_staff" if actor.user_id is None else "by_customer"
             async with self._db.transaction() as connection:
                 is_cancelled = await store.cancel(connection, [order_id], now, cause, actor.name, reason)
-            if is_cancelled:
-                return replace(order, status=OrderStatus.CANCELLED, cancel_reason=cause)
             order = (await self._find(order_id, actor.user_id, sales))[1]
+            if is_cancelled:
+                return order
         if order.status is not OrderStatus.CANCELLED:
             raise CannotCancel(f"cannot cancel the order: it is {order.status}; ask for a return instead")
         return order

@@ -28,11 +28,13 @@ from commerce.orders.model import (
     OrderFreight,
     OrderLine,
     OrderPrice,
+    OrderStates,
     OrderStatus,
     OrderSummary,
     Tender,
     VersionedOrder,
 )
+from commerce.orders.state_store import read_states
 
 queries = load_queries(__package__)
 
@@ -152,12 +154,9 @@ async def lock_expired(connection: Connection, now: datetime, count: int, exclud
 
 
 async def get(connection: Connection, order_id: UUID) -> tuple[str, Order] | None:
-    """Read an order with its lines, in one statement. Returns (user id, order)."""
-    row = await connection.fetchrow(queries.get_order, order_id)
-    if row is None:
-        return None
-    prices = await _read_prices(connection, [row])
-    return row["user_id"], _order(row, msgspec.json.decode(row["lines"], type=list[OrderLine]), prices)
+    """Read an order with its lines. Returns (user id, order)."""
+    stored = (await read_changed(connection, {order_id: None})).get(order_id)
+    return (stored.user_id, stored.order) if stored else None
 
 
 async def _read_prices(connection: Connection, rows: Iterable[Any]) -> dict[UUID, OrderPrice]:
@@ -183,7 +182,10 @@ def _price(row: Any, discounts: list[OrderDiscount], freight: list[OrderFreight]
     return OrderPrice(subtotal, discount, freight_minor, cod_fee, discounts, freight, coupons)
 
 
-def _order(row: Any, lines: list[OrderLine], prices: Mapping[UUID, OrderPrice]) -> Order:
+def _order(
+    row: Any, lines: list[OrderLine], prices: Mapping[UUID, OrderPrice], states_of: Mapping[UUID, OrderStates]
+) -> Order:
+    states = states_of[row["order_id"]]
     return Order(
         order_id=row["order_id"],
         status=OrderStatus(row["status"]),
@@ -196,6 +198,10 @@ def _order(row: Any, lines: list[OrderLine], prices: Mapping[UUID, OrderPrice]) 
         lines=lines,
         ship_to=msgspec.json.decode(row["ship_to"], type=list[Address]),
         payments=msgspec.json.decode(row["payment_plan"], type=list[Tender]),
+        payment_state=states.payment_state,
+        delivery_state=states.delivery_state,
+        return_state=states.return_state,
+        refunds=states.refunds,
     )
 
 
@@ -209,9 +215,12 @@ async def read_changed(
     for order_id, *values in await connection.fetch(queries.get_lines_of_orders, list(stored)) if stored else ():
         lines[order_id].append(OrderLine(*values))
     prices = await _read_prices(connection, stored.values())
+    states_of = await read_states(connection, list(stored))
     orders: dict[UUID, VersionedOrder | None] = {row["order_id"]: None for row in rows}
     for order_id, row in stored.items():
-        orders[order_id] = VersionedOrder(row["version"], row["user_id"], _order(row, lines[order_id], prices))
+        if order_id in states_of:  # it may be gone meanwhile
+            order = _order(row, lines[order_id], prices, states_of)
+            orders[order_id] = VersionedOrder(row["version"], row["user_id"], order)
     return orders
 
 
@@ -266,6 +275,8 @@ async def find_id_by_key(connection: Connection, user_id: str, idempotency_key: 
 
 async def list_before(connection: Connection, user_id: str, before: UUID, count: int) -> list[OrderSummary]:
     """List orders of a user with ids below `before`, newest first."""
+    rows = await connection.fetch(queries.list_orders, user_id, before, count)
+    states_of = await read_states(connection, [row["order_id"] for row in rows])
     return [
         OrderSummary(
             order_id=row["order_id"],
@@ -274,8 +285,12 @@ async def list_before(connection: Connection, user_id: str, before: UUID, count:
             total=Money(row["total_minor"], row["currency"]),
             accepted_at=row["accepted_at"],
             pay_by=row["pay_by"],
+            payment_state=states_of[row["order_id"]].payment_state,
+            delivery_state=states_of[row["order_id"]].delivery_state,
+            return_state=states_of[row["order_id"]].return_state,
         )
-        for row in await connection.fetch(queries.list_orders, user_id, before, count)
+        for row in rows
+        if row["order_id"] in states_of
     ]
 
 

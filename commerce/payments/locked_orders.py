@@ -13,13 +13,13 @@ from uuid import UUID
 from commerce.jobs import store as jobs
 from commerce.jobs.model import INTERNAL_SYSTEM, NewJob
 from commerce.kernel.ids import IdGenerator
+from commerce.kernel.money import format_money
 from commerce.kernel.postgres import Connection
 from commerce.orders import store as orders
-from commerce.orders.model import OrderStatus
+from commerce.orders.model import OrderStatus, RefundWay
 from commerce.orders.store import StoryEvent
 from commerce.payments import order_status, refund_store, store
-from commerce.payments.model import RefundWay
-from commerce.payments.order_status import ACTOR, LockedOrder, OrderChanges
+from commerce.payments.order_status import ACTOR, Capture, LockedOrder, OrderChanges
 from commerce.payments.refund_status import build_story_of_new
 
 
@@ -96,6 +96,25 @@ async def update_and_write(
         if order.changes.may_move_order:
             order_status.update(order)
     await write_changes(connection, ids, distinct.values(), now)
+    # A step of the order tells its customer of the money. Without one, the order that he has read shows too little.
+    story = [
+        _capture_story(order, capture)
+        for order in distinct.values()
+        if not order.changes.steps
+        for capture in order.changes.captures
+    ]
+    await orders.insert_story_events(connection, story, now, ACTOR)
+
+
+def _capture_story(order: LockedOrder, capture: Capture) -> StoryEvent:
+    payment = capture.payment
+    amount_minor = payment.amount_minor - capture.uncollected_minor
+    return StoryEvent(
+        order.order_id,
+        "payment",
+        f"{format_money(amount_minor, payment.currency)} was paid by {payment.method}",
+        {"payment_id": str(payment.payment_id), "amount": amount_minor, "currency": payment.currency},
+    )
 
 
 async def write_changes(

@@ -10,7 +10,7 @@ import msgspec
 
 from commerce.jobs.model import Job
 from commerce.kernel.money import Currency, Minor, Money, minor_digits
-from commerce.orders.model import Method, OrderStatus
+from commerce.orders.model import Method, OrderStatus, RefundWay
 from commerce.payments.provider_port import PaymentAction, PaymentFlow, PaymentWebhook
 
 Status = Literal["pending", "authorised", "captured", "failed", "closed"]
@@ -18,7 +18,6 @@ Task = Literal["create", "query", "close", "recover_order", "update_order"]
 TASKS: tuple[Task, ...] = get_args(Task)
 RefundStatus = Literal["pending", "needs_other_way", "done", "failed"]
 """`failed`: this attempt can never succeed; `needs_other_way`: the payment cannot be refunded"""
-RefundWay = Literal["provider", "store_credit", "transfer"]
 WaitReason = Literal["pace", "merchant_balance", "frequency", "frozen", "busy"]
 OtherWayReason = Literal[
     "window_over", "too_many_parts", "account_closed", "not_refundable", "closed", "abnormal", "by_staff"

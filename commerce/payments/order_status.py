@@ -15,9 +15,9 @@ from uuid import UUID
 
 import msgspec
 
-from commerce.orders.model import OrderStatus
+from commerce.orders.model import OrderStatus, RefundWay
 from commerce.orders.store import StatusStep, StoryEvent
-from commerce.payments.model import OtherWayReason, Payment, Refund, RefundWay, WaitReason
+from commerce.payments.model import OtherWayReason, Payment, Refund, WaitReason
 from commerce.payments.provider_port import ProviderPayment
 
 ACTOR = "payment_worker"

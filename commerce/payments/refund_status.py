@@ -15,8 +15,9 @@ from uuid import UUID
 
 from commerce.kernel.external import DelayReason
 from commerce.kernel.money import Money, format_money
+from commerce.orders.model import RefundWay
 from commerce.orders.store import StoryEvent
-from commerce.payments.model import OtherWayReason, Payment, Refund, RefundWay
+from commerce.payments.model import OtherWayReason, Payment, Refund
 from commerce.payments.order_status import (
     CompletedRefund,
     FailedRefund,

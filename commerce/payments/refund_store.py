@@ -11,8 +11,8 @@ from commerce.jobs.model import INTERNAL_SYSTEM
 from commerce.kernel.postgres import Connection
 from commerce.ledger import store as ledger
 from commerce.ledger.model import NewPosting
-from commerce.orders.model import FULFILMENTS
-from commerce.payments.model import RefundToRequest, RefundWay
+from commerce.orders.model import FULFILMENTS, RefundWay
+from commerce.payments.model import RefundToRequest
 from commerce.payments.order_status import FailedRefund, NewRefund, StuckRefund, WaitingRefund
 from commerce.payments.store import REFUNDS, queries, read_refund
 

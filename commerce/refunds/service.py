@@ -115,7 +115,8 @@ def _list_open_payments(locked: LockedOrder, sums: GrantedSums, uncaptured_minor
 async def _read_grant(connection: Connection, stored: StoredGrant, locked: LockedOrder) -> Grant:
     """Read a stored grant, with the refunds that were asked for."""
     allocations = []
-    for refund in locked.refunds:
+    place = {payment_id: number for number, payment_id in enumerate(locked.payments)}
+    for refund in sorted(locked.refunds, key=lambda refund: place[refund.payment_id]):
         if refund.refund_key == f"{_KEY}{stored.grant_id}" and refund.status != "failed":
             method = locked.payments[refund.payment_id].method
             destination = find_destination(method)

@@ -89,6 +89,9 @@ async def list_orders(call: Call) -> web.Response:
             total=stored.total,
             accepted_at=stored.accepted_at,
             pay_by=stored.pay_by,
+            payment_state=stored.payment_state,
+            delivery_state=stored.delivery_state,
+            return_state=stored.return_state,
         )
         for stored in page.items
     ]
@@ -111,17 +114,20 @@ async def cancel_order(call: Call) -> web.Response:
 
 
 async def watch_order(call: Call) -> web.StreamResponse:
-    """Watch an order's status as server-sent events: `id` counts the events, `data` is an OrderEvent.
+    """Watch an order as server-sent events: `id` counts the events, `data` is an OrderEvent.
 
-    To continue, send the last received id as `Last-Event-ID`: later events follow. The stream ends with the final
-    status of the order. 204 means that no event will follow.
+    To continue, send the last received id as `Last-Event-ID`: later events follow. The stream ends when the order has
+    its final status and no refund, cancellation or case is open. 204 means that no event will follow.
     """
     services, order_id, user_id = call.services, call.parameters["order_id"], call.identity.subject
     sales = services.snapshots.sale_ids()
 
     async def fetch(last_seq: int) -> EventBatch[OrderEvent]:
         events = await services.orders.list_events(order_id, user_id, sales)
-        return EventBatch(events, events[-1].status in _FINAL_STATUSES)
+        if events[-1].status not in _FINAL_STATUSES or await services.orders.has_open_matters(order_id):
+            return EventBatch(events, final=False)
+        # What ended since the first read has its events now.
+        return EventBatch(await services.orders.list_events(order_id, user_id, sales), final=True)
 
     return await stream_events(call, "order", order_id, "status", fetch)
 

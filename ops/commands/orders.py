@@ -180,6 +180,21 @@ def _list_price_rows(order: Order) -> list[tuple[str, str]]:
     return [*rows, *(("coupon", code) for code in price.coupons)]
 
 
+def _list_states(order: Order) -> list[tuple[str, str]]:
+    """List the states of a stored order beside its status, and its refunds."""
+    if order.payment_state is None or order.total is None:
+        return []
+    rows: list[tuple[str, str]] = [
+        ("payment", order.payment_state),
+        ("delivery", order.delivery_state or ""),
+        ("returns", order.return_state or ""),
+    ]
+    for part in order.refunds.parts if order.refunds else ():
+        done, requested = (format_money(amount, order.total.currency) for amount in (part.done, part.requested))
+        rows.append((f"refunds of {part.method}", f"{done} of {requested} by {part.way.replace('_', ' ')}"))
+    return [(name, value.replace("_", " ")) for name, value in rows]
+
+
 def _print(details: OrderDetails) -> None:
     order = details.order
     status = f"{order.status} ({order.cancel_reason})" if order.cancel_reason else order.status
@@ -188,11 +203,13 @@ def _print(details: OrderDetails) -> None:
         ("customer", details.user_id),
         ("sale", order.sale_id),
         ("status", status),
+        *_list_states(order),
         ("total", order.total and format_money(order.total.amount, order.total.currency)),
         ("pay by (UTC)", format_time(order.pay_by)),
     )
     print_values([*((name, value or "?") for name, value in values), *_list_price_rows(order)])
     events = Table("at (UTC)", "status", "actor", "reason")
     for event in details.events:
-        events.add_row(format_time(event.at), event.status, event.actor, event.reason)
+        status = event.status if event.kind == "status" else f"{event.status} ({event.kind})"
+        events.add_row(format_time(event.at), status, event.actor, event.reason)
     print_table(events)

@@ -126,6 +126,7 @@ async def test_late_payment_with_stock_left_reacquires_it(pay: PaymentShop) -> N
     events = await pay.fetch_rows("SELECT from_status, to_status, reason FROM order_events ORDER BY seq")
     assert [tuple(event) for event in events] == [
         ("awaiting_payment", "cancelled", "it was not paid in time"),
+        (None, None, "1.00 CNY was paid by alipay"),
         ("cancelled", "paid", LATE),
     ]
     audit = await pay.shop.audit.audit_sale(pay.sale_id)

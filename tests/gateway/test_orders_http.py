@@ -51,7 +51,7 @@ async def test_order_accepted_is_readable_at_once_and_stored(
         await eventually(lambda: drained(shop, keys))
     stored = (await gateway.call("GET", answer.headers["Location"])).body
     assert stored["status"] == "awaiting_payment"
-    unreduced = {"ship_to": 0, "discount": 0}
+    unreduced = {"ship_to": 0, "discount": 0, "shipped": 0, "delivered": 0, "cancelled": 0, "returned": 0}
     assert stored["lines"] == [
         {"line_no": 0, "sku": "a", "quantity": 2, "unit_price": 100, "list_price": 100, "paid": 200, **unreduced},
         {"line_no": 1, "sku": "b", "quantity": 1, "unit_price": 255, "list_price": 255, "paid": 255, **unreduced},
