@@ -115,6 +115,18 @@ LEDGER_DIFFERENCE_MINOR = Gauge(
     ["currency"],
     multiprocess_mode=_LATEST,
 )
+HELD_CASH_MINOR = Gauge(
+    "floodgate_held_cash_minor",
+    "Cash that carriers, drivers and the shop hold, in minor units",
+    ["holder", "currency"],
+    multiprocess_mode=_LATEST,
+)
+HELD_CASH_SECONDS = Gauge(
+    "floodgate_held_cash_seconds",
+    "How long the oldest part of this cash has been held",
+    ["holder", "currency"],
+    multiprocess_mode=_LATEST,
+)
 WORKLIST_SHIPMENTS = Gauge(
     "floodgate_worklist_shipments",
     "Shipments on each worklist",

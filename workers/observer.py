@@ -13,8 +13,9 @@ from commerce.audit.service import Audit
 from commerce.fulfilment.worklists import Worklists
 from commerce.jobs.model import GroupLoad, GroupName
 from commerce.jobs.staff_jobs import StaffJobs
-from commerce.kernel.clock import from_ms
+from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.failures import Failures
+from commerce.ledger.service import Ledger
 from commerce.payments.ledger_sums import LedgerSums
 from lua import SaleKeys
 from workers import metrics
@@ -38,6 +39,7 @@ async def observer(services: WorkerServices) -> None:
     shown_shipments: set[tuple[str, str]] = set()
     case_gauges = CaseGauges(services.db, services.clock)
     shown_cases: set[tuple[str, str]] = set()
+    shown_holders: set[tuple[str, str]] = set()
 
     async def measure_jobs() -> int:
         is_first = not sale_ids
@@ -62,6 +64,8 @@ async def observer(services: WorkerServices) -> None:
             await _measure_shipments(worklists, shown_shipments)
         with failures.catch(gauges="cases"):
             await _measure_cases(case_gauges, shown_cases)
+        with failures.catch(gauges="held_cash"):
+            await _measure_held_cash(Ledger(services.db, services.clock), shown_holders, services.clock)
         failures.raise_any()
         return 0
 
@@ -100,12 +104,26 @@ async def _measure_jobs(jobs: StaffJobs, shown: set[GroupName], now: datetime) -
         metrics.OPEN_JOBS.labels(queue, kind, system, "parked").set(load.parked)
         age_s = 0.0 if load.first_due_at is None else max(0.0, (now - load.first_due_at).total_seconds())
         metrics.OLDEST_JOB_SECONDS.labels(queue, kind, system).set(age_s)
-    shown |= loads.keys()
+    shown.update(loads)
 
 
 async def _measure_ledger(ledger: LedgerSums) -> None:
     for currency, difference in (await ledger.read() or {}).items():
         metrics.LEDGER_DIFFERENCE_MINOR.labels(currency).set(difference)
+
+
+async def _measure_held_cash(ledger: Ledger, shown: set[tuple[str, str]], clock: Clock) -> None:
+    """Set the gauges of held cash.
+
+    `shown` holds the (holder, currency) pairs so far: those without cash are set to 0."""
+    held_cash = {(held.holder, held.currency): held for held in await ledger.list_held_cash()}
+    now = from_ms(clock.now_ms())
+    for key in shown | held_cash.keys():
+        held = held_cash.get(key)
+        age_s = 0.0 if held is None or held.oldest_at is None else max(0.0, (now - held.oldest_at).total_seconds())
+        metrics.HELD_CASH_MINOR.labels(*key).set(0 if held is None else held.balance)
+        metrics.HELD_CASH_SECONDS.labels(*key).set(age_s)
+    shown.update(held_cash)
 
 
 async def _measure_shipments(worklists: Worklists, shown: set[tuple[str, str]]) -> None:
@@ -121,7 +139,7 @@ async def _measure_shipments(worklists: Worklists, shown: set[tuple[str, str]]) 
         metrics.OPEN_SHIPMENTS.labels(carrier, status).set(0)
     for (carrier, status), count in open_shipments.items():
         metrics.OPEN_SHIPMENTS.labels(carrier, status).set(count)
-    shown |= open_shipments.keys()
+    shown.update(open_shipments)
     for until, durations in (await worklists.measure_fulfilment_times()).items():
         for quantile, seconds in zip(("0.5", "0.9", "0.99"), durations, strict=True):
             metrics.FULFILMENT_SECONDS.labels(until, quantile).set(seconds)
@@ -139,6 +157,6 @@ async def _measure_cases(gauges: CaseGauges, shown: set[tuple[str, str]]) -> Non
         overdue[waits_for] += overdue_cases
     for waits_for, overdue_cases in overdue.items():
         metrics.OVERDUE_CASES.labels(waits_for).set(overdue_cases)
-    shown |= counts.keys()
+    shown.update(counts)
     for quantile, seconds in zip(("0.5", "0.9", "0.99"), await gauges.measure_decisions(), strict=False):
         metrics.CASE_DECISION_SECONDS.labels(quantile).set(seconds)

@@ -125,7 +125,7 @@ WHERE order_id = ANY($1::uuid[]) AND refunded_minor <> (SELECT coalesce(sum(refu
 
 -- name: captures_on_other_accounts
 -- P6. Captured money comes from the account of its own provider or customer, or from collected cash, and refunds go back
--- to their provider, to the customer's store credit, or from the bank.
+-- the way that their row says.
 SELECT ledger.posting FROM payments JOIN ledger ON posting = 'capture ' || payment_id AND account <> 'orders'
 WHERE payments.order_id = ANY($1::uuid[]) AND NOT CASE method
     WHEN 'balance' THEN account = 'credit:' || user_id
@@ -134,7 +134,10 @@ WHERE payments.order_id = ANY($1::uuid[]) AND NOT CASE method
 UNION ALL
 SELECT ledger.posting FROM refunds JOIN payments USING (payment_id)
 JOIN ledger ON posting = 'refund ' || refund_id AND account <> 'orders'
-WHERE refunds.order_id = ANY($1::uuid[]) AND account NOT IN ('provider:' || method, 'credit:' || user_id, 'bank');
+WHERE refunds.order_id = ANY($1::uuid[]) AND NOT CASE way
+    WHEN 'provider' THEN account = 'provider:' || method
+    WHEN 'transfer' THEN account = 'bank'
+    ELSE account = 'credit:' || user_id END;
 
 -- name: orphan_postings
 -- P6. Captures, refunds and collected cash belong to a payment, a refund, a delivered shipment or a payment on delivery.

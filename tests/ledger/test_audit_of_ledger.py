@@ -14,6 +14,14 @@ FAULTS = {
         "captures_on_other_accounts",
         "UPDATE ledger SET account = 'provider:alipay' WHERE posting LIKE 'capture %' AND account = 'collected'",
     ),
+    "a refund from the account of a provider that never had it": (
+        "captures_on_other_accounts",
+        "WITH refunded AS (INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, "
+        "reason, actor, created_at, status, ended_at, way) SELECT gen_random_uuid(), payment_id, order_id, 'x', 5, "
+        "'CNY', 'x', 'x', now(), 'done', now(), 'store_credit' FROM payments RETURNING *) INSERT INTO ledger (posting, "
+        "account, order_id, amount_minor, currency, at) SELECT 'refund ' || refund_id, 'provider:alipay', order_id, -5, "
+        "'CNY', now() FROM refunded",
+    ),
     "an entry without posting": ("orphan_postings", "DELETE FROM postings WHERE kind = 'capture'"),
     "a posting of a capture without payment": (
         "orphan_postings",
@@ -71,7 +79,7 @@ async def test_audit_finds_each_planted_fault(ship: ShippingShop) -> None:
     _, [shipment] = await ship.add_booked_order(("a", 3, 0), cod=300)
     await ship.apply_events(shipment.shipment_id, tracking_event("delivered", -1))
     assert await list_found(ship) == set()
-    tables = ("postings", "ledger", "shipments", "payments", "refund_grants")
+    tables = ("postings", "ledger", "shipments", "payments", "refunds", "refund_grants")
     async with ship.shop.db.connection() as connection:
         for table in tables:
             await connection.execute(f"CREATE TABLE kept_{table} AS TABLE {table}")

@@ -76,3 +76,46 @@ async def test_observer_shows_entries_that_do_not_add_up(
         await eventually(lambda: shows(5))
         await insert("later", -2)
         await eventually(lambda: shows(3))
+
+
+async def test_observer_shows_holders_of_cash(shop: CliServices, make_settings: Callable[..., Settings]) -> None:
+    """A holder without cash is shown with 0, for as long as the observer runs."""
+
+    async def shows(amount: int, min_age_s: float) -> bool:
+        labels = {"holder": "driver:V1", "currency": "CNY"}
+        age_s = REGISTRY.get_sample_value("floodgate_held_cash_seconds", labels)
+        is_old = age_s is not None and (age_s > min_age_s if min_age_s else age_s == 0)
+        return is_old and REGISTRY.get_sample_value("floodgate_held_cash_minor", labels) == amount
+
+    await post_cash(shop, "cash 1", 500, age_s=90)
+    async with run_workers(make_settings(observer={"shipments_every_s": 0.05}), "observer"):
+        await eventually(lambda: shows(500, 89))
+        await post_cash(shop, "deposit 1", -500)
+        await eventually(lambda: shows(0, 0))
+
+
+async def post_cash(shop: CliServices, posting: str, amount: int, age_s: int = 0) -> None:
+    async with shop.db.connection() as connection:
+        await connection.execute(
+            "INSERT INTO ledger (posting, account, amount_minor, currency, at) VALUES "
+            "($1, 'cash:driver:V1', $2, 'CNY', now() - make_interval(secs => $3)), ($1, 'bank', -$2, 'CNY', now())",
+            *(posting, amount, age_s),
+        )
+
+
+async def test_observer_shows_zero_once_a_group_has_no_jobs(
+    shop: CliServices, make_settings: Callable[..., Settings]
+) -> None:
+    async def shows(parked: int) -> bool:
+        labels = {"queue": "releases", "kind": "release.apply", "system": "test", "state": "parked"}
+        return REGISTRY.get_sample_value("floodgate_open_jobs", labels) == parked
+
+    async with shop.db.connection() as connection:
+        await connection.execute(
+            "INSERT INTO jobs (subject, queue, kind, system, due_at, created_at, parked) "
+            "VALUES (gen_random_uuid(), 'releases', 'release.apply', 'test', now(), now(), true)"
+        )
+        async with run_workers(make_settings(observer={"gauges_every_s": 0.05}), "observer"):
+            await eventually(lambda: shows(1))
+            await connection.execute("DELETE FROM jobs WHERE system = 'test'")
+            await eventually(lambda: shows(0))
