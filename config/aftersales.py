@@ -31,5 +31,11 @@ class AftersalesSettings(SettingsSection):
         default="refund", description="if nobody confirms in time what was sent back"
     )
     money_poll_s: Seconds = Field(default=5, description="first look at the refunds of a case; later ones are rarer")
+    returned_shipments: Literal["restock", "write_off"] = Field(
+        default="restock", description="units that a carrier brings back undelivered are sold again, or written off"
+    )
+    undelivered_refund_after_s: Seconds = Field(
+        default=259_200, description="for staff to resend a prepaid shipment that is lost, returned or stopped"
+    )
     lines_per_case: Positive = 50
     open_cases_per_order: Positive = 20

@@ -29,6 +29,7 @@ from gateway.connections import SERVER, ConnectionRegistry
 from gateway.endpoints import (
     addresses,
     admin,
+    cancellations,
     cart,
     cases,
     catalog,
@@ -63,6 +64,7 @@ _READ_METHODS = ("GET", "HEAD")
 
 PUBLIC = [
     *orders.OPERATIONS,
+    *cancellations.OPERATIONS,
     *payments.OPERATIONS,
     *shipments.OPERATIONS,
     *returns.OPERATIONS,
@@ -78,6 +80,7 @@ PUBLIC = [
 ]
 ADMIN = [
     *admin.OPERATIONS,
+    *cancellations.ADMIN,
     *coupons.ADMIN,
     *sale_changes.ADMIN,
     *screening.ADMIN,

@@ -84,7 +84,7 @@ def _describe_operation(operation: Operation, schemas: dict[str, Any]) -> dict[s
         description["parameters"] = [_describe_parameter(parameter, schemas) for parameter in operation.parameters]
     if operation.body is not None:
         content = {"application/json": {"schema": schemas[_type_key(operation.body)]}}
-        description["requestBody"] = {"required": True, "content": content}
+        description["requestBody"] = {"required": not operation.is_body_optional, "content": content}
     elif operation.has_raw_body:
         description["requestBody"] = {"required": True, "content": {"*/*": {"schema": {"type": "string"}}}}
     return description

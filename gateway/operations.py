@@ -91,6 +91,8 @@ class Operation:
     problems: tuple[int, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     body: Any = None
+    is_body_optional: bool = False
+    """Take a request without a body; the handler gets None."""
     content_type: str = "application/json"
     admit: bool = False
     """Check overload and the user's rate before the body is read."""
@@ -139,7 +141,7 @@ class Operation:
             )
         parameters = {parameter.name: _decode(parameter, request) for parameter in self.parameters}
         body: Any = None
-        if self.decoder is not None:
+        if self.decoder is not None and (request.can_read_body or not self.is_body_optional):
             body = decode_json(self.decoder, await read_body(request, services))
         elif self.has_raw_body:
             body = await read_raw(request, services)

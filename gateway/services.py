@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from commerce.aftersales.return_steps import follow_shipment
 from commerce.aftersales.service import Aftersales
+from commerce.cancellations.service import Cancellations
 from commerce.catalog.service import Catalog
 from commerce.dead_letters.service import DeadLetters
 from commerce.fleet.route_execution import RouteExecution
@@ -156,6 +157,13 @@ class GatewayServices:
     def aftersales(self) -> Aftersales:
         zone = ZoneInfo(self.settings.shipping.timezone)
         return Aftersales(self.db, self.clock, self.ids, self.settings.aftersales, zone)
+
+    @property
+    def cancellations(self) -> Cancellations:
+        return Cancellations(
+            *(self.db, self.clock, self.ids, self.orders, self.carriers),
+            *(self.settings.shipping, self.settings.aftersales),
+        )
 
     @property
     def promotions(self) -> SalePromotions:

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from commerce.aftersales.service import Aftersales
 from commerce.audit.service import Audit
+from commerce.cancellations.service import Cancellations
 from commerce.catalog.service import Catalog
 from commerce.coupons.service import Coupons
 from commerce.dead_letters.service import DeadLetters
@@ -133,6 +134,14 @@ async def open_fulfilment(shop: CliServices) -> AsyncIterator[Fulfilment]:
         yield Fulfilment(
             shop.db, shop.clock, shop.ids, CarrierAssignment(shop.rates, carriers, policy), carriers, policy
         )
+
+
+@asynccontextmanager
+async def open_cancellations(shop: CliServices) -> AsyncIterator[Cancellations]:
+    """Open the service that cancels orders, with the carriers of the settings. None of them is called."""
+    policy, timeout_s = shop.settings.shipping, shop.settings.jobs.call_timeout_s
+    async with open_carriers(policy, shop.clock, timeout_s=timeout_s, connections=1) as carriers:
+        yield Cancellations(shop.db, shop.clock, shop.ids, shop.orders, carriers, policy, shop.settings.aftersales)
 
 
 def create_fleet(shop: CliServices) -> Fleet:

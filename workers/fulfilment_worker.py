@@ -1,10 +1,11 @@
-"""Plans shipments of paid orders, and books, cancels and tracks them and return shipments at carriers."""
+"""Plans shipments of paid orders; books, cancels and tracks them and return shipments at carriers."""
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
 from commerce.aftersales.return_steps import follow_shipment
+from commerce.cancellations.cancellation_jobs import CancellationJobs
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.fulfilment_jobs import FulfilmentJobs
 from commerce.kernel.ids import IdGenerator
@@ -46,8 +47,12 @@ async def fulfilment_worker(services: WorkerServices) -> None:
             *(services.db, services.clock, RetryPolicy.from_settings(settings), settings.max_attempts),
             *(return_carriers, policy, follow_shipment),
         )
+        cancellations = CancellationJobs(
+            *(services.db, services.clock, ids, RetryPolicy.from_settings(settings), settings.max_attempts),
+            *(carriers, policy, services.settings.aftersales),
+        )
         systems = {carrier.system for carrier in carriers.by_name.values() if carrier.is_external}
-        queues = [jobs.shipments, jobs.orders, returns.queue]
+        queues = [jobs.shipments, jobs.orders, returns.queue, cancellations.queue]
         names = [queue.name for queue in queues]
         due, wake_ups = services.due_jobs.event(*names), {name: services.due_jobs.event(name) for name in names}
         runner = JobRunner("fulfilment_worker", queues, systems, settings, services.clock, due, wake_ups)

@@ -186,12 +186,14 @@ WHERE user_id IN (SELECT substr(account, 8) FROM ledger WHERE order_id = ANY($1:
                                     AND ledger.currency = credit_accounts.currency), 0);
 
 -- name: money_without_order
--- P6. Captured money belongs to a paid order, is being refunded, or has a due job.
+-- P6. Captured money belongs to a paid order, is being refunded, or has a due job. Of an order that was cancelled after
+-- it was paid, refund grants decide what comes back.
 SELECT payment_id::text FROM payments JOIN orders USING (order_id)
 WHERE orders.order_id = ANY($1::uuid[]) AND payments.status = 'captured'
   AND payments.captured_minor > (SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
                                WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed')
-  AND (orders.status = 'cancelled'
+  AND ((orders.status = 'cancelled'
+        AND NOT EXISTS (SELECT FROM refund_grants WHERE refund_grants.order_id = orders.order_id))
        OR plan_revision < (SELECT max(plan_revision) FROM payments AS later WHERE later.order_id = payments.order_id))
   AND NOT EXISTS (SELECT FROM payments AS other JOIN jobs ON jobs.subject = other.payment_id AND queue = 'payments'
                   WHERE other.order_id = payments.order_id);
@@ -229,10 +231,29 @@ WHERE order_id = ANY($1::uuid[]) AND payments.captured_minor < (
     WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed');
 
 -- name: fulfilment_counts_out_of_order
--- P7. ordered >= planned >= shipped >= delivered >= returned. A constraint enforces it too, but an audit trusts none.
+-- P7. ordered - cancelled >= planned >= shipped >= delivered >= returned. A constraint enforces it too, but an audit
+-- trusts none.
 SELECT order_id || ' line ' || line_no || ' to ' || address_no FROM fulfilment_lines
-WHERE order_id = ANY($1::uuid[]) AND NOT (0 <= returned AND returned <= delivered AND delivered <= shipped AND shipped <= planned
-                            AND planned <= ordered);
+WHERE order_id = ANY($1::uuid[])
+  AND NOT (0 <= returned AND returned <= delivered AND delivered <= shipped AND shipped <= planned
+           AND planned <= ordered - cancelled AND 0 <= cancelled AND cancelling BETWEEN 0 AND ordered - cancelled - delivered);
+
+-- name: fulfilment_and_cancellations
+-- P7. The cancelled units of a fulfilment line are those of its cancellations, and so are those that are to be cancelled.
+-- Of a cancelled order that was paid all are, and of cancelled units those that were shipped are none.
+SELECT order_id || ' line ' || line_no || ' to ' || address_no
+FROM fulfilment_lines JOIN orders USING (order_id) LEFT JOIN (
+    SELECT cancellation_lines.order_id, line_no, address_no, sum(cancelled) AS cancelled,
+           sum(quantity - cancelled - kept) FILTER (WHERE status = 'open') AS cancelling,
+           sum(quantity - cancelled - kept) FILTER (WHERE status = 'done') AS forgotten
+    FROM cancellation_lines JOIN cancellations USING (cancellation_id)
+    WHERE cancellation_lines.order_id = ANY($1::uuid[])
+    GROUP BY cancellation_lines.order_id, line_no, address_no
+) AS asked USING (order_id, line_no, address_no)
+WHERE fulfilment_lines.order_id = ANY($1::uuid[])
+  AND ((fulfilment_lines.cancelled, fulfilment_lines.cancelling)
+       IS DISTINCT FROM (coalesce(asked.cancelled, 0), coalesce(asked.cancelling, 0))
+       OR forgotten > 0 OR (orders.status = 'cancelled' AND fulfilment_lines.cancelled < ordered));
 
 -- name: fulfilment_and_shipments
 -- P7. The counts of a fulfilment line are those of its shipments and of its order line.
@@ -253,13 +274,14 @@ WHERE fulfilment_lines.order_id = ANY($1::uuid[]) AND (ordered, fulfilment_lines
                         coalesce(in_shipments.delivered, 0));
 
 -- name: shipped_without_counts
--- P7. All units of a delivered order are delivered, and a fulfilling order has units that are not shipped.
+-- P7. All units of a delivered order are delivered or cancelled, and a fulfilling order has units that are not shipped.
 SELECT order_id::text FROM orders WHERE orders.order_id = ANY($1::uuid[]) AND (
     (status IN ('delivered', 'completed') AND EXISTS (
         SELECT FROM order_lines LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no)
-        WHERE order_lines.order_id = orders.order_id AND delivered IS DISTINCT FROM quantity))
+        WHERE order_lines.order_id = orders.order_id AND delivered IS DISTINCT FROM quantity - cancelled))
     OR (status = 'fulfilling' AND NOT EXISTS (
-        SELECT FROM fulfilment_lines WHERE fulfilment_lines.order_id = orders.order_id AND shipped < ordered)));
+        SELECT FROM fulfilment_lines
+        WHERE fulfilment_lines.order_id = orders.order_id AND shipped < ordered - cancelled)));
 
 -- name: booked_twice
 -- P7. A shipment has one current booking at most.
@@ -279,18 +301,24 @@ SELECT order_id::text FROM orders WHERE orders.order_id = ANY($1::uuid[]) AND is
   AND NOT EXISTS (SELECT FROM fulfilments WHERE fulfilments.order_id = orders.order_id);
 
 -- name: orders_without_job
--- P7. A job is about to plan each paid order that is not refunded, and to complete each delivered one.
+-- P7. A job is about to plan each paid order or to cancel a refunded one, and to complete each delivered one.
 SELECT order_id::text FROM fulfilments JOIN orders USING (order_id)
 WHERE fulfilments.order_id = ANY($1::uuid[])
-  AND (fulfilments.status = 'delivered' OR (
-      fulfilments.status = 'pending' AND orders.status IN ('paid', 'confirmed') AND NOT coalesce((
-          SELECT sum(amount_minor - uncollected_minor) > 0 AND sum(amount_minor - uncollected_minor) <= sum((
-              SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
-              WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed'))
-          FROM payments WHERE payments.order_id = fulfilments.order_id AND payments.status IN ('captured', 'authorised')
-            AND plan_revision = (SELECT max(plan_revision) FROM payments AS later
-                                 WHERE later.order_id = fulfilments.order_id)), false)))
-  AND NOT EXISTS (SELECT FROM jobs WHERE subject = fulfilments.order_id AND queue = 'fulfilments');
+  AND (fulfilments.status = 'delivered' OR (fulfilments.status = 'pending' AND orders.status IN ('paid', 'confirmed')))
+  AND NOT EXISTS (SELECT FROM jobs WHERE subject = fulfilments.order_id AND queue IN ('fulfilments', 'cancellations'));
+
+-- name: orders_without_end
+-- P7. Whatever an order waits for comes: a shipment that is under way, or a job that plans its units or decides about
+-- them. A cancellation waits for a shipment that is being stopped, or for its job.
+SELECT order_id::text FROM orders
+WHERE orders.order_id = ANY($1::uuid[]) AND status IN ('fulfilling', 'shipped')
+  AND NOT EXISTS (SELECT FROM shipments WHERE shipments.order_id = orders.order_id AND ended_at IS NULL)
+  AND NOT EXISTS (SELECT FROM jobs WHERE subject = orders.order_id AND queue IN ('fulfilments', 'cancellations'))
+UNION
+SELECT order_id::text FROM cancellations
+WHERE cancellations.order_id = ANY($1::uuid[]) AND status = 'open'
+  AND NOT EXISTS (SELECT FROM shipments WHERE shipments.order_id = cancellations.order_id AND after_cancel = 'cancelled')
+  AND NOT EXISTS (SELECT FROM jobs WHERE subject = cancellations.order_id AND queue = 'cancellations');
 
 -- name: shipments_without_job
 -- P7. A job is about to book each shipment, to cancel its booking or to poll it. Staff book the carriers that are not

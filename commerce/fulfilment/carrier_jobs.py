@@ -115,9 +115,13 @@ def not_offered() -> ExternalRefusal:
 
 
 async def cancel_before_dispatch(
-    connection: Connection, shipment: Shipment, carrier: Carrier | None, now: datetime
+    connection: Connection,
+    shipment: Shipment,
+    carrier: Carrier | None,
+    now: datetime,
+    reason: str = "the order is refunded",
 ) -> None:
-    """Cancel a shipment of a refunded order, or start to cancel its booking if it has one.
+    """Cancel a shipment that must not leave, or start to cancel its booking if it has one.
 
     Call inside a transaction that holds the order lock.
     """
@@ -127,7 +131,7 @@ async def cancel_before_dispatch(
         return
     await shipment_status.record_step(
         *(connection, shipment, ShipmentStatus.CANCELLED, now),
-        *("system", shipment_status.ACTOR, "the order is refunded"),
+        *("system", shipment_status.ACTOR, reason),
     )
 
 

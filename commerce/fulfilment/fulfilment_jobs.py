@@ -40,7 +40,7 @@ class FulfilmentJobs:
         self._db = db
         self._clock = clock
         self._rows_per_claim = retry_policy.rows_per_claim
-        order_jobs = OrderJobs(db, clock, ids, carriers, assignment, policy)
+        order_jobs = OrderJobs(db, clock, ids, assignment, policy)
         self._shipment_jobs = ShipmentJobs(db, clock, ids, retry_policy, carriers, assignment, policy)
         self.orders = JobQueue(FULFILMENTS, order_jobs.list_handlers(max_attempts), db, clock, retry_policy)
         tracking_jobs = TrackingJobs(db, clock, carriers, policy)

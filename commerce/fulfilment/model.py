@@ -8,7 +8,7 @@ from uuid import UUID
 
 
 class FulfilmentState(NamedTuple):
-    """The row of an order that is to be shipped: `pending`, `planned`, `delivered` or `done`."""
+    """The row of an order that is to be shipped: `pending`, `planned`, `delivered`, `done` or `cancelled`."""
 
     order_id: UUID
     status: str
@@ -16,17 +16,18 @@ class FulfilmentState(NamedTuple):
 
 
 class LineToPlan(NamedTuple):
-    """Units of an order line for one address.
+    """Units of an order line for one address that are to be planned.
 
     Without a `warehouse_id` the product logistics were never imported.
 
-    Weight and sides are those of one unit.
+    Weight, sides and amounts are those of one unit; `paid_minor` is its price after discounts, rounded down.
     """
 
     line_no: int
     address_no: int
     sku: str
     quantity: int
+    paid_minor: int
     unit_price_minor: int
     warehouse_id: str | None
     weight_g: int

@@ -1,4 +1,4 @@
-"""Jobs of orders: plan their shipments, stop refunded ones, complete delivered ones."""
+"""Jobs of orders: plan their shipments, complete delivered ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from uuid import UUID
 
 from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
-from commerce.fulfilment.carrier_jobs import cancel_before_dispatch
 from commerce.fulfilment.planning import FulfilmentPlanner, PlanResult
 from commerce.jobs.model import Job, JobHandler, JobResult, finished, parked
 from commerce.kernel.clock import Clock, from_ms
@@ -17,10 +16,7 @@ from commerce.kernel.postgres import Connection, Database
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.shipping import shipment_status
-from commerce.shipping import store as shipments
-from commerce.shipping.carrier_port import CarrierRegistry
 from commerce.shipping.errors import CannotShip
-from commerce.shipping.model import ShipmentStatus
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.shipment_tasks import OrderTask
 
@@ -37,18 +33,16 @@ class OrderJobs:
         db: Database,
         clock: Clock,
         ids: IdGenerator,
-        carriers: CarrierRegistry,
         assignment: CarrierAssignment,
         policy: ShippingPolicy,
     ) -> None:
         self._db = db
         self._clock = clock
-        self._carriers = carriers
         self._planner = FulfilmentPlanner(ids, assignment, policy)
 
     def list_handlers(self, max_attempts: int) -> dict[str, JobHandler]:
         """Return the handler of each kind. An order that staff must look at first is parked."""
-        steps: dict[OrderTask, _Step] = {"order.stop": self._stop, "order.complete": self._complete}
+        steps: dict[OrderTask, _Step] = {"order.complete": self._complete}
         handlers: dict[str, JobHandler] = {
             kind: JobHandler(self._work_by(step), max_attempts=max_attempts) for kind, step in steps.items()
         }
@@ -88,24 +82,6 @@ class OrderJobs:
         )
         await store.mark_fulfilment_done(connection, order_id)
         return "completed"
-
-    async def _stop(self, connection: Connection, order_id: UUID, now: datetime) -> str:
-        """Cancel all shipments of an order that have not left, if all of its money is or will be refunded.
-
-        A refund puts the job. Shipments that wait for a carrier are cancelled as well.
-        """
-        order = await orders.lock_order(connection, order_id)
-        current = await store.get_fulfilment(connection, order_id)
-        if order is None or current is None or current.status != "planned":
-            return "unchanged"
-        if not await shipment_status.must_not_ship(connection, order):
-            return "unchanged"
-        for shipment in await shipments.list_shipments(connection, order_id):
-            has_not_left = shipment.status in (ShipmentStatus.PLANNED, ShipmentStatus.BOOKED)
-            if has_not_left and shipment.after_cancel != "cancelled":
-                carrier = self._carriers.by_name.get(shipment.carrier or "")
-                await cancel_before_dispatch(connection, shipment, carrier, now)
-        return "stopped"
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())

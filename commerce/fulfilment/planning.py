@@ -1,4 +1,7 @@
-"""Plans the shipments of a paid order: by address, by warehouse, by box."""
+"""Plans the shipments of a paid order: by address, by warehouse, by box.
+
+Again, when units of a shipment that was stopped are still wanted.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,6 @@ from commerce.kernel.postgres import Connection
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.orders.store import OrderHeader, StatusStep
-from commerce.payments import store as payments
 from commerce.shipping import shipment_status
 from commerce.shipping import store as shipments
 from commerce.shipping.errors import CannotShip
@@ -26,17 +28,19 @@ from commerce.shipping.policy import ShippingPolicy, promised_day
 from commerce.shipping.records import NewShipment, PackageSize, ShipmentLine
 
 _MAX_NAMED_SKUS = 10
+_PLANNABLE = (OrderStatus.PAID, OrderStatus.CONFIRMED, OrderStatus.FULFILLING, OrderStatus.SHIPPED)
 PlanResult = Literal["planned", "unchanged", "stopped"] | CannotShip
 
 
 class _PlannedBox(NamedTuple):
-    """A packed box with its destination, the lines in it and their value in minor units."""
+    """A packed box with its destination, its lines, their value and what was paid for them in minor units."""
 
     address_no: int
     warehouse_id: str
     packed: PackedBox
     lines: list[ShipmentLine]
     value_minor: int
+    paid_minor: int
 
 
 class FulfilmentPlanner:
@@ -69,45 +73,47 @@ class FulfilmentPlanner:
     ) -> dict[UUID, PlanResult]:
         results: dict[UUID, PlanResult] = dict.fromkeys((order.order_id for order in headers), "unchanged")
         states = await store.get_fulfilments(connection, list(results))
-        pending = {
+        to_plan = {
             order.order_id: order
             for order in headers
-            if (state := states.get(order.order_id)) is not None and state.status == "pending"
+            if (state := states.get(order.order_id)) is not None and state.status in ("pending", "planned")
         }
-        unshippable = await shipment_status.list_unshippable(connection, list(pending.values()))
-        for order_id, order in list(pending.items()):
-            if order.status not in (OrderStatus.PAID, OrderStatus.CONFIRMED) or order_id in unshippable:
+        unshippable = await shipment_status.list_unshippable(connection, list(to_plan.values()))
+        for order_id, order in list(to_plan.items()):
+            if order.status not in _PLANNABLE or order_id in unshippable:
                 results[order_id] = "stopped"
-                del pending[order_id]
-        promised_on = {order_id: promised_day(self._policy, states[order_id].paid_at) for order_id in pending}
-        planned = await self._plan_shipments(connection, pending, promised_on, results)
+                del to_plan[order_id]
+        promised_on = {order_id: promised_day(self._policy, states[order_id].paid_at) for order_id in to_plan}
+        planned = await self._plan_shipments(connection, to_plan, promised_on, results)
         if planned:
-            await self._store(connection, pending, planned, promised_on, now)
+            await self._store(connection, to_plan, planned, promised_on, now)
             results |= dict.fromkeys(planned, "planned")
         return results
 
     async def _plan_shipments(
         self,
         connection: Connection,
-        pending: Mapping[UUID, OrderHeader],
+        to_plan: Mapping[UUID, OrderHeader],
         promised_on: Mapping[UUID, date],
         results: dict[UUID, PlanResult],
     ) -> dict[UUID, list[NewShipment]]:
-        """Pack orders. Adds to the results those that cannot be shipped."""
-        ids = list(pending)
+        """Pack units that are in no shipment. Adds to the results the orders that cannot be shipped."""
+        ids = list(to_plan)
         if not ids:
             return {}
         lines = await store.list_lines_to_plan(connection, ids)
-        cash_minor = await payments.sum_cash_due(connection, ids)
+        cash_minor = await store.sum_cash_to_collect(connection, ids)
         addresses = await store.read_ship_to(connection, ids)
         planned = dict[UUID, list[NewShipment]]()
-        for order_id, order in pending.items():
+        for order_id, order in to_plan.items():
+            if not lines[order_id]:
+                continue
             try:
                 boxes = self._pack_lines(lines[order_id])
             except CannotShip as error:
                 results[order_id] = error
                 continue
-            cod_shares = split_amount(cash_minor[order_id], [box.value_minor for box in boxes])
+            cod_shares = split_amount(cash_minor.get(order_id, 0), [box.paid_minor for box in boxes])
             planned[order_id] = [
                 self._new_shipment(order, box, cod_minor, addresses[order_id][box.address_no], promised_on[order_id])
                 for box, cod_minor in zip(boxes, cod_shares, strict=True)
@@ -134,7 +140,7 @@ class FulfilmentPlanner:
     async def _store(
         self,
         connection: Connection,
-        pending: Mapping[UUID, OrderHeader],
+        orders_to_plan: Mapping[UUID, OrderHeader],
         planned: Mapping[UUID, Sequence[NewShipment]],
         promised_on: Mapping[UUID, date],
         now: datetime,
@@ -148,8 +154,9 @@ class FulfilmentPlanner:
         stored = await shipments.get_shipments(connection, [shipment.shipment_id for shipment in new_shipments])
         await self._assignment.assign_all(connection, list(stored.values()), now)
         steps = [
-            StatusStep(order_id, pending[order_id].status, OrderStatus.FULFILLING, _reason(len(part)))
+            StatusStep(order_id, orders_to_plan[order_id].status, OrderStatus.FULFILLING, _reason(len(part)))
             for order_id, part in planned.items()
+            if orders_to_plan[order_id].status in (OrderStatus.PAID, OrderStatus.CONFIRMED)
         ]
         await orders.advance_statuses(connection, steps, now, shipment_status.ACTOR)
 
@@ -195,7 +202,8 @@ def _planned_box(address_no: int, warehouse_id: str, packed: PackedBox, group: S
         for line_no, units in sorted(packed.contents.items())
     ]
     value_minor = sum(line_of[line_no].unit_price_minor * units for line_no, units in packed.contents.items())
-    return _PlannedBox(address_no, warehouse_id, packed, lines, value_minor)
+    paid_minor = sum(line_of[line_no].paid_minor * units for line_no, units in packed.contents.items())
+    return _PlannedBox(address_no, warehouse_id, packed, lines, value_minor, paid_minor)
 
 
 def package_size(packed: PackedBox) -> PackageSize:

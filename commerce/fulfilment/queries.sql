@@ -3,7 +3,8 @@ SELECT order_id, status, paid_at FROM fulfilments WHERE order_id = ANY(ARRAY(SEL
 
 -- name: mark_fulfilments_planned
 UPDATE fulfilments SET status = 'planned', planned_at = $3, promised_on = input.promised_on
-FROM unnest($1::uuid[], $2::date[]) AS input (order_id, promised_on) WHERE fulfilments.order_id = input.order_id;
+FROM unnest($1::uuid[], $2::date[]) AS input (order_id, promised_on)
+WHERE fulfilments.order_id = input.order_id AND status = 'pending';
 
 -- name: mark_fulfilment_done
 UPDATE fulfilments SET status = 'done' WHERE order_id = $1;
@@ -12,15 +13,58 @@ UPDATE fulfilments SET status = 'done' WHERE order_id = $1;
 SELECT order_id, ship_to FROM orders WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[])));
 
 -- name: list_lines_to_plan
-SELECT order_id, line_no, address_no, order_lines.sku, quantity, unit_price_minor, warehouse_id, weight_g, length_mm,
+-- Units that are in no shipment, are not cancelled, and do not wait for a decision after a shipment that ended without a
+-- delivery.
+SELECT order_id, line_no, address_no, sku, units, paid_minor, unit_price_minor, warehouse_id, weight_g, length_mm,
        width_mm, height_mm
-FROM order_lines LEFT JOIN product_logistics USING (sku) WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[])))
-ORDER BY order_id, line_no, address_no;
+FROM (
+    SELECT order_id, line_no, address_no, order_lines.sku, unit_price_minor,
+           (quantity * unit_price_minor - discount_minor) / quantity AS paid_minor,
+           quantity - coalesce(planned, 0) - coalesce(cancelled, 0) - CASE WHEN planned IS NULL THEN 0 ELSE (
+               SELECT coalesce(sum(shipment_lines.quantity - decided), 0)
+               FROM shipment_lines JOIN shipments USING (shipment_id)
+               WHERE shipment_lines.order_id = order_lines.order_id AND shipment_lines.line_no = order_lines.line_no
+                 AND shipment_lines.address_no = order_lines.address_no
+                 AND shipments.status IN ('lost', 'returned_to_sender', 'cancelled')) END AS units
+    FROM order_lines LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no)
+    WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[])))
+) AS lines LEFT JOIN product_logistics USING (sku) WHERE units > 0 ORDER BY order_id, line_no, address_no;
 
 -- name: insert_fulfilment_lines
 INSERT INTO fulfilment_lines (order_id, line_no, address_no, ordered)
 SELECT order_id, line_no, address_no, quantity FROM order_lines
-WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[])));
+WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) ON CONFLICT DO NOTHING;
+
+-- name: mark_cancel_refused
+UPDATE shipments SET after_cancel = NULL, plan_again = false, cancel_refused_at = $2 WHERE shipment_id = $1;
+
+-- name: mark_units_decided
+UPDATE shipment_lines SET decided = decided + input.units
+FROM unnest($1::uuid[], $2::smallint[], $3::integer[]) AS input (shipment_id, line_no, units)
+WHERE shipment_lines.shipment_id = input.shipment_id AND shipment_lines.line_no = input.line_no;
+
+-- name: mark_all_units_decided
+UPDATE shipment_lines SET decided = quantity WHERE shipment_id = ANY(ARRAY(SELECT unnest($1::uuid[])));
+
+-- name: resolve_shipments
+-- Of the shipments those whose units are all decided.
+UPDATE shipments SET resolved_at = $2, resolution = $3
+WHERE shipment_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND resolved_at IS NULL AND NOT EXISTS (
+    SELECT FROM shipment_lines WHERE shipment_lines.shipment_id = shipments.shipment_id AND decided < quantity);
+
+-- name: sum_cash_to_collect
+-- Cash on delivery that no shipment has collected or is to collect: what is due, less what refund grants took off it.
+SELECT order_id, greatest(0, sum(amount_minor)
+    - coalesce((SELECT sum(refund_grants.amount_minor) FROM refund_grants
+                WHERE refund_grants.order_id = payments.order_id), 0)
+    + coalesce((SELECT sum(refunds.amount_minor) FROM refunds
+                WHERE refunds.order_id = payments.order_id AND refund_key LIKE 'grant %' AND refunds.status <> 'failed'), 0)
+    - coalesce((SELECT sum(cod_minor) FROM shipments WHERE shipments.order_id = payments.order_id
+                AND shipments.status NOT IN ('lost', 'returned_to_sender', 'cancelled')), 0))::bigint AS amount_minor
+FROM payments
+WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND method = 'cod' AND payments.status = 'authorised'
+  AND plan_revision = (SELECT max(plan_revision) FROM payments AS every WHERE every.order_id = payments.order_id)
+GROUP BY order_id;
 
 -- name: assign_carriers
 UPDATE shipments SET carrier = input.carrier, carrier_choice = input.choice::jsonb, price_minor = input.price_minor,
@@ -93,7 +137,7 @@ ORDER BY shipment_id LIMIT $3;
 -- name: list_undelivered
 SELECT {shipments}, replace(status, '_', ' ') AS reason FROM shipments
 WHERE shipment_id > $2 AND ($1::text IS NULL OR warehouse_id = $1)
-  AND status IN ('lost', 'returned_to_sender') AND resolved_at IS NULL
+  AND status IN ('lost', 'returned_to_sender', 'cancelled') AND resolved_at IS NULL
 ORDER BY shipment_id LIMIT $3;
 
 -- name: list_anomalies
@@ -120,8 +164,8 @@ SELECT count(*) FILTER (WHERE status IN ('planned', 'booked') AND packed_at IS N
        count(*) FILTER (WHERE status = 'booked'
                         AND greatest(last_event_at, booked_at) < $1::timestamptz - $4 * interval '1 second')
            AS no_first_scan,
-       (SELECT count(*) FROM shipments WHERE status IN ('lost', 'returned_to_sender') AND resolved_at IS NULL)
-           AS undelivered,
+       (SELECT count(*) FROM shipments
+        WHERE status IN ('lost', 'returned_to_sender', 'cancelled') AND resolved_at IS NULL) AS undelivered,
        (SELECT count(*) FROM shipments
         WHERE anomaly_at IS NOT NULL AND (resolved_at IS NULL OR anomaly_at > resolved_at)) AS anomalies
 FROM shipments WHERE ended_at IS NULL;

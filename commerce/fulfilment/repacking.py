@@ -19,7 +19,6 @@ from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database
-from commerce.payments import store as payments
 from commerce.shipping import shipment_status
 from commerce.shipping import store as shipments
 from commerce.shipping.errors import InvalidShipmentState
@@ -101,6 +100,8 @@ class Repacking:
                     *(connection, shipment, ShipmentStatus.CANCELLED, now),
                     *("staff", actor, f"merged into shipment {target.parcel_no}"),
                 )
+            resolution = f"merged into shipment {target.parcel_no}"
+            await store.resolve_shipments(connection, other_ids, now, resolution, all_units=True)
             cod_minor = sum(shipment.cod_minor for shipment in merged)
             await self._replace_lines(connection, target, _sum_by_line(lines), cod_minor)
             note = f"{len(others)} shipment{'s' * (len(others) > 1)} merged into it"
@@ -135,6 +136,10 @@ class Repacking:
         if await shipment_status.must_not_ship(connection, order):
             raise InvalidShipmentState("cannot ship it: the order is refunded")
         now = from_ms(self._clock.now_ms())
+        contents = (await shipments.list_shipment_lines(connection, [shipment_id]))[shipment_id]
+        units_left = {line.line_no: line.undecided for line in contents}
+        lines = await self._list_lines_left(connection, shipment_id, units_left)
+        cash_minor = await store.sum_cash_to_collect(connection, [order.order_id])
         new_shipment = NewShipment(
             shipment_id=self._ids.new(),
             order_id=order.order_id,
@@ -142,17 +147,29 @@ class Repacking:
             warehouse_id=shipment.warehouse_id,
             address=shipment.address,
             size=PackageSize(shipment.weight_g, shipment.length_mm, shipment.width_mm, shipment.height_mm),
-            value_minor=shipment.value_minor,
-            cod_minor=shipment.cod_minor if await payments.list_cash_due(connection, order.order_id) else 0,
+            value_minor=_value(lines),
+            cod_minor=min(shipment.cod_minor, cash_minor.get(order.order_id, 0)),
             currency=shipment.currency,
             promised_on=shipment.promised_on,
-            lines=(await shipments.list_shipment_lines(connection, [shipment_id]))[shipment_id],
+            lines=_shipment_lines(lines),
             replaces=shipment_id,
         )
         await shipments.insert_shipments(connection, [new_shipment], now)
-        await store.mark_resolved(connection, shipment_id, now, f"reshipped: {reason}")
+        await store.resolve_shipments(connection, [shipment_id], now, f"reshipped: {reason}", all_units=True)
         await self._assign_and_note(connection, new_shipment.shipment_id, now, actor, f"reshipped: {reason}")
         return new_shipment.shipment_id
+
+    async def _list_lines_left(
+        self, connection: Connection, shipment_id: UUID, units_left: Mapping[int, int]
+    ) -> list[ShipmentLineDetails]:
+        """List the units of a shipment that are not in other shipments by now, nor cancelled.
+
+        Raises `InvalidShipmentState` if there are none."""
+        details = await store.list_line_details(connection, shipment_id)
+        lines = [line._replace(quantity=units_left[line.line_no]) for line in details if units_left[line.line_no]]
+        if not lines:
+            raise InvalidShipmentState("its units are in other shipments by now, or cancelled")
+        return lines
 
     def _pack_into_one(self, lines: Sequence[ShipmentLineDetails]) -> PackageSize:
         """Return the size of one box that holds all lines. Raises `InvalidShipmentState` if there is none."""

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 
+from commerce.fulfilment import store
 from commerce.fulfilment.booking_answers import BookingAnswer, BookingAnswers
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.carrier_jobs import UNCHANGED, CarrierJobs, Work, cancel_before_dispatch, not_offered
@@ -33,7 +34,7 @@ from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest, 
 from commerce.shipping.model import Shipment, ShipmentStatus
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.records import ConfirmedBooking, NewBooking
-from commerce.shipping.shipment_tasks import Task, put_task
+from commerce.shipping.shipment_tasks import Task, put_cancellation_jobs, put_task
 from commerce.warehouses import store as warehouses
 
 
@@ -230,7 +231,8 @@ class ShipmentJobs(CarrierJobs):
         reason = f"too late to cancel: {shipment.carrier} has collected it"
         await shipment_status.record_note(connection, shipment, now, "system", shipment_status.ACTOR, reason)
         if shipment.ended_at is None:
-            await shipments.set_after_cancel(connection, shipment.shipment_id, None)
+            await store.mark_cancel_refused(connection, shipment.shipment_id, now)
+            await put_cancellation_jobs(connection, [shipment.order_id], now, now)
             poll_at = self.next_poll_at(shipment)
             await put_task(connection, shipment.shipment_id, "shipment.track", carrier, poll_at, now)
         return written("too_late")

@@ -52,7 +52,7 @@ async def get_fulfilments(connection: Connection, order_ids: Sequence[UUID]) -> 
 
 
 async def mark_fulfilments_planned(connection: Connection, promised_on: Mapping[UUID, date], now: datetime) -> None:
-    """Set the status `planned`, and the promised day by order."""
+    """Set the status `planned`, and the promised day by order, of orders that are still pending."""
     days = list(promised_on.values())
     await connection.execute(queries.mark_fulfilments_planned, list(promised_on), days, now)
 
@@ -69,7 +69,7 @@ async def read_ship_to(connection: Connection, order_ids: Sequence[UUID]) -> dic
 
 
 async def list_lines_to_plan(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, list[LineToPlan]]:
-    """List the lines of orders by address, with the product logistics as far as they were imported."""
+    """List the units to plan by line and address, with the product logistics if they were imported."""
     lines: dict[UUID, list[LineToPlan]] = {order_id: [] for order_id in order_ids}
     for order_id, *line in await connection.fetch(queries.list_lines_to_plan, order_ids):
         lines[order_id].append(LineToPlan(*line))
@@ -77,8 +77,42 @@ async def list_lines_to_plan(connection: Connection, order_ids: Sequence[UUID]) 
 
 
 async def insert_fulfilment_lines(connection: Connection, order_ids: Sequence[UUID]) -> None:
-    """Start the counts of all lines of orders: ordered, and nothing planned yet."""
+    """Start the counts of all lines of orders: ordered, and nothing planned yet. A repeat changes nothing."""
     await connection.execute(queries.insert_fulfilment_lines, order_ids)
+
+
+# Units and cash of shipments that ended without a delivery.
+
+
+async def mark_cancel_refused(connection: Connection, shipment_id: UUID, now: datetime) -> None:
+    """Record that a carrier has refused to cancel a booking: the shipment goes on."""
+    await connection.execute(queries.mark_cancel_refused, shipment_id, now)
+
+
+async def mark_units_decided(connection: Connection, units: Mapping[tuple[UUID, int], int]) -> None:
+    """Record for what number of units, by shipment and line number, it is decided what becomes of them."""
+    if units:
+        rows = [(shipment_id, line_no, count) for (shipment_id, line_no), count in units.items()]
+        await connection.execute(queries.mark_units_decided, *zip(*rows, strict=True))
+
+
+async def resolve_shipments(
+    connection: Connection, shipment_ids: Sequence[UUID], now: datetime, resolution: str, *, all_units: bool = False
+) -> None:
+    """Mark those of the shipments as resolved whose units are all decided.
+
+    With `all_units` they all are from now on."""
+    if not shipment_ids:
+        return
+    if all_units:
+        await connection.execute(queries.mark_all_units_decided, shipment_ids)
+    await connection.execute(queries.resolve_shipments, shipment_ids, now, resolution)
+
+
+async def sum_cash_to_collect(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return the cash due that no shipment collects, in minor units, by order that has cash due."""
+    rows = await connection.fetch(queries.sum_cash_to_collect, order_ids)
+    return {row["order_id"]: row["amount_minor"] for row in rows}
 
 
 # Carriers.
@@ -185,7 +219,7 @@ async def set_hold(connection: Connection, shipment_id: UUID, reason: str | None
 
 
 async def mark_resolved(connection: Connection, shipment_id: UUID, now: datetime, resolution: str) -> None:
-    """Record that staff have dealt with what went wrong."""
+    """Record that staff have dealt with what went wrong with a shipment, whatever becomes of its units."""
     await connection.execute(queries.mark_resolved, shipment_id, now, resolution)
 
 

@@ -14,6 +14,7 @@ _INSTEAD = {
     "payments": "its customer may have paid: fix the cause and retry it, or cancel the order",
     "refunds": "its customer waits for the money: fix the cause and retry it",
     "shipments": "its carrier may come for it: fix the cause and retry it, or `floodgate shipment cancel ID`",
+    "cancellations": "its order would never end: fix the cause and retry it",
     "return_shipments": "its carrier may come for it: fix the cause and retry it, or cancel the return shipment",
     "cases": "its customer waits for an answer or for money: fix the cause and retry it",
     "fulfilments": "its order would never be shipped: fix the cause and retry it, or refund the order",

@@ -34,7 +34,9 @@ CouponCode = Annotated[
 ]
 Method = Literal["alipay", "wechatpay", "balance", "cod"]
 FULFILMENTS = "fulfilments"
-"""queue of orders that are to be shipped; triggers fill it when one is paid or refunded"""
+"""queue of orders that are to be shipped; a trigger fills it when one is paid"""
+CANCELLATIONS = "cancellations"
+"""queue of orders of which units are cancelled or undecided; a trigger fills it with each refund"""
 
 
 class OrderStatus(StrEnum):

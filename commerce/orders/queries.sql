@@ -169,6 +169,10 @@ SELECT order_id, sale_id, user_id, (
 ), $5, $2
 FROM cancelled RETURNING release_id;
 
+-- name: list_paid_before
+SELECT DISTINCT order_id FROM order_events
+WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND to_status IN ('paid', 'confirmed');
+
 -- name: schedule_payments_of_cancelled
 -- Jobs of the payment worker: pending payments are closed, captured and authorised ones are refunded.
 INSERT INTO jobs (subject, queue, kind, system, due_at, created_at)

@@ -59,6 +59,10 @@ class Orders:
         """
         return (await self._find(order_id, user_id, sales))[1]
 
+    async def find(self, order_id: UUID, user_id: str | None, sales: Sequence[str]) -> Order:
+        """Read an order as `get` does; for staff (`user_id` None) of any customer."""
+        return (await self._find(order_id, user_id, sales))[1]
+
     async def read_changed(self, versions: Mapping[UUID, int | None]) -> dict[UUID, VersionedOrder | None]:
         """Read those of the stored orders whose version is not the given one, in one query, whosever they are.
 
@@ -199,7 +203,7 @@ class Orders:
             if is_cancelled:
                 return order
         if order.status is not OrderStatus.CANCELLED:
-            raise CannotCancel(f"cannot cancel the order: it is {order.status}; ask for a return instead")
+            raise CannotCancel(f"cannot cancel the order: it is {order.status}")
         return order
 
     async def _is_dead_lettered(self, order_id: UUID) -> bool:

@@ -147,6 +147,13 @@ async def cancel(
     return cancelled
 
 
+async def list_paid_before(connection: Connection, order_ids: Sequence[UUID]) -> set[UUID]:
+    """Return those of the orders that were paid or confirmed at some time."""
+    if not order_ids:
+        return set()
+    return {row["order_id"] for row in await connection.fetch(queries.list_paid_before, order_ids)}
+
+
 async def lock_expired(connection: Connection, now: datetime, count: int, excluded: Collection[UUID]) -> list[UUID]:
     """Lock unpaid orders whose time to pay is over, skipping locked and excluded rows."""
     rows = await connection.fetch(queries.lock_expired, now, count, list(excluded))

@@ -50,6 +50,11 @@ async def read_orders(connection: Connection, rows: Sequence[OrderRow]) -> list[
     locked = {row.order_id: LockedOrder(row.order_id, row.status, row.cancel_reason, {}, []) for row in rows}
     if not locked:
         return []
+    cancelled = [order.order_id for order in locked.values() if order.status is OrderStatus.CANCELLED]
+    for order_id in await orders.list_paid_before(connection, cancelled):
+        locked[order_id].was_paid = True
+    for order_id, payment_id in await store.list_captured_late(connection, cancelled):
+        locked[order_id].captured_late.add(payment_id)
     captured: set[UUID] = set()
     for order_id, payments in (await store.list_payments_of_orders(connection, list(locked))).items():
         locked[order_id].payments = {payment.payment_id: payment for payment in payments}
@@ -65,6 +70,17 @@ async def update_order(connection: Connection, ids: IdGenerator, row: OrderRow, 
     """Bring an order and its payments in line. Call inside a transaction that holds the order lock."""
     [order] = await read_orders(connection, [row])
     order_status.update(order)
+    await write_changes(connection, ids, [order], now)
+
+
+async def end_payments(connection: Connection, ids: IdGenerator, order_id: UUID, now: datetime) -> None:
+    """Close the payments of an order that was cancelled after it was paid, except what was captured.
+
+    Call inside the transaction that has cancelled it, under its lock."""
+    order = LockedOrder(order_id, OrderStatus.CANCELLED, None, {}, [], was_paid=True)
+    for payment in await store.list_payments(connection, order_id):
+        order.payments[payment.payment_id] = payment
+    order_status.end_payments(order)
     await write_changes(connection, ids, [order], now)
 
 

@@ -152,6 +152,10 @@ class LockedOrder:
     payments: dict[UUID, Payment]
     refunds: list[Refund]
     changes: OrderChanges = field(default_factory=OrderChanges)
+    was_paid: bool = False
+    """true if it was cancelled after it was paid or confirmed: refund grants say what comes back"""
+    captured_late: set[UUID] = field(default_factory=set)
+    """payments that were captured after it was cancelled"""
 
     def replace_payment(self, payment: Payment, **values: object) -> None:
         self.payments[payment.payment_id] = msgspec.structs.replace(payment, **values)
@@ -282,7 +286,23 @@ def _update_cancelled_order(order: LockedOrder, current: Sequence[Payment], has_
         if not any(payment.task == "recover_order" for payment in current):
             order.changes.recovering.append(current[0].payment_id)
         return
+    if order.was_paid:
+        end_payments(order)
+        return
     _close_or_refund(order, current, "the order was cancelled")
+
+
+def end_payments(order: LockedOrder) -> None:
+    """Make sure that a cancelled order that was paid before takes no more money.
+
+    What was captured before comes back as refund grants say. What is captured later goes back whole."""
+    captured = order.captured_late | {capture.payment.payment_id for capture in order.changes.captures}
+    payments = [
+        payment
+        for payment in current_payments(order.payments.values())
+        if payment.status != "captured" or payment.payment_id in captured
+    ]
+    _close_or_refund(order, payments, "the order was cancelled")
 
 
 def _advance(order: LockedOrder, status: OrderStatus, reason: str) -> None:

@@ -137,6 +137,10 @@ HAVING sum(amount_minor - uncollected_minor) > 0 AND sum(amount_minor - uncollec
     SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
     WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed'));
 
+-- name: list_captured_late
+SELECT order_id, payment_id FROM payments JOIN orders USING (order_id)
+WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND payments.status = 'captured' AND captured_at >= cancelled_at;
+
 -- name: list_cash_due
 -- Cash on delivery of the current tenders.
 SELECT order_id, payment_id, amount_minor FROM payments

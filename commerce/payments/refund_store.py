@@ -11,7 +11,7 @@ from commerce.jobs.model import INTERNAL_SYSTEM
 from commerce.kernel.postgres import Connection
 from commerce.ledger import store as ledger
 from commerce.ledger.model import NewPosting
-from commerce.orders.model import FULFILMENTS, RefundWay
+from commerce.orders.model import CANCELLATIONS, RefundWay
 from commerce.payments.model import RefundToRequest
 from commerce.payments.order_status import FailedRefund, NewRefund, StuckRefund, WaitingRefund
 from commerce.payments.store import REFUNDS, queries, read_refund
@@ -25,7 +25,7 @@ async def insert_refunds(connection: Connection, refunds: Mapping[UUID, NewRefun
     Their orders become due for fulfilment: perhaps shipments must be stopped."""
     if not refunds:
         return set()
-    jobs.wake_after_commit(connection, FULFILMENTS)
+    jobs.wake_after_commit(connection, CANCELLATIONS)
     jobs.wake_after_commit(connection, REFUNDS)
     rows = await connection.fetch(
         queries.insert_refunds,

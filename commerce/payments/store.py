@@ -227,6 +227,12 @@ async def sum_uncaptured_cash(connection: Connection, order_ids: Sequence[UUID])
     return Counter({row["order_id"]: row["amount_minor"] for row in rows})
 
 
+async def list_captured_late(connection: Connection, order_ids: Sequence[UUID]) -> list[tuple[UUID, UUID]]:
+    """List the payments of cancelled orders that were captured after that, as (order, payment)."""
+    rows = await connection.fetch(queries.list_captured_late, order_ids) if order_ids else []
+    return [(row["order_id"], row["payment_id"]) for row in rows]
+
+
 # Refunds.
 
 

@@ -67,6 +67,8 @@ FINAL_STATUSES = frozenset(
         ShipmentStatus.CANCELLED,
     }
 )
+UNDELIVERED_STATUSES = FINAL_STATUSES - {ShipmentStatus.DELIVERED}
+"""Ends without a delivery: it is decided what becomes of the units."""
 WITH_CARRIER = frozenset(DELIVERY_PATH[2:5])
 TRANSITIONS = frozenset(
     {
@@ -175,6 +177,8 @@ class Shipment(msgspec.Struct, frozen=True):
     replaces: UUID | None
     next_address: Address | None
     after_cancel: AfterCancel | None
+    cancel_refused_at: datetime | None
+    plan_again: bool
 
     @property
     def cod(self) -> Money | None:

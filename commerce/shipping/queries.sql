@@ -29,7 +29,7 @@ WHERE fulfilment_lines.order_id = units.order_id AND fulfilment_lines.line_no = 
 -- name: get_fulfilment_totals
 -- Also for orders that have no shipments yet.
 SELECT order_id, sum(quantity) AS ordered, sum(planned) AS planned, sum(shipped) AS shipped,
-       sum(delivered) AS delivered
+       sum(delivered) AS delivered, sum(cancelled) AS cancelled
 FROM order_lines LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no)
 WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) GROUP BY order_id;
 
@@ -71,7 +71,7 @@ SELECT {shipments} FROM shipments WHERE shipment_id = ANY(ARRAY(SELECT unnest($1
 SELECT {shipments} FROM shipments WHERE order_id = $1 ORDER BY parcel_no;
 
 -- name: list_shipment_lines
-SELECT shipment_id, line_no, address_no, sku, quantity FROM shipment_lines WHERE shipment_id = ANY($1::uuid[])
+SELECT shipment_id, line_no, address_no, sku, quantity, decided FROM shipment_lines WHERE shipment_id = ANY($1::uuid[])
 ORDER BY shipment_id, line_no;
 
 -- name: list_contents
@@ -143,7 +143,7 @@ WHERE shipments.shipment_id = input.shipment_id;
 
 -- name: clear_booking
 UPDATE shipments SET tracking_no = NULL, sort_code = NULL, booked_at = NULL, booking_id = NULL, packed_at = NULL,
-                     packed_by = NULL
+                     packed_by = NULL, cancel_refused_at = NULL
 WHERE shipment_id = $1;
 
 -- name: redirect_now
@@ -176,7 +176,7 @@ UPDATE shipments SET last_event_at = greatest(last_event_at, input.at)
 FROM unnest($1::uuid[], $2::timestamptz[]) AS input (shipment_id, at) WHERE shipments.shipment_id = input.shipment_id;
 
 -- name: advance_shipment_statuses
--- One step of each. Clears an earlier resolution if a shipment is lost or returned: that is a new problem.
+-- One step of each. Clears an earlier resolution if a shipment ends without a delivery: that is a new problem.
 UPDATE shipments SET status = input.to_status, status_seq = input.seq,
     last_event_at = greatest(shipments.last_event_at, input.last_event_at),
     handed_over_at = CASE WHEN input.to_status = 'picked_up' THEN input.at ELSE handed_over_at END,
@@ -185,8 +185,8 @@ UPDATE shipments SET status = input.to_status, status_seq = input.seq,
                         ELSE after_cancel END,
     cod_collected_at = CASE WHEN input.to_status = 'delivered' AND cod_minor > 0 THEN input.at
                             ELSE cod_collected_at END,
-    resolved_at = CASE WHEN input.to_status NOT IN ('lost', 'returned_to_sender') THEN resolved_at END,
-    resolution = CASE WHEN input.to_status NOT IN ('lost', 'returned_to_sender') THEN resolution END
+    resolved_at = CASE WHEN input.to_status NOT IN ('lost', 'returned_to_sender', 'cancelled') THEN resolved_at END,
+    resolution = CASE WHEN input.to_status NOT IN ('lost', 'returned_to_sender', 'cancelled') THEN resolution END
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::timestamptz[], $6::timestamptz[])
      AS input (shipment_id, from_status, to_status, seq, at, last_event_at)
 WHERE shipments.shipment_id = input.shipment_id AND shipments.status = input.from_status;

@@ -13,12 +13,19 @@ from commerce.shipping.model import Shipment, ShipmentStatus, Source
 
 
 class ShipmentLine(NamedTuple):
-    """Units of an order line in a shipment."""
+    """Units of an order line in a shipment.
+
+    Of a shipment that ended without a delivery, `decided` units were since sent or planned again, or cancelled."""
 
     line_no: int
     address_no: int
     sku: str
     quantity: int
+    decided: int = 0
+
+    @property
+    def undecided(self) -> int:
+        return self.quantity - self.decided
 
 
 class PackageSize(NamedTuple):
@@ -50,12 +57,17 @@ class NewShipment(NamedTuple):
 
 
 class FulfilmentTotals(NamedTuple):
-    """Units of an order, summed over its lines and addresses."""
+    """Units of an order, summed over its lines and addresses. Those that are not cancelled are expected."""
 
     ordered: int
     planned: int
     shipped: int
     delivered: int
+    cancelled: int = 0
+
+    @property
+    def expected(self) -> int:
+        return self.ordered - self.cancelled
 
 
 class UnitMove(NamedTuple):

@@ -45,7 +45,7 @@ class Shipping:
             events[event.shipment_id].append(event)
         return OrderShipments(
             order_id=order_id,
-            unplanned_units=totals.ordered - totals.planned,
+            unplanned_units=totals.expected - totals.planned,
             shipments=[
                 _view(shipment, lines[shipment.shipment_id], events[shipment.shipment_id]) for shipment in shipments
             ],
@@ -69,7 +69,7 @@ class Shipping:
         if await store.has_open_shipments(connection, order.order_id):
             return False
         totals = await store.get_fulfilment_totals(connection, order.order_id)
-        return totals.delivered == totals.ordered or await shipment_status.must_not_ship(connection, order)
+        return totals.delivered == totals.expected or await shipment_status.must_not_ship(connection, order)
 
     @staticmethod
     async def has_cash_shipments(connection: Connection, order_id: UUID) -> bool:

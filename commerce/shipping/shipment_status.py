@@ -22,11 +22,12 @@ from commerce.payments import store as payments
 from commerce.shipping import store
 from commerce.shipping.cash_on_delivery import collect_cash
 from commerce.shipping.errors import NoSuchShipment
-from commerce.shipping.model import FINAL_STATUSES, Shipment, ShipmentStatus, Source
+from commerce.shipping.model import FINAL_STATUSES, UNDELIVERED_STATUSES, Shipment, ShipmentStatus, Source
+from commerce.shipping.order_progress import OrderProgress
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.records import ConfirmedBooking, NewHistory, NewShipmentEvent, ShipmentKey, UnitMove
-from commerce.shipping.shipment_tasks import SHIPMENTS, put_order_tasks
-from commerce.shipping.tracking import OrderProgress, TrackedShipment, TrackingReport, TrackingResult
+from commerce.shipping.shipment_tasks import SHIPMENTS, put_cancellation_jobs, put_order_tasks
+from commerce.shipping.tracking import TrackedShipment, TrackingReport, TrackingResult
 
 ACTOR = "fulfilment_worker"
 _UNITS_MOVED = frozenset(
@@ -96,12 +97,15 @@ async def list_unshippable(connection: Connection, headers: Sequence[OrderHeader
 async def record_step(
     connection: Connection, shipment: Shipment, to: ShipmentStatus, now: datetime, source: Source, actor: str, text: str
 ) -> None:
-    """Advance a shipment by a step of our own: booked, planned again or cancelled."""
+    """Advance a shipment by a step of our own: booked, planned again or cancelled.
+
+    Of a cancelled one it is decided next what becomes of its units."""
     event = NewShipmentEvent(now, source, actor, text, step=(shipment.status, to))
     await store.insert_events(connection, [NewHistory(shipment.order_id, shipment.shipment_id, [event])], now)
     if to is ShipmentStatus.CANCELLED:
         await jobs.remove(connection, SHIPMENTS, [shipment.shipment_id])
         await store.update_fulfilment_lines(connection, [UnitMove(shipment.shipment_id, planned=-1)])
+        await put_cancellation_jobs(connection, [shipment.order_id], now, now)
 
 
 async def record_note(
@@ -188,13 +192,20 @@ async def _apply_steps(
         if to is ShipmentStatus.DELIVERED:
             cash_orders[order.order_id] = order
     await collect_cash(connection, cash_orders, now)
-    await _advance_orders(connection, progress, now, policy)
+    await advance_orders(connection, progress, now, policy)
+    # Returned and lost units, and shipments that were collected before they could be stopped.
+    undecided = {
+        locked[shipment_id].order.order_id
+        for shipment_id, to in moves
+        if to in UNDELIVERED_STATUSES or locked[shipment_id].shipment.after_cancel == "cancelled"
+    }
+    await put_cancellation_jobs(connection, undecided, now, now)
 
 
-async def _advance_orders(
+async def advance_orders(
     connection: Connection, progress: Mapping[UUID, OrderProgress], now: datetime, policy: ShippingPolicy
 ) -> None:
-    """Store that all units of orders are with carriers, or delivered."""
+    """Store that all expected units of orders are with carriers, or delivered."""
     shipped = [order_id for order_id, order in progress.items() if OrderStatus.SHIPPED in order.reached]
     delivered = [order_id for order_id, order in progress.items() if OrderStatus.DELIVERED in order.reached]
     if shipped:

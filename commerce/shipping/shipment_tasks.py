@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -10,7 +10,7 @@ from uuid import UUID
 from commerce.jobs import store as jobs
 from commerce.jobs.model import INTERNAL_SYSTEM, NewJob
 from commerce.kernel.postgres import Connection
-from commerce.orders.model import FULFILMENTS
+from commerce.orders.model import CANCELLATIONS, FULFILMENTS
 from commerce.shipping.carrier_port import Carrier
 from commerce.shipping.model import ShipmentJob
 
@@ -23,7 +23,8 @@ Task = Literal[
     "shipment.subscribe",
     "shipment.track",
 ]
-OrderTask = Literal["order.plan", "order.stop", "order.complete"]
+OrderTask = Literal["order.plan", "order.complete"]
+ADVANCE_CANCELLATIONS = "cancellation.advance"
 
 
 def system_of(carrier: Carrier | None) -> str:
@@ -68,6 +69,14 @@ async def put_order_tasks(
     """Put what is to be done next with orders that are to be shipped."""
     new_jobs = [NewJob(order_id, task, INTERNAL_SYSTEM, due_at) for order_id in order_ids]
     await jobs.put(connection, FULFILMENTS, new_jobs, now)
+
+
+async def put_cancellation_jobs(
+    connection: Connection, order_ids: Collection[UUID], due_at: datetime, now: datetime
+) -> None:
+    """Have the cancellations of orders advanced, and units without a shipment decided."""
+    new_jobs = [NewJob(order_id, ADVANCE_CANCELLATIONS, INTERNAL_SYSTEM, due_at) for order_id in order_ids]
+    await jobs.put(connection, CANCELLATIONS, new_jobs, now)
 
 
 async def list_jobs(connection: Connection, shipment_ids: Sequence[UUID]) -> dict[UUID, ShipmentJob]:

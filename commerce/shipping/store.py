@@ -126,7 +126,7 @@ async def insert_shipments(connection: Connection, shipments: Sequence[NewShipme
         for shipment in shipments
     ]
     await connection.execute(queries.insert_shipments, now, *_transpose(rows))
-    lines = [(shipment.shipment_id, shipment.order_id, *line) for shipment in shipments for line in shipment.lines]
+    lines = [(shipment.shipment_id, shipment.order_id, *line[:4]) for shipment in shipments for line in shipment.lines]
     await connection.execute(queries.insert_shipment_lines, *_transpose(lines))
     await update_fulfilment_lines(connection, [UnitMove(shipment.shipment_id, planned=1) for shipment in shipments])
 
@@ -134,7 +134,7 @@ async def insert_shipments(connection: Connection, shipments: Sequence[NewShipme
 async def insert_shipment_lines(
     connection: Connection, shipment_id: UUID, order_id: UUID, lines: Sequence[ShipmentLine]
 ) -> None:
-    rows = [(shipment_id, order_id, *line) for line in lines]
+    rows = [(shipment_id, order_id, *line[:4]) for line in lines]
     await connection.execute(queries.insert_shipment_lines, *_transpose(rows))
 
 

@@ -13,10 +13,9 @@ from hashlib import blake2b
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from commerce.orders.model import OrderStatus
 from commerce.shipping.carrier_port import TrackingEvent
 from commerce.shipping.model import DELIVERY_PATH, FINAL_STATUSES, WITH_CARRIER, Shipment, ShipmentStatus, Source
-from commerce.shipping.records import FulfilmentTotals, NewHistory, NewShipmentEvent, UnitMove
+from commerce.shipping.records import NewHistory, NewShipmentEvent, UnitMove
 
 TrackingResultWord = Literal["unchanged", "recorded", "status_changed"]
 
@@ -160,36 +159,3 @@ def _contradicts_history(status: ShipmentStatus, ended_at: datetime | None, even
         return False
     is_after_end = ended_at is not None and event.at > ended_at
     return event.status in FINAL_STATUSES or (event.status in WITH_CARRIER and is_after_end)
-
-
-@dataclass
-class OrderProgress:
-    """An order under its lock, and how far the steps of its shipments bring it: to shipped, to delivered."""
-
-    status: OrderStatus
-    totals: FulfilmentTotals
-    reached: set[OrderStatus] = field(default_factory=set)
-
-    def add_step(self, to: ShipmentStatus, units: int) -> None:
-        """Count the units of a shipment that takes a step.
-
-        Step by step: a shipment that is reported as picked up and lost at once was shipped all the same."""
-        totals = self.totals
-        if to is ShipmentStatus.PICKED_UP:
-            self.totals = totals._replace(shipped=totals.shipped + units)
-            self._advance()
-        elif to is ShipmentStatus.DELIVERED:
-            self.totals = totals._replace(delivered=totals.delivered + units)
-            self._advance()
-        elif to in (ShipmentStatus.LOST, ShipmentStatus.RETURNED_TO_SENDER):
-            self.totals = totals._replace(planned=totals.planned - units, shipped=totals.shipped - units)
-
-    def _advance(self) -> None:
-        if self.status is OrderStatus.FULFILLING and self.totals.shipped == self.totals.ordered:
-            self._reach(OrderStatus.SHIPPED)
-        if self.status is OrderStatus.SHIPPED and self.totals.delivered == self.totals.ordered:
-            self._reach(OrderStatus.DELIVERED)
-
-    def _reach(self, status: OrderStatus) -> None:
-        self.status = status
-        self.reached.add(status)

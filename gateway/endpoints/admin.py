@@ -12,11 +12,8 @@ from aiohttp import web
 from commerce.catalog.model import Product, ProductInput, Sku
 from commerce.dead_letters.model import DeadLetter
 from commerce.kernel.paging import Page
-from commerce.kernel.types import Reason
 from commerce.orders.model import OrderDetails
-from commerce.orders.service import Actor
 from commerce.sales.model import ItemInput, Sale, SaleId, SaleInput, StockChange, StockChangeInput
-from gateway.endpoints.orders import STORE_WAIT_S
 from gateway.endpoints.parameters import LIMIT, ORDER, SALE, SKU, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
 
@@ -40,12 +37,6 @@ class NewItems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Items by SKU."""
 
     items: Annotated[dict[Sku, ItemInput], msgspec.Meta(min_length=1, max_length=10_000)]
-
-
-class CancelInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The reason why staff cancel an order; the customer sees it among the order's events."""
-
-    reason: Reason
 
 
 class StockChangeList(msgspec.Struct, frozen=True):
@@ -138,14 +129,6 @@ async def show_any_order(call: Call) -> web.Response:
     """Read any customer's order, with the customer, the addresses and all its events."""
     services = call.services
     return json_response(await services.orders.get_details(call.parameters["order_id"], services.snapshots.sale_ids()))
-
-
-async def cancel_any_order(call: Call) -> web.Response:
-    """Cancel an order that is not paid. The customer sees the reason. A repeat returns the same answer."""
-    services, order_id = call.services, call.parameters["order_id"]
-    sales, reason = services.snapshots.sale_ids(), call.body.reason
-    await services.orders.cancel(order_id, Actor(None, call.staff_actor), sales, STORE_WAIT_S, reason)
-    return json_response(await services.orders.get_details(order_id, sales))
 
 
 _SALES_PATH = "/v1/admin/sales"
@@ -300,15 +283,5 @@ OPERATIONS = [
         answers=_ORDER_ANSWER,
         problems=(404, 503),
         parameters=(ORDER,),
-    ),
-    _support(
-        method="POST",
-        path=f"{_ORDER_PATH}/cancel",
-        handler=cancel_any_order,
-        summary="Cancel any order",
-        answers=_ORDER_ANSWER,
-        problems=(404, 409, 503),
-        parameters=(ORDER,),
-        body=CancelInput,
     ),
 ]

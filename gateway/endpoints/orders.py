@@ -1,4 +1,4 @@
-"""Placing, reading, watching and cancelling orders."""
+"""Placing, reading and watching orders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from aiohttp import web
 from commerce.kernel.paging import Page
 from commerce.orders.model import Order, OrderEvent, OrderStatus, PlacedOrder, PlaceOrder
 from commerce.orders.quotes import Quote, QuoteInput
-from commerce.orders.service import Actor
 from gateway.cached_content import content_response
 from gateway.decoding import IDEMPOTENCY_KEY_DESCRIPTION, IDEMPOTENCY_KEY_INVALID, IdempotencyKey
 from gateway.endpoints.parameters import IF_NONE_MATCH, LIMIT, ORDER, ROOM_TICKET, cursor_parameter, page_size
@@ -25,7 +24,7 @@ from gateway.services import ORDER_ID
 STORE_WAIT_S = 2.0
 """Maximum wait of a request until an accepted order is stored."""
 _MAX_ORDER_EVENTS = 32_767
-_ORDER_PATH = f"{ORDERS_PATH}/{{order_id}}"
+ORDER_PATH = f"{ORDERS_PATH}/{{order_id}}"
 _FINAL_STATUSES = (OrderStatus.CANCELLED, OrderStatus.COMPLETED)
 
 KEY = Parameter(
@@ -105,14 +104,6 @@ async def get_order(call: Call) -> web.Response:
     return content_response(call.parameters[IF_NONE_MATCH.name], encode_order(order))
 
 
-async def cancel_order(call: Call) -> web.Response:
-    """Cancel an order that is not paid yet, and release its stock. A repeat returns the same answer."""
-    services, user_id = call.services, call.identity.subject
-    actor = Actor(user_id, f"customer {user_id}")
-    sales = services.snapshots.sale_ids()
-    return json_response(await services.orders.cancel(call.parameters["order_id"], actor, sales, STORE_WAIT_S))
-
-
 async def watch_order(call: Call) -> web.StreamResponse:
     """Watch an order as server-sent events: `id` counts the events, `data` is an OrderEvent.
 
@@ -180,7 +171,7 @@ OPERATIONS = [
     ),
     _operation(
         method="GET",
-        path=_ORDER_PATH,
+        path=ORDER_PATH,
         handler=get_order,
         summary="Read an order",
         answers={200: ("the order", Order), 304: ("unchanged since the ETag of the client", None)},
@@ -189,21 +180,12 @@ OPERATIONS = [
     ),
     _operation(
         method="GET",
-        path=f"{_ORDER_PATH}/events",
+        path=f"{ORDER_PATH}/events",
         handler=watch_order,
         summary="Watch an order",
         answers={200: ("events until the final status", None), 204: ("no event will follow", None)},
         problems=(404, 503),
         parameters=(ORDER, last_event_id_parameter(_MAX_ORDER_EVENTS)),
         content_type="text/event-stream",
-    ),
-    _operation(
-        method="POST",
-        path=f"{_ORDER_PATH}/cancel",
-        handler=cancel_order,
-        summary="Cancel an order",
-        answers={200: ("the cancelled order", Order)},
-        problems=(404, 409, 503),
-        parameters=(ORDER,),
     ),
 ]

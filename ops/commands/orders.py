@@ -5,14 +5,22 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
+import msgspec
 import typer
 
 from commerce.audit.missing_orders import MissingOrder, MissingOrders
+from commerce.cancellations.model import (
+    Cancellation,
+    CancellationPreview,
+    CancelRequest,
+    OpenCancellation,
+    UnitsToCancel,
+)
+from commerce.kernel.errors import Invalid
 from commerce.kernel.failures import Failures
 from commerce.kernel.money import format_money
 from commerce.kernel.types import Reason
 from commerce.orders.model import Order, OrderDetails
-from commerce.orders.service import Actor
 from commerce.shipping.model import UnplannedOrder
 from ops.commands.console import (
     JsonOption,
@@ -28,7 +36,7 @@ from ops.commands.console import (
     run_change,
 )
 from ops.commands.safe_console import Table
-from ops.services import CliServices, open_cli_services, open_fulfilment
+from ops.services import CliServices, open_cancellations, open_cli_services, open_fulfilment
 
 app = typer.Typer(help="Show and cancel orders; list those that cannot be planned.", no_args_is_help=True)
 OrderId = Annotated[UUID, typer.Argument(metavar="ORDER", help="the order's id")]
@@ -57,21 +65,89 @@ def show(
 def cancel(
     order_id: OrderId,
     reason: Annotated[str, typer.Option(help="recorded, and shown to the customer")],
+    line: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LINE[:ADDRESS]=UNITS",
+            help="units of an order line, such as 0=2, or 0:1=2 for address 1; repeat it for other lines",
+        ),
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="a repeat with the same key cancels units once")] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="only show the effect")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
-    """Cancel an unpaid order on behalf of its customer. Stock and limit are released in a moment."""
-    if not yes:
-        typer.confirm(f"Cancel order {order_id}?", abort=True)
+    """Cancel an order, or units of it, on behalf of its customer: what has not left the warehouse.
 
-    async def work() -> OrderDetails:
-        message = "--reason: give 1 to 200 characters, on one line, with a letter or digit"
+    Stock and limit are released, and the money is refunded, once shipments that hold the units are stopped.
+    """
+    message = "--reason: give 1 to 200 characters, on one line, with a letter or digit"
+    with exit_on_error():
         checked_reason = parse_argument(reason, Reason, message)
-        async with open_cli_services() as shop:
-            sales = await _opened_sales(shop)
-            await shop.orders.cancel(order_id, Actor(None, get_actor()), sales, _STORED_TIMEOUT_S, checked_reason)
-            return await shop.orders.get_details(order_id, sales)
+        lines = [_parse_line(text) for text in line] if line else None
+    request = CancelRequest(order_id, get_actor(), None, checked_reason, lines, key)
+    if preview:
+        _print_preview(run(_preview(request)))
+        return
+    if not yes:
+        typer.confirm(f"Cancel {'units of ' if lines else ''}order {order_id}?", abort=True)
 
-    _print(run_change(work()))
+    async def work() -> tuple[OrderDetails, Cancellation | None]:
+        async with open_cli_services() as shop, open_cancellations(shop) as cancellations:
+            sales = await _opened_sales(shop)
+            cancelled = await cancellations.cancel(request, sales, _STORED_TIMEOUT_S)
+            return await shop.orders.get_details(order_id, sales), cancelled.cancellation
+
+    details, cancellation = run_change(work())
+    _print(details)
+    if cancellation is not None and cancellation.status == "open":
+        print_line("a carrier must cancel its booking first: `floodgate order show` tells how that ends")
+
+
+async def _preview(request: CancelRequest) -> CancellationPreview:
+    async with open_cli_services() as shop, open_cancellations(shop) as cancellations:
+        return await cancellations.preview(request)
+
+
+def _print_preview(preview: CancellationPreview) -> None:
+    table = Table("line", "address", "SKU", "units", "at once")
+    for line in preview.lines:
+        table.add_row(str(line.line_no), str(line.ship_to), line.sku, str(line.quantity), str(line.cancelled))
+    print_table(table)
+    print_line(f"shipments to stop: {preview.shipments_to_stop}")
+    refund = preview.refund
+    print_line(f"refund: {format_money(refund.amount, refund.currency) if refund else 'none'}")
+
+
+def _parse_line(text: str) -> UnitsToCancel:
+    """Parse LINE[:ADDRESS]=UNITS."""
+    place, _, units = text.partition("=")
+    line_no, _, address_no = place.partition(":")
+    values = {"line_no": line_no, "ship_to": address_no or "0", "quantity": units}
+    try:
+        return msgspec.convert(values, UnitsToCancel, strict=False)
+    except msgspec.ValidationError:
+        raise Invalid(f"--line: {text} is not LINE=UNITS or LINE:ADDRESS=UNITS, such as 0=2 or 0:1=2") from None
+
+
+@app.command()
+def cancelling(json: JsonOption = False) -> None:
+    """List cancellations that wait for a shipment to be stopped, with what last went wrong."""
+
+    async def work() -> list[OpenCancellation]:
+        async with open_cli_services() as shop, open_cancellations(shop) as cancellations:
+            return await cancellations.list_open()
+
+    waiting = run(work())
+    if json:
+        print_json(waiting)
+        return
+    table = Table("order", "since (UTC)", "units left", "last error")
+    for item in waiting:
+        cancellation = item.cancellation
+        left = sum(line.quantity - line.cancelled - line.kept for line in cancellation.lines)
+        since = format_time(cancellation.created_at)
+        table.add_row(str(cancellation.order_id), since, str(left), item.last_error or "")
+    print_table(table, "no cancellation waits for a shipment")
 
 
 @app.command()

@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 import typer
 
+from commerce.cancellations.model import Cancellation
 from commerce.fulfilment.service import Fulfilment
 from commerce.kernel.address import Address
 from commerce.kernel.errors import Invalid
@@ -30,7 +31,7 @@ from commerce.shipping.model import (
     WarehouseId,
 )
 from ops.commands.console import get_actor, parse_argument, print_line, run_change
-from ops.services import open_cli_services, open_fulfilment
+from ops.services import open_cancellations, open_cli_services, open_fulfilment
 
 app = typer.Typer()
 ShipmentId = Annotated[UUID, typer.Argument(metavar="ID", help="the shipment's id")]
@@ -107,6 +108,18 @@ def reship(shipment_id: ShipmentId, reason: ReasonOption) -> None:
         return [await fulfilment.repacking.reship(shipment_id, _parse_reason(reason), get_actor())]
 
     _repack(work)
+
+
+@app.command()
+def refund(shipment_id: ShipmentId, reason: ReasonOption) -> None:
+    """Cancel the units of a shipment that is lost, came back or was stopped, and refund them."""
+
+    async def work() -> Cancellation:
+        async with open_cli_services() as shop, open_cancellations(shop) as cancellations:
+            return await cancellations.refund_shipment(shipment_id, _parse_reason(reason), get_actor())
+
+    cancellation = run_change(work())
+    print_line(f"{sum(line.cancelled for line in cancellation.lines)} units of {cancellation.order_id} are cancelled")
 
 
 @app.command()

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from commerce.audit import store
+from commerce.cancellations.model import CancelRequest, UnitsToCancel
 from config.settings import Settings
 from ops.services import CliServices
 from tests.support.fake_carrier import refusal
@@ -86,11 +87,42 @@ async def test_order_without_job_is_found_until_its_last_step(ship: ShippingShop
     assert await list_violating() == [str(order_id)], "it would never be completed"
 
 
-async def test_refunded_order_needs_no_job(ship: ShippingShop) -> None:
+async def test_refunded_order_needs_a_job_until_it_is_cancelled(ship: ShippingShop) -> None:
     order_id = await ship.add_order()
     await ship.refund_all(order_id)
-    assert await ship.work_until_idle() == ["stopped"]
+    await ship.fetch_rows("DELETE FROM jobs WHERE queue = 'fulfilments' RETURNING 1")
     assert (await find_violations(ship, [order_id], ["orders_without_job"]))["orders_without_job"] == []
+    assert await ship.work_until_idle() == ["cancelled"]
+    assert (await find_violations(ship, [order_id], ["orders_without_job"]))["orders_without_job"] == []
+
+
+async def test_order_that_waits_for_nothing_is_found(ship: ShippingShop) -> None:
+    async def list_violating() -> list[str]:
+        return (await find_violations(ship, orders, ["orders_without_end"]))["orders_without_end"]
+
+    lost_order, [lost] = await ship.add_booked_order()
+    await ship.apply_events(lost.shipment_id, tracking_event("lost", -1))
+    await ship.work_until_idle()
+    stopped_order, _ = await ship.add_booked_order(("a", 2, 0))
+    request = CancelRequest(stopped_order, "staff dan", None, "sold out")
+    assert (await ship.cancellations.cancel(request, [], 0)).status == "fulfilling"
+    orders = [lost_order, stopped_order]
+    assert await list_violating() == []
+    await ship.fetch_rows("DELETE FROM jobs WHERE queue = 'cancellations' RETURNING 1")
+    assert await list_violating() == [str(lost_order)], "nobody would decide about it"
+    await ship.fetch_rows("UPDATE shipments SET after_cancel = NULL WHERE order_id = $1 RETURNING 1", stopped_order)
+    assert await list_violating() == [str(lost_order), str(stopped_order)]
+
+
+async def test_cancelled_units_without_cancellation_are_found(ship: ShippingShop) -> None:
+    order_id = await ship.add_order(("a", 3, 0))
+    request = CancelRequest(order_id, "staff dan", None, "sold out", [UnitsToCancel(0, 1)])
+    await ship.cancellations.cancel(request, [], 0)
+    name = "fulfilment_and_cancellations"
+    assert (await find_violations(ship, [order_id], [name]))[name] == []
+    for change in ("cancelled = 2", "cancelling = 1, cancelled = 1"):
+        await ship.fetch_rows(f"UPDATE fulfilment_lines SET {change} RETURNING 1")
+        assert (await find_violations(ship, [order_id], [name]))[name] == [f"{order_id} line 0 to 0"]
 
 
 async def test_shipment_without_job_is_found_while_work_is_left(ship: ShippingShop) -> None:

@@ -70,6 +70,7 @@ NEEDED = {
     "jobs_due": "jobs.claim",
     "jobs_failed": "jobs.count_parked",
     "cases_open": "aftersales.list_open",
+    "cancellations_open": "cancellations.list_open",
     "postings_of_order": "audit.orphan_postings",
     "payments_captured": "payments.list_captures",
     "refunds_done": "payments.list_completed_refunds",

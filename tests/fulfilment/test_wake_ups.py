@@ -32,8 +32,8 @@ async def test_payment_plan_and_refund_wake_fulfilment_worker(ship: ShippingShop
         now = from_ms(ship.shop.clock.now_ms())
         refund = NewRefund(captured, "k", 100, "r", "test")
         assert await insert_refunds(connection, {ship.shop.ids.new(): refund}, now)
-    assert woken == [{"fulfilments", "refunds"}], "perhaps its shipments must be stopped"
-    assert await ship.work_until_idle() == ["stopped", "cancelled"]
+    assert woken == [{"cancellations", "refunds"}], "perhaps its shipments must be stopped"
+    assert await ship.work_until_idle() == ["advanced", "cancelled", "cancelled"]
 
 
 async def test_staff_actions_wake_fulfilment_worker(ship: ShippingShop) -> None:

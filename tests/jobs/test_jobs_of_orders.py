@@ -52,7 +52,7 @@ async def test_jobs_of_order_are_found_by_it(ship: ShippingShop) -> None:
         await add_job(ship.shop, queue, "test.call", "alipay", subject=subject)
     await add_job(ship.shop, error="of nobody", is_parked=True)
     jobs = {
-        ("fulfilments", order_id),
+        ("cancellations", order_id),
         ("payments", payment_id),
         ("refunds", refund_id),
         ("releases", order_id),

@@ -1,4 +1,4 @@
-"""Refunded orders: every shipment that can still be stopped is cancelled."""
+"""Refunded orders: shipments that can still be stopped are cancelled, and the order with them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.support.sales import ADDRESS
 from tests.support.shipping_shop import SHANGHAI, ShippingShop, tracking_event
 
 
-async def test_order_refunded_before_planning_is_not_planned(ship: ShippingShop) -> None:
+async def test_order_refunded_before_planning_is_cancelled(ship: ShippingShop) -> None:
+    """The stock returns, and a refund that fails later does not bring the order back."""
     order_id = await ship.add_order()
     await ship.refund_all(order_id)
-    assert await ship.work_until_idle() == ["stopped"]
+    assert await ship.work_until_idle() == ["stopped", "cancelled"]
     assert await ship.list_shipments(order_id) == []
-    assert await ship.order_status(order_id) == "paid"
+    assert await ship.order_status(order_id) == "cancelled"
+    assert await ship.fetch_value("SELECT cancel_reason FROM orders WHERE order_id = $1", order_id) == "refunded"
+    assert await ship.fetch_value("SELECT units FROM releases WHERE release_id = $1", order_id) == '{"a": 1}'
     await ship.make_all_due()
     assert await ship.work_until_idle() == []
     assert await ship.fulfilment.list_unplanned_orders() == []
-    # The refund fails, so the order is shipped.
     await ship.fetch_rows("UPDATE refunds SET status = 'failed', ended_at = now() RETURNING 1")
-    await ship.fulfilment.replan(order_id)
-    assert await ship.work_until_idle() == ["planned", "booked"]
     with pytest.raises(NotToBePlanned):
         await ship.fulfilment.replan(order_id)
 
@@ -41,12 +41,13 @@ async def test_order_refunded_after_planning_is_cancelled_without_calls(ship: Sh
         [shipment] = await ship.list_shipments(refunded_id)
         subjects = (refunded_id, shipment.shipment_id)
         results = [await ship.work_on(job) for job in await ship.claim() if job.subject in subjects]
-        assert results == ["stopped", "stopped"]
+        assert sorted(results) == ["cancelled", "stopped"]
         [shipment] = await ship.list_shipments(refunded_id)
         assert (shipment.status, shipment.ended_at is not None) == ("cancelled", True)
         assert await ship.find_task(shipment.shipment_id) is None
         with pytest.raises(InvalidShipmentState, match="the order is refunded"):
             await ship.fulfilment.repacking.reship(shipment.shipment_id, "again", "dan")
+        assert await ship.order_status(refunded_id) == "cancelled"
         await ship.make_all_due()
     assert ship.carriers["cheap"].requests.total() == 0
 
@@ -70,7 +71,7 @@ async def test_refund_cancels_shipments_that_wait_for_anything(ship: ShippingSho
     assert await ship.list_worklist("to_pack") == {byhand.shipment_id}
     for shipment in shipments:
         await ship.refund_all(shipment.order_id)
-    assert (await ship.work_until_idle()).count("cancelled") == 1
+    assert (await ship.work_until_idle()).count("cancelled") == 1 + len(shipments), "one booking, and all orders"
     assert [(await ship.get_shipment(shipment.shipment_id)).status for shipment in shipments] == ["cancelled"] * 4
     assert [await ship.list_worklist(name) for name in ("to_pack", "parked", "on_hold")] == [set(), set(), set()]
     assert ship.carriers["cheap"].current_bookings == set()
@@ -91,7 +92,7 @@ async def test_refund_during_redirect_cancels_shipment(ship: ShippingShop) -> No
     order_id, [shipment] = await ship.add_booked_order()
     await ship.fulfilment.redirect(shipment.shipment_id, Address(**{**ADDRESS, "line": "Elsewhere 1"}), "moved", "dan")
     await ship.refund_all(order_id)
-    assert await ship.work_until_idle() == ["replanned", "stopped"]
+    assert await ship.work_until_idle() == ["replanned", "cancelled"]
     assert (await ship.get_shipment(shipment.shipment_id)).status == "cancelled"
     assert ship.carriers["cheap"].current_bookings == set()
 
@@ -102,7 +103,7 @@ async def test_refund_during_booking_cancels_booking(ship: ShippingShop) -> None
     await ship.refund_all(order_id)
     cheap.gate.set()
     assert await booking == "booked"
-    assert sorted(await ship.work_until_idle()) == ["cancelled", "stopped"]
+    assert await ship.work_until_idle() == ["cancelled", "cancelled"]
     assert cheap.current_bookings == set()
 
 
@@ -129,14 +130,14 @@ async def test_refund_cancels_booked_shipment_before_hand_over_only(ship: Shippi
     await ship.refund_all(order_id)
     with pytest.raises(InvalidShipmentState, match="the order is refunded"):
         await ship.fulfilment.pack(shipment.shipment_id, None, "dan")
-    assert await ship.work_until_idle() == ["stopped", "cancelled"]
+    assert await ship.work_until_idle() == ["advanced", "cancelled", "cancelled"]
     assert cheap.current_bookings == set()
     # A shipment that was handed over continues.
     order_id, [picked_up] = await ship.add_booked_order()
     await ship.apply_events(picked_up.shipment_id, tracking_event("picked_up", -1))
     await ship.refund_all(order_id)
     await ship.make_all_due()
-    assert sorted(await ship.work_until_idle()) == ["stopped", "unchanged"]
+    assert await ship.work_until_idle() == ["unchanged"]
     assert (await ship.get_shipment(picked_up.shipment_id)).status == "picked_up"
 
 
@@ -146,7 +147,7 @@ async def test_refund_after_unreported_pick_up_retries_cancellation(ship: Shippi
     order_id, [shipment] = await ship.add_booked_order()
     cheap.handed_over = set(cheap.bookings)
     await ship.refund_all(order_id)
-    assert await ship.work_until_idle() == ["stopped", "too_late"]
+    assert await ship.work_until_idle() == ["advanced", "too_late", "advanced"]
     await ship.make_all_due()
     assert await ship.work_until_idle() == ["stopped", "too_late"]
     assert shipment.tracking_no is not None
@@ -173,7 +174,7 @@ async def test_partial_refund_and_old_plan_do_not_stop_order(ship: ShippingShop)
     # With the last minor unit the order is refunded in full.
     await ship.fetch_rows(_INSERT_REFUND, partial, 1, 1)
     await ship.make_all_due()
-    assert sorted(await ship.work_until_idle()) == ["cancelled", "stopped", "stopped", "unchanged", "unchanged"]
+    assert sorted(await ship.work_until_idle()) == ["cancelled", "cancelled", "stopped", "unchanged", "unchanged"]
     [shipment] = await ship.list_shipments(partial)
     assert shipment.status == "cancelled"
     # A failed refund does not count.

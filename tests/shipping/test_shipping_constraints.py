@@ -93,7 +93,7 @@ async def test_fulfilment_of_paid_order_is_due_at_its_event(ship: ShippingShop) 
     order_id = await ship.add_order(("a", 1, 0))
     async with ship.shop.db.connection() as connection:
         row = await connection.fetchrow(
-            "SELECT paid_at, due_at, kind, at FROM fulfilments JOIN order_events USING (order_id) "
+            "SELECT paid_at, due_at, jobs.kind, at FROM fulfilments JOIN order_events USING (order_id) "
             "JOIN jobs ON subject = order_id AND queue = 'fulfilments' WHERE order_id = $1",
             order_id,
         )
