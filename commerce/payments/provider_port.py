@@ -21,6 +21,7 @@ import msgspec
 from commerce.kernel.external import WebhookReply
 from commerce.kernel.money import Money
 from commerce.kernel.types import filled_line
+from commerce.payments.fund_lines import Payout
 
 PaymentFlow = Literal["page", "mobile_page", "app", "qr", "jsapi"]
 """the provider's page, its page for phones, its app from ours, a code to scan, a page inside its app"""
@@ -131,12 +132,14 @@ class StatementLine(NamedTuple):
     """A line of a provider's daily statement.
 
     `refund_id` is None on the line of a payment. `transaction_id` is the provider's own number of the payment or of the
-    refund."""
+    refund. `fee` is what it charges for the movement, in minor units (less than 0 if it comes back with a refund), or
+    the reason why that is unreadable."""
 
     payment_id: UUID
     refund_id: UUID | None
     amount: Money
     transaction_id: str
+    fee: int | str = 0
 
 
 class Provider(Protocol):
@@ -191,6 +194,10 @@ class Provider(Protocol):
 
     def read_statement(self, text: str) -> list[StatementLine | str]:
         """Read the daily statement: each line as `StatementLine`, or as the reason why it is unreadable."""
+        ...
+
+    def read_payouts(self, text: str) -> list[Payout | str]:
+        """Read the payouts in a statement of funds, and why a line is unreadable."""
         ...
 
     async def refresh(self) -> None:

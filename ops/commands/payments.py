@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +20,7 @@ from commerce.payments.model import OrderPayments
 from commerce.payments.provider_port import Provider, StatementLine
 from commerce.payments.providers import PROVIDER_NAMES, open_providers
 from commerce.payments.reconciliation import ReconciliationReport, check_readable, decode_statement
+from commerce.payments.statement_postings import PostedStatement, StatementPostings
 from ops.commands.console import (
     JsonOption,
     format_time,
@@ -160,18 +163,23 @@ def reconcile(
         list[Path] | None,
         typer.Option(exists=True, dir_okay=False, help="statement of the day before or after, for midnight"),
     ] = None,
+    post: Annotated[bool, typer.Option("--post", help="post the fees on lines that agree, each once")] = False,
 ) -> None:
     """Compare a provider's daily statement with our records and list every difference.
 
-    FILE is the provider's file, unpacked (Alipay: 业务明细, in GB18030 or UTF-8). Changes nothing. Status 1 if
-    anything differs.
+    FILE is the provider's file, unpacked (Alipay: 业务明细, in GB18030 or UTF-8). Without --post nothing is changed.
+    Status 1 if anything differs, or a fee was not posted.
     """
 
-    async def work() -> ReconciliationReport:
+    async def work() -> tuple[ReconciliationReport, PostedStatement | None]:
         async with open_cli_services() as shop:
-            return await _reconcile(shop, provider, day, file, neighbour or [])
+            lines, report = await _reconcile(shop, provider, day, file, neighbour or [])
+            if not post:
+                return report, None
+            postings = StatementPostings(shop.db, shop.clock)
+            return report, await postings.post_fees(provider, day, lines, report, get_actor())
 
-    report = run(work())
+    report, posted = (run_change if post else run)(work())
     for difference in report.differences:
         subject = ""
         if difference.key is not None:
@@ -184,18 +192,63 @@ def reconcile(
         f"{provider} on {day}: {report.movements} movements in the statement, {report.matching} agree, "
         f"{len(report.differences)} differences"
     )
-    if report.differences:
+    problems = bool(report.differences)
+    if posted is not None:
+        problems |= _print_posted(posted, "fees")
+    if problems:
         raise typer.Exit(1)
+
+
+@app.command("post-payouts")
+def post_payouts(
+    file: StatementFile,
+    provider: Annotated[ProviderName, typer.Option(help="the provider of the statement")],
+) -> None:
+    """Post the payouts to the bank in a provider's statement of funds, each once.
+
+    FILE is Alipay's 账务明细 or WeChat Pay's 资金账单, unpacked. Status 1 if a line cannot be read.
+    """
+
+    async def work() -> PostedStatement:
+        async with open_cli_services() as shop, _open_adapter(shop, provider) as adapter:
+            payouts = adapter.read_payouts(decode_statement(read_file(file)))
+            return await StatementPostings(shop.db, shop.clock).post_payouts(provider, payouts, get_actor())
+
+    if _print_posted(run_change(work()), "payouts"):
+        raise typer.Exit(1)
+
+
+def _print_posted(posted: PostedStatement, subjects: str) -> bool:
+    """Print what was posted. Returns whether something could not be."""
+    for problem in posted.problems:
+        print_detail(f"  not posted: {problem}")
+    sums = ", ".join(format_signed(amount, currency) for currency, amount in posted.sums.items()) or "nothing"
+    print_line(f"{posted.new} {subjects} posted ({sums}), {posted.earlier} were posted before")
+    return bool(posted.problems)
+
+
+@asynccontextmanager
+async def _open_adapter(shop: CliServices, provider: ProviderName) -> AsyncIterator[Provider]:
+    """Open a provider's adapter. Raises `Invalid` if the settings name no account there."""
+    settings = shop.settings
+    async with open_providers(
+        settings.payments, shop.clock, timeout_s=settings.jobs.call_timeout_s, connections=1
+    ) as providers:
+        adapter = providers.get(provider)
+        if adapter is None:
+            raise Invalid(
+                f"cannot read the statement: the settings name no account at {provider}; configure payments.{provider}"
+            )
+        yield adapter
 
 
 async def _reconcile(
     shop: CliServices, provider: ProviderName, day: date, file: Path, neighbours: list[Path]
-) -> ReconciliationReport:
+) -> tuple[list[StatementLine | str], ReconciliationReport]:
     """Read the statements with the provider's adapter and compare them with our records.
 
     Raises `Invalid` if the settings name no account at the provider, or a file is no statement.
     """
-    settings = shop.settings
     with create_progress_bar() as bar:
         task = bar.add_task("comparing", total=None)
 
@@ -203,18 +256,11 @@ async def _reconcile(
             if done % _PROGRESS_STEP == 0 or done == total:
                 bar.update(task, completed=done, total=total)
 
-        async with open_providers(
-            settings.payments, shop.clock, timeout_s=settings.jobs.call_timeout_s, connections=1
-        ) as providers:
-            adapter = providers.get(provider)
-            if adapter is None:
-                raise Invalid(
-                    f"cannot read the statement: the settings name no account at {provider}; "
-                    f"configure payments.{provider}"
-                )
+        async with _open_adapter(shop, provider) as adapter:
             lines = _read_statement(adapter, file)
             others = [line for path in neighbours for line in _read_statement(adapter, path)]
-            return await shop.payments.reconcile(adapter.name, day, lines, others, report_progress)  # type: ignore[arg-type]
+            report = await shop.payments.reconcile(adapter.name, day, lines, others, report_progress)  # type: ignore[arg-type]
+            return lines, report
 
 
 def _read_statement(adapter: Provider, file: Path) -> list[StatementLine | str]:

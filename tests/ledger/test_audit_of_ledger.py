@@ -19,8 +19,8 @@ FAULTS = {
         "WITH refunded AS (INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, "
         "reason, actor, created_at, status, ended_at, way) SELECT gen_random_uuid(), payment_id, order_id, 'x', 5, "
         "'CNY', 'x', 'x', now(), 'done', now(), 'store_credit' FROM payments RETURNING *) INSERT INTO ledger (posting, "
-        "account, order_id, amount_minor, currency, at) SELECT 'refund ' || refund_id, 'provider:alipay', order_id, -5, "
-        "'CNY', now() FROM refunded",
+        "account, order_id, amount_minor, currency, at) SELECT 'refund ' || refund_id, 'provider:alipay', order_id, "
+        "-5, 'CNY', now() FROM refunded",
     ),
     "an entry without posting": ("orphan_postings", "DELETE FROM postings WHERE kind = 'capture'"),
     "a posting of a capture without payment": (

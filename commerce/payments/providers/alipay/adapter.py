@@ -26,6 +26,7 @@ from commerce.kernel.external import (
     WebhookReply,
 )
 from commerce.kernel.money import Money
+from commerce.payments.fund_lines import Payout, list_payouts
 from commerce.payments.provider_port import (
     BankCard,
     PaymentAction,
@@ -37,7 +38,7 @@ from commerce.payments.provider_port import (
     RefundRequest,
     StatementLine,
 )
-from commerce.payments.providers.alipay import status_map, wire
+from commerce.payments.providers.alipay import fund_statement, status_map, wire
 from commerce.payments.providers.alipay.settings import AlipayAccount
 
 WEBHOOK_MAX_AGE = timedelta(hours=24, minutes=30)
@@ -225,6 +226,10 @@ class Alipay:
     def read_statement(self, text: str) -> list[StatementLine | str]:
         """Read a 业务明细 file that is unpacked and decoded; see `wire.read_statement`."""
         return list(wire.read_statement(text))
+
+    def read_payouts(self, text: str) -> list[Payout | str]:
+        """Read a 账务明细 file that is unpacked and decoded."""
+        return list_payouts(fund_statement.read_fund_lines(text), fund_statement.PAYOUT)
 
     async def refresh(self) -> None:
         """Do nothing: plain public keys change only in the settings."""

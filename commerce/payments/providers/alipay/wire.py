@@ -26,6 +26,7 @@ from commerce.kernel.external import ExternalOutcomeUnknown, InvalidWebhook
 from commerce.kernel.external_text import repair_json
 from commerce.kernel.ids import parse_uuid_hex
 from commerce.kernel.money import Money
+from commerce.payments.fund_lines import read_fee
 from commerce.payments.provider_port import StatementLine
 
 CURRENCY = "CNY"
@@ -141,7 +142,7 @@ def read_webhook_form(body: bytes, key: RSAPublicKey) -> dict[str, str]:
 # The daily statement.
 
 TRADE_NO, OUT_TRADE_NO, KIND = "支付宝交易号", "商户订单号", "业务类型"
-AMOUNT, REQUEST_NO = "订单金额（元）", "退款批次号/请求号"
+AMOUNT, REQUEST_NO, FEE = "订单金额（元）", "退款批次号/请求号", "服务费（元）"
 PAYMENT, REFUND = "交易", "退款"
 END = "业务明细列表结束"
 _REQUIRED = (TRADE_NO, OUT_TRADE_NO, KIND, AMOUNT, REQUEST_NO)
@@ -187,4 +188,6 @@ def _statement_line(headings: list[str], cells: list[str]) -> StatementLine:
         raise ValueError(f"{KIND} {kind[:40]!r} is neither {PAYMENT} nor {REFUND}")
     if not row[TRADE_NO]:
         raise ValueError(f"there is no {TRADE_NO}")
-    return StatementLine(parse_our_id(row[OUT_TRADE_NO]), refund_id, Money(parse_yuan(amount), CURRENCY), row[TRADE_NO])
+    fee = read_fee(row.get(FEE, ""), is_refund=refund_id is not None)
+    money = Money(parse_yuan(amount), CURRENCY)
+    return StatementLine(parse_our_id(row[OUT_TRADE_NO]), refund_id, money, row[TRADE_NO], fee)

@@ -29,6 +29,7 @@ from commerce.kernel.external import (
 )
 from commerce.kernel.external_text import decode_repaired_json
 from commerce.kernel.ids import parse_uuid_hex
+from commerce.payments.fund_lines import Payout, list_payouts
 from commerce.payments.provider_port import (
     BankCard,
     PaymentAction,
@@ -40,7 +41,7 @@ from commerce.payments.provider_port import (
     RefundRequest,
     StatementLine,
 )
-from commerce.payments.providers.wechatpay import messages, status_map, wire
+from commerce.payments.providers.wechatpay import fund_bill, messages, status_map, wire
 from commerce.payments.providers.wechatpay.conversions import (
     CURRENCY,
     RefundIds,
@@ -226,6 +227,9 @@ class WeChatPay:
 
     def read_statement(self, text: str) -> list[StatementLine | str]:
         return read_statement(text, self._account.mch_id)
+
+    def read_payouts(self, text: str) -> list[Payout | str]:
+        return list_payouts(fund_bill.read_fund_lines(text), fund_bill.PAYOUT)
 
     async def refresh(self) -> None:
         """Download the platform certificates. Does nothing within `REFRESH_S`, or `RETRY_S` after a failure.

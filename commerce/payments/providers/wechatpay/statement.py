@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from commerce.kernel.ids import parse_uuid_hex
 from commerce.kernel.money import Money, MoneyError, parse_money
+from commerce.payments.fund_lines import read_fee
 from commerce.payments.provider_port import StatementLine
 
 MERCHANT, TRANSACTION, OUT_TRADE, STATE = "商户号", "微信订单号", "商户订单号", "交易状态"
 CURRENCY, REFUND, OUT_REFUND, REFUND_STATUS = "货币种类", "微信退款单号", "商户退款单号", "退款状态"
 TOTAL, REFUND_TOTAL = "订单金额", "申请退款金额"
+FEE = "手续费"
+"""without it no fees are read"""
 _REQUIRED = (MERCHANT, TRANSACTION, OUT_TRADE, STATE, CURRENCY, REFUND, OUT_REFUND, REFUND_STATUS, TOTAL, REFUND_TOTAL)
 SUMMARY = "总交易单数"
 """first heading of the sums"""
@@ -54,13 +57,15 @@ def _read_line(row: str, headings: list[str], mch_id: str) -> StatementLine:
     if payment_id is None:
         raise ValueError(f"{cells[OUT_TRADE][:40]!r} is not a number of ours")
     if cells[STATE] == "SUCCESS":
-        return StatementLine(payment_id, None, _parse_money(cells[TOTAL]), cells[TRANSACTION])
+        fee = read_fee(cells.get(FEE, ""), is_refund=False)
+        return StatementLine(payment_id, None, _parse_money(cells[TOTAL]), cells[TRANSACTION], fee)
     if cells[STATE] != "REFUND" or cells[REFUND_STATUS] not in ("SUCCESS", "PROCESSING"):
         raise ValueError(f"its state is {cells[STATE][:40]!r}, {cells[REFUND_STATUS][:40]!r}")
     refund_id = parse_uuid_hex(cells[OUT_REFUND])
     if refund_id is None:
         raise ValueError(f"{cells[OUT_REFUND][:40]!r} is not a number of ours")
-    return StatementLine(payment_id, refund_id, _parse_money(cells[REFUND_TOTAL]), cells[REFUND])
+    fee = read_fee(cells.get(FEE, ""), is_refund=True)
+    return StatementLine(payment_id, refund_id, _parse_money(cells[REFUND_TOTAL]), cells[REFUND], fee)
 
 
 def _parse_money(text: str) -> Money:
