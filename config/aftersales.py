@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from config.base import Positive, Seconds, SettingsSection
+from config.base import AbsolutePath, Positive, Seconds, SettingsSection
 
 
 class AftersalesSettings(SettingsSection):
@@ -38,4 +38,13 @@ class AftersalesSettings(SettingsSection):
         default=259_200, description="for staff to resend a prepaid shipment that is lost, returned or stopped"
     )
     lines_per_case: Positive = 50
+    evidence_dir: AbsolutePath | None = Field(
+        default=None, description="pictures of customers; shared by all gateways; if not set, DATA_DIR/evidence"
+    )
+    evidence_bytes: Positive = 8_388_608
+    evidence_pixels: Positive = 50_000_000
+    evidence_side_px: Positive = 2_048
+    evidence_per_order: Positive = 20  # that no case uses yet
+    evidence_upload_timeout_s: Seconds = 60
+    concurrent_uploads: Positive = 4  # per process, each with up to `evidence_bytes` and its pixels
     open_cases_per_order: Positive = 20

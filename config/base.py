@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 from typing import Annotated
 from zoneinfo import available_timezones
 
@@ -20,6 +21,22 @@ def _check_time_zone(name: str) -> str:
 
 
 TimeZoneName = Annotated[str, AfterValidator(_check_time_zone)]
+
+
+def make_absolute(path: Path) -> Path:
+    """Return a path that does not depend on the working directory, without `~`.
+
+    Raises `ValueError` if it names the home of an unknown user or cannot be written into files and URLs.
+    """
+    if any(letter < " " or "\ud800" <= letter <= "\udfff" for letter in str(path)):
+        raise ValueError(f"the path {str(path)!r} has a control character or is not UTF-8; choose another")
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"cannot use the path {path}: {error}") from None
+
+
+AbsolutePath = Annotated[Path, AfterValidator(make_absolute)]
 
 PRIVATE_NETWORKS: tuple[IPv4Network | IPv6Network, ...] = (
     *map(IPv4Network, ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")),

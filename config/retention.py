@@ -25,5 +25,6 @@ class RetentionSettings(SettingsSection):
     guest_cart_days: _Days = 30
     checkout_days: _RepeatDays = 90
     screening_days: _Days = 30
+    unused_evidence_days: _Days = 7
     rows_per_step: Positive = 1_000
     step_pause_s: Seconds = 0.5

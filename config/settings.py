@@ -19,12 +19,12 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from config.aftersales import AftersalesSettings
 from config.auth import AuthSettings
-from config.base import PRIVATE_NETWORKS, Port, Positive, Seconds, SettingsSection
+from config.base import PRIVATE_NETWORKS, AbsolutePath, Port, Positive, Seconds, SettingsSection, make_absolute
 from config.database_shares import DatabaseShareSettings
 from config.payments import PaymentSettings
 from config.retention import RetentionSettings
@@ -39,22 +39,6 @@ Durability = Literal["fsync", "replicated", "memory"]
 
 class SettingsError(Exception):
     """The settings cannot be used. The message names every error and where to fix it."""
-
-
-def make_absolute(path: Path) -> Path:
-    """Return a path that does not depend on the working directory, without `~`.
-
-    Raises `ValueError` if it names the home of an unknown user or cannot be written into files and URLs.
-    """
-    if any(letter < " " or "\ud800" <= letter <= "\udfff" for letter in str(path)):
-        raise ValueError(f"the path {str(path)!r} has a control character or is not UTF-8; choose another")
-    try:
-        return path.expanduser().absolute()
-    except RuntimeError as error:
-        raise ValueError(f"cannot use the path {path}: {error}") from None
-
-
-AbsolutePath = Annotated[Path, AfterValidator(make_absolute)]
 
 
 class HttpSettings(SettingsSection):

@@ -98,6 +98,8 @@ class Operation:
     """Check overload and the user's rate before the body is read."""
     has_raw_body: bool = False
     """Pass the body on as received, of whatever media type."""
+    has_upload: bool = False
+    """The handler reads the body itself, with `uploads.read_upload`."""
     share: Share | None = None
     """Share of database connections, if not that of the caller: staff or customers."""
     is_one_transaction: bool = False

@@ -24,7 +24,7 @@ from commerce.orders.pricing import OrderLimits, body_digest, price_order
 from commerce.orders.service import Orders
 from commerce.sales.errors import NoSuchSale, OverLimit, SaleClosed, SaleNotOpen, SalePaused, SoldOut
 from commerce.sales.model import SALE_PATTERN, Sale, SaleSnapshot
-from config.settings import Settings
+from config.settings import LimitSettings, Settings
 from gateway.auth import build_issued_codes
 from gateway.new_customers import NewCustomers
 from gateway.order_intake import OrderIntake, redis_unreachable
@@ -245,3 +245,10 @@ def _problem_of_coupon(reserved: ReserveResult) -> ProblemError:
         return CouponUsedUp(f"the coupon {code} is used up; nothing was reserved: order without it", coupon=code)
     detail = f"you have used the coupon {code} before, as often as you can; nothing was reserved: order without it"
     return OverCouponLimit(detail, coupon=code)
+
+
+def order_limits(limits: LimitSettings) -> OrderLimits:
+    return OrderLimits(
+        *(limits.lines_per_order, limits.addresses_per_order, limits.payments_per_order),
+        *(limits.coupons_per_order, limits.quantity_per_line),
+    )

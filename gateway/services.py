@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from aiohttp import web
 from redis.asyncio import Redis
 
+from commerce.aftersales.case_evidence import CaseEvidence
 from commerce.aftersales.return_steps import follow_shipment
 from commerce.aftersales.service import Aftersales
 from commerce.cancellations.service import Cancellations
@@ -32,7 +33,6 @@ from commerce.kernel.postgres import Database
 from commerce.kernel.redis_multiplexer import RedisMultiplexer
 from commerce.kernel.tasks import cancel_and_wait
 from commerce.orders.persistence import persist
-from commerce.orders.pricing import OrderLimits
 from commerce.orders.service import Orders
 from commerce.payments.provider_port import Provider
 from commerce.payments.providers import open_providers
@@ -76,7 +76,7 @@ from gateway.known_keys import KnownKeys
 from gateway.load_shedding import LoadShedder
 from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_intake import OrderIntake
-from gateway.order_placement import ORDERS_PATH, OrderPlacement
+from gateway.order_placement import ORDERS_PATH, OrderPlacement, order_limits
 from gateway.order_turns import OrderTurns
 from gateway.proof_of_work import ProofOfWork
 from gateway.public_pages import PublicPages
@@ -92,6 +92,7 @@ from gateway.sale_stock import SaleStock, build_stock
 from gateway.screening_actions import ScreeningActions
 from gateway.screening_signals import ScreeningSignals
 from gateway.shopping import Shopping, build_shopping
+from gateway.uploads import UploadSlots
 from gateway.wait_list_entrance import WaitListEntrance, open_wait_lists
 
 
@@ -150,6 +151,7 @@ class GatewayServices:
     redis_check: SharedCheck
     database_monitor: DatabaseMonitor
     stopping: asyncio.Event
+    uploads: UploadSlots = field(default_factory=UploadSlots)
     request_ids: RequestIdGenerator = field(default_factory=RequestIdGenerator)
     head_parser: HeadParser = field(default_factory=HeadParser)
 
@@ -164,6 +166,11 @@ class GatewayServices:
             *(self.db, self.clock, self.ids, self.orders, self.carriers),
             *(self.settings.shipping, self.settings.aftersales),
         )
+
+    @property
+    def evidence(self) -> CaseEvidence:
+        settings = self.settings
+        return CaseEvidence(self.db, self.clock, self.ids, settings.aftersales, settings.data_dir)
 
     @property
     def promotions(self) -> SalePromotions:
@@ -235,7 +242,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     link, providers, carriers = await _open_connections(stack, settings, clock)
     intake = OrderIntake(redis, link, settings, clock, admission, metrics_buffer, snapshots.ids_with_live_keys)
     shipping, fulfilment = _build_fulfilment(settings, db, clock, ids, carriers)
-    placement = OrderPlacement(settings, clock, ids, redis, snapshots, intake, _order_limits(limits), orders)
+    placement = OrderPlacement(settings, clock, ids, redis, snapshots, intake, order_limits(limits), orders)
     return GatewayServices(
         settings=settings,
         clock=clock,
@@ -384,10 +391,3 @@ def _build_entrance(
     """Build the entrance of waiting rooms."""
     proofs = ProofOfWork(room_ticket_key(settings.auth), link, settings.screening, clock)
     return RoomEntrance(room_status, RoomJoins(link, settings), signals, actions, proofs, clock)
-
-
-def _order_limits(limits: LimitSettings) -> OrderLimits:
-    return OrderLimits(
-        *(limits.lines_per_order, limits.addresses_per_order, limits.payments_per_order),
-        *(limits.coupons_per_order, limits.quantity_per_line),
-    )

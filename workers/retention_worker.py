@@ -7,7 +7,10 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 
+from commerce.aftersales.case_evidence import CaseEvidence
+from commerce.kernel.clock import from_ms
 from commerce.kernel.failures import Failures
+from commerce.kernel.ids import IdGenerator
 from commerce.retention.model import Deletion, Table
 from commerce.retention.service import Retention
 from commerce.screening.screener import Screener
@@ -29,6 +32,7 @@ async def retention_worker(services: WorkerServices) -> None:
         table: partial(retention.delete_old, table) for table in retention_ages(settings)
     }
     steps["screened_users"] = _screening_step(services)
+    steps["case_evidence"] = _evidence_step(services)
 
     async def step() -> int:
         failures = Failures("delete old rows", _logger)
@@ -70,5 +74,17 @@ def _screening_step(services: WorkerServices) -> Callable[[], Awaitable[Deletion
 
     async def delete() -> Deletion:
         return Deletion(await screener.delete_old(), timedelta())
+
+    return delete
+
+
+def _evidence_step(services: WorkerServices) -> Callable[[], Awaitable[Deletion]]:
+    """Pictures that were uploaded and that no case uses, with their files."""
+    settings, clock = services.settings, services.clock
+    evidence = CaseEvidence(services.db, clock, IdGenerator(clock), settings.aftersales, settings.data_dir)
+
+    async def delete() -> Deletion:
+        before = from_ms(clock.now_ms()) - timedelta(days=settings.retention.unused_evidence_days)
+        return Deletion(await evidence.delete_unused(before, settings.retention.rows_per_step), timedelta())
 
     return delete

@@ -179,8 +179,9 @@ _STATE_TEXTS = {"needs_other_way": "a refund needs another way", "granted": "the
 
 
 def money_state(refunds: Sequence[Refund]) -> str:
-    """Return the state of a grant's money. A refund that has failed needs staff."""
-    statuses = {refund.status for refund in refunds}
+    """Return the state of a grant's money. A refund that has failed without another attempt needs staff."""
+    replaced = {refund.retries for refund in refunds}  # failed attempts that another one follows
+    statuses = {refund.status for refund in refunds if refund.refund_id not in replaced}
     if not statuses - {"done"}:
         return "done"
     return "granted" if statuses <= {"done", "pending"} else "needs_other_way"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from commerce.kernel.errors import Conflict, NotFound
+from commerce.kernel.errors import Conflict, Invalid, NotFound
 
 
 class NoSuchCase(NotFound):
@@ -41,3 +41,13 @@ class NotReturnable(Conflict):
 class TooManyCases(Conflict):
     code = "too_many_cases"
     title = "The order has as many open cases as it can have"
+
+
+class NotAPicture(Invalid):
+    code = "not_a_picture"
+    title = "The upload is no picture that can be stored"
+
+
+class TooManyPictures(Conflict):
+    code = "too_many_pictures"
+    title = "The order has as many unused pictures as it can have"

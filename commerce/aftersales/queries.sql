@@ -163,3 +163,23 @@ FROM cases WHERE ended_at IS NULL GROUP BY kind, waits_for;
 -- name: measure_decisions
 SELECT percentile_cont(ARRAY[0.5, 0.9, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM decided_at - created_at)::float8)
 FROM cases WHERE decided_at > $1::timestamptz - interval '1 day';
+
+-- name: find_evidence_file
+SELECT user_id, sha256 FROM case_evidence WHERE evidence_id = $1;
+
+-- name: insert_evidence
+INSERT INTO case_evidence (evidence_id, order_id, user_id, sha256, media_type, size_bytes, width_px, height_px, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- name: count_free_evidence
+SELECT count(*) FROM case_evidence WHERE order_id = $1 AND case_id IS NULL;
+
+-- name: delete_unused_evidence
+DELETE FROM case_evidence WHERE evidence_id IN (
+    SELECT evidence_id FROM case_evidence WHERE case_id IS NULL AND created_at < $1
+    ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING sha256;
+
+-- name: list_unused_files
+SELECT DISTINCT sha256 FROM unnest($1::bytea[]) AS input (sha256)
+WHERE NOT EXISTS (SELECT FROM case_evidence WHERE case_evidence.sha256 = input.sha256);

@@ -318,6 +318,36 @@ async def attach_evidence(connection: Connection, case_id: UUID, evidence_ids: S
         await connection.execute(queries.attach_evidence, case_id, evidence_ids)
 
 
+async def find_evidence_file(connection: Connection, evidence_id: UUID) -> tuple[str, bytes] | None:
+    """Return the customer of a picture and the digest of its file."""
+    row = await connection.fetchrow(queries.find_evidence_file, evidence_id)
+    return (row["user_id"], row["sha256"]) if row else None
+
+
+async def insert_evidence(connection: Connection, evidence: Evidence, user_id: str, sha256: bytes) -> None:
+    """Insert a picture whose file is stored."""
+    await connection.execute(
+        queries.insert_evidence,
+        *(evidence.evidence_id, evidence.order_id, user_id, sha256, evidence.media_type),
+        *(evidence.size_bytes, evidence.width_px, evidence.height_px, evidence.created_at),
+    )
+
+
+async def count_free_evidence(connection: Connection, order_id: UUID) -> int:
+    """Count the pictures of an order that no case has."""
+    return int(await connection.fetchval(queries.count_free_evidence, order_id))
+
+
+async def delete_unused_evidence(connection: Connection, before: datetime, count: int) -> list[bytes]:
+    """Delete the oldest pictures that no case has. Returns the digests of their files."""
+    return [row["sha256"] for row in await connection.fetch(queries.delete_unused_evidence, before, count)]
+
+
+async def list_unused_files(connection: Connection, sha256s: Sequence[bytes]) -> list[bytes]:
+    """Return those of the files that no picture has."""
+    return [row["sha256"] for row in await connection.fetch(queries.list_unused_files, sha256s)]
+
+
 async def list_evidence(connection: Connection, case_id: UUID) -> list[Evidence]:
     """List the pictures of a case, oldest first."""
     return [Evidence(**row) for row in await connection.fetch(queries.list_evidence, case_id)]

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from commerce.aftersales.case_evidence import MEDIA_TYPE
 from commerce.aftersales.model import (
     ApprovalInput,
     Case,
@@ -22,7 +23,7 @@ from commerce.aftersales.model import (
 )
 from commerce.kernel.paging import Page
 from gateway.endpoints.parameters import LIMIT, ORDER, cursor_parameter, page_size
-from gateway.endpoints.returns import CASE
+from gateway.endpoints.returns import CASE, PICTURE, picture_response
 from gateway.operations import Call, Handler, Operation, Parameter, json_response
 
 _VIEW = Parameter(
@@ -96,6 +97,11 @@ async def cancel_case(call: Call) -> web.Response:
     actions = call.services.aftersales.actions
     await actions.cancel(call.parameters["case_id"], body.version, call.staff_actor, body.reason, None)
     return await _answer(call)
+
+
+async def show_evidence(call: Call) -> web.Response:
+    """Read any customer's picture."""
+    return picture_response(await call.services.evidence.read(call.parameters["evidence_id"], None))
 
 
 async def list_policies(call: Call) -> web.Response:
@@ -183,6 +189,16 @@ ADMIN = [
         problems=(404, 409, 503),
         parameters=(ORDER,),
         body=StaffCaseInput,
+    ),
+    _support(
+        method="GET",
+        path="/v1/admin/evidence/{evidence_id}",
+        handler=show_evidence,
+        summary="Read any picture",
+        answers={200: ("the picture", None)},
+        problems=(404, 503),
+        parameters=(PICTURE,),
+        content_type=MEDIA_TYPE,
     ),
     _change("approve", approve_case, "Approve a case", ApprovalInput),
     _change("offer", offer_in_case, "Offer something else", OfferInput),

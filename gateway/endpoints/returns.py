@@ -8,12 +8,14 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from commerce.aftersales.case_evidence import MEDIA_TYPE
 from commerce.aftersales.model import (
     Case,
     CaseAnswer,
     CaseInput,
     CasePreview,
     CaseSummary,
+    Evidence,
     EvidenceToAdd,
     ReturnReason,
     ReturnReasons,
@@ -23,8 +25,11 @@ from commerce.kernel.paging import Page
 from gateway.endpoints.orders import KEY
 from gateway.endpoints.parameters import LIMIT, ORDER, cursor_parameter, page_size
 from gateway.operations import Call, Handler, Operation, Parameter, json_response
+from gateway.uploads import read_upload
 
 RETURNS_PATH = "/v1/returns"
+EVIDENCE_PATH = "/v1/evidence"
+PICTURE = Parameter(name="evidence_id", location="path", type=UUID, description="the picture's id")
 CASE = Parameter(name="case_id", location="path", type=UUID, description="the case's id")
 
 
@@ -88,6 +93,32 @@ async def add_evidence(call: Call) -> web.Response:
     actions = call.services.aftersales.actions
     await actions.add_evidence(call.parameters["case_id"], body.version, call.identity.subject, body.evidence)
     return await _answer(call)
+
+
+async def upload_evidence(call: Call) -> web.Response:
+    """Upload a picture for an order: JPEG, PNG or WebP, judged by its content.
+
+    Name its id in a request then. It is stored as JPEG, upright and without metadata. Anything else is 422
+    `not_a_picture`.
+    """
+    order_id, user_id, services = call.parameters["order_id"], call.identity.subject, call.services
+    await services.evidence.check_upload(order_id, user_id)
+    settings = services.settings.aftersales
+    with services.uploads.take(settings.concurrent_uploads):
+        content = await read_upload(call.request, settings)
+        evidence = await services.evidence.upload(order_id, user_id, content)
+    return json_response(evidence, 201, {"Location": f"{EVIDENCE_PATH}/{evidence.evidence_id}"})
+
+
+async def read_evidence(call: Call) -> web.Response:
+    """Read one of your pictures."""
+    return picture_response(await call.services.evidence.read(call.parameters["evidence_id"], call.identity.subject))
+
+
+def picture_response(content: bytes) -> web.Response:
+    """Build the answer of a picture. Only its customer may keep it."""
+    headers = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
+    return web.Response(body=content, content_type=MEDIA_TYPE, headers=headers)
 
 
 async def list_return_reasons(call: Call) -> web.Response:
@@ -168,6 +199,26 @@ OPERATIONS = [
     _change("offer/accept", accept_offer, "Accept an offer"),
     _change("offer/decline", decline_offer, "Decline an offer"),
     _change("evidence", add_evidence, "Add pictures to a case", EvidenceToAdd),
+    _customer(
+        method="POST",
+        path="/v1/orders/{order_id}/evidence",
+        handler=upload_evidence,
+        summary="Upload a picture",
+        answers={201: ("the stored picture", Evidence)},
+        problems=(404, 408, 409, 413, 415, 422, 503),
+        parameters=(ORDER,),
+        has_upload=True,
+    ),
+    _customer(
+        method="GET",
+        path=f"{EVIDENCE_PATH}/{{evidence_id}}",
+        handler=read_evidence,
+        summary="Read a picture",
+        answers={200: ("the picture", None)},
+        problems=(404, 503),
+        parameters=(PICTURE,),
+        content_type=MEDIA_TYPE,
+    ),
     Operation(
         tag="returns",
         access="anyone",

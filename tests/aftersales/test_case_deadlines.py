@@ -124,7 +124,7 @@ async def test_refund_that_fails_waits_for_staff(cases: CaseShop) -> None:
     case_id = await cases.request(order_id, kind=REFUND_ONLY)
     await cases.approve(case_id)
     await cases.act("resolve", case_id)
-    await cases.ship.fetch_rows("UPDATE refunds SET status = 'failed' RETURNING 1")
+    await cases.ship.fetch_rows("UPDATE refunds SET status = 'failed', way = NULL RETURNING 1")
     assert await cases.work(case_id) == ["status_changed"]
     assert await cases.state(case_id) == ("resolved", "needs_other_way", "staff")
     await cases.ship.fetch_rows("UPDATE refunds SET status = 'pending', ended_at = NULL RETURNING 1")

@@ -198,7 +198,7 @@ def test_library_imported_by_package_is_declared(package: str) -> None:
     extras = DECLARED["optional-dependencies"]
     allowed = _distributions(DECLARED["dependencies"])
     if package == "commerce":
-        allowed |= _distributions([*extras["fulfilment"], *extras["fleet"], *extras["drand"]])
+        allowed |= _distributions([*extras["fulfilment"], *extras["fleet"], *extras["drand"], *extras["aftersales"]])
     if package in ("loadtest", "tests"):
         allowed |= _distributions([line for lines in extras.values() for line in lines])
     distributions = packages_distributions()
