@@ -23,6 +23,12 @@ class AftersalesSettings(SettingsSection):
     refund_within_s: Seconds = Field(
         default=604_800, description="from inspected, or approved without anything to send back; the law allows 7 days"
     )
+    exchange_pay_within_s: int = Field(
+        default=172_800,
+        ge=60,
+        le=2_592_000,
+        description="to pay what a replacement costs more, or the exchanged units are refunded",
+    )
     when_undecided: Literal["escalate", "approve"] = Field(
         default="escalate",
         description="if staff do not decide in time; `approve` counts their silence for the customer",

@@ -158,7 +158,7 @@ class GatewayServices:
     @property
     def aftersales(self) -> Aftersales:
         zone = ZoneInfo(self.settings.shipping.timezone)
-        return Aftersales(self.db, self.clock, self.ids, self.settings.aftersales, zone)
+        return Aftersales(self.db, self.clock, self.ids, self.settings.aftersales, zone, self.redis)
 
     @property
     def cancellations(self) -> Cancellations:

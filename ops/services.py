@@ -76,7 +76,7 @@ class CliServices:
     @property
     def aftersales(self) -> Aftersales:
         zone = ZoneInfo(self.settings.shipping.timezone)
-        return Aftersales(self.db, self.clock, self.ids, self.settings.aftersales, zone)
+        return Aftersales(self.db, self.clock, self.ids, self.settings.aftersales, zone, self.redis)
 
 
 @asynccontextmanager

@@ -118,7 +118,10 @@ class CaseActions:
     # Staff.
 
     async def approve(self, case_id: UUID, approval: ApprovalInput, actor: str) -> None:
-        """Approve a request, which fixes its amounts. Raises `Invalid` for more than what was paid."""
+        """Approve a request, which fixes its amounts.
+
+        Raises `Invalid` for more than what was paid, and as `ReplacementOrders.check` for an exchange."""
+        await self._requests.check_exchange(case_id)
         async with self._locked(case_id, approval.version) as (connection, locked, now):
             check_status(locked.case, CaseStatus.REQUESTED)
             terms = await self._decisions.staff_terms(connection, locked, approval)
@@ -180,7 +183,7 @@ class CaseActions:
                     items_state="expected" if case.items_back else "not_expected",
                 )
                 return
-            if case.grant_id is not None or case.exchange_order_id is not None:
+            if case.money_state != "nothing_due" or case.exchange_order_id is not None:
                 raise CaseStatusConflict("cannot reopen the case: its money was granted; open a new case for the rest")
             terms = await self._decisions.default_terms(connection, locked)
             await self._decisions.approve(connection, locked, terms, now, actor, reason)

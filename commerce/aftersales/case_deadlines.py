@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from commerce.aftersales import store
 from commerce.aftersales.case_decisions import CaseDecisions
+from commerce.aftersales.case_exchanges import CaseExchanges
 from commerce.aftersales.case_policy import AftersalesPolicy
 from commerce.aftersales.case_status import CASES, LockedCase, change_case, lock_case, put_case_job
 from commerce.aftersales.errors import NoSuchCase
@@ -23,8 +24,8 @@ from commerce.kernel.errors import ProblemError
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Connection, Database
-from commerce.payments import store as payments
 from commerce.payments.model import Refund
+from commerce.refunds import service as refunds
 
 ACTOR = "aftersales_worker"
 _MAX_POLL_S = 3_600.0
@@ -41,6 +42,7 @@ class CaseJobs:
         policy: AftersalesPolicy,
         retry_policy: RetryPolicy,
         max_attempts: int,
+        exchanges: CaseExchanges,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -49,6 +51,8 @@ class CaseJobs:
         handlers = {
             "case.deadline": JobHandler(self._move_on, max_attempts=max_attempts),
             "case.money": JobHandler(self._follow_money, max_attempts=max_attempts),
+            # An exchange whose outcome is open is never given up: its replacement may be placed.
+            "case.exchange": JobHandler(exchanges.work),
         }
         self.queue = JobQueue(CASES, handlers, db, clock, retry_policy)
 
@@ -151,8 +155,8 @@ class CaseJobs:
             now, case = from_ms(self._clock.now_ms()), locked.case
             if case.ended_at is not None or case.status is not CaseStatus.RESOLVED:
                 return [finished("unchanged")]
-            refunds = await payments.list_refunds(connection, case.order_id)
-            state = money_state([refund for refund in refunds if refund.refund_key == f"grant {case.grant_id}"])
+            assert case.grant_id is not None
+            state = money_state(await refunds.list_refunds(connection, case.order_id, case.grant_id))
             if state == "done":
                 await change_case(connection, case, now, ACTOR, "all money has moved", money_state="done")
                 return [written("done")]
@@ -178,10 +182,10 @@ class CaseJobs:
 _STATE_TEXTS = {"needs_other_way": "a refund needs another way", "granted": "the refunds are under way again"}
 
 
-def money_state(refunds: Sequence[Refund]) -> str:
+def money_state(granted: Sequence[Refund]) -> str:
     """Return the state of a grant's money. A refund that has failed without another attempt needs staff."""
-    replaced = {refund.retries for refund in refunds}  # failed attempts that another one follows
-    statuses = {refund.status for refund in refunds if refund.refund_id not in replaced}
+    replaced = {refund.retries for refund in granted}  # failed attempts that another one follows
+    statuses = {refund.status for refund in granted if refund.refund_id not in replaced}
     if not statuses - {"done"}:
         return "done"
     return "granted" if statuses <= {"done", "pending"} else "needs_other_way"

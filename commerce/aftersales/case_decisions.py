@@ -17,6 +17,7 @@ from commerce.aftersales.case_status import LockedCase, change_case, check_statu
 from commerce.aftersales.case_values import CaseValue, ValuedLine, grant_lines, share_amounts, value_lines
 from commerce.aftersales.eligibility import is_shop_liable
 from commerce.aftersales.model import ApprovalInput, CaseKind, CaseLine, CaseOffer, CaseStatus, CaseSummary, Payer
+from commerce.exchanges import store as exchanges
 from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection
@@ -148,6 +149,8 @@ class CaseDecisions:
         check_step(case, CaseStatus.RESOLVED)
         check_status(case, CaseStatus.APPROVED, CaseStatus.IN_TRANSIT, CaseStatus.INSPECTED)
         terms, units = await self._final_terms(connection, locked)
+        if terms.kind is CaseKind.EXCHANGE and any(units.values()):
+            return await self._begin_exchange(connection, locked, terms, units, now, actor, reason)
         grant = await self._grant(connection, locked, terms, units, now, actor, reason) if any(units.values()) else None
         changes: dict[str, Any] = {"amount": terms.amount, "freight": terms.freight, "fee": terms.fee}
         if grant is not None:
@@ -167,10 +170,37 @@ class CaseDecisions:
             claim=case.claim if terms.kind is CaseKind.CLAIM else None,
             items_back=terms.items_back,
             items_state=case.items_state if terms.items_back else "not_expected",
-            money_state=_money_state(grant),
+            money_state=money_state_of(grant),
             waits_for="provider",
             due_at=now + timedelta(seconds=self._policy.refund_within_s),
             **changes,
+        )
+
+    async def _begin_exchange(
+        self,
+        connection: Connection,
+        locked: LockedCase,
+        terms: Terms,
+        units: Mapping[int, int],
+        now: datetime,
+        actor: str,
+        reason: str,
+    ) -> CaseSummary:
+        """Fix the credit of an exchange. Its job reserves the replacement, and then counts the units."""
+        request = await self._final_request(connection, locked, terms, units, reason, actor)
+        credit = await refunds.preview(connection, locked.order, request)
+        case = locked.case
+        await exchanges.insert_exchange(connection, case.case_id, case.order_id, self._ids.new(), credit.amount, now)
+        await store.set_line_amounts(connection, case.case_id, terms.lines)
+        return await change_case(
+            *(connection, case, now, actor, reason),
+            details={"amount": terms.amount, "freight": terms.freight, "fee": terms.fee},
+            status=CaseStatus.RESOLVED,
+            amount=terms.amount,
+            freight=terms.freight,
+            fee=terms.fee,
+            waits_for="warehouse",
+            due_at=now + timedelta(seconds=self._policy.refund_within_s),
         )
 
     async def _final_terms(self, connection: Connection, locked: LockedCase) -> tuple[Terms, dict[int, int]]:
@@ -201,11 +231,23 @@ class CaseDecisions:
         reason: str,
     ) -> Grant:
         """Grant the money. An amount that was not lowered is that of the units, to the last fen."""
+        request = await self._final_request(connection, locked, terms, units, reason, actor)
+        return await refunds.grant(connection, self._ids, locked.order, request, now)
+
+    async def _final_request(
+        self,
+        connection: Connection,
+        locked: LockedCase,
+        terms: Terms,
+        units: Mapping[int, int],
+        reason: str,
+        actor: str,
+    ) -> GrantRequest:
         value = await self.value(connection, locked, terms.kind, units)
         request = _grant_request(locked, terms, reason, actor, units)
         if terms.amount >= value.amount - len(locked.lines):
             request = request._replace(amount_override=None)
-        return await refunds.grant(connection, self._ids, locked.order, request, now)
+        return request
 
     async def decline(
         self, connection: Connection, locked: LockedCase, now: datetime, actor: str, reason: str
@@ -237,7 +279,8 @@ def _invalid(pointer: str, detail: str) -> Invalid:
     return Invalid(f"{pointer}: {detail}", errors=[{"pointer": pointer, "detail": detail}])
 
 
-def _money_state(grant: Grant | None) -> str:
+def money_state_of(grant: Grant | None) -> str:
+    """Return the money state that follows from a grant."""
     if grant is None:
         return "nothing_due"
     return "granted" if any(part.goes_to != "not_collected" for part in grant.allocations) else "done"

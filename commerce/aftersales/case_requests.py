@@ -19,6 +19,7 @@ from commerce.aftersales.case_status import LockedCase, describe, put_case_job
 from commerce.aftersales.case_values import NOTHING, CaseValue, ValuedLine, value_lines
 from commerce.aftersales.eligibility import Judgement, OrderFacts, UsedUnits, count_used, judge
 from commerce.aftersales.errors import NotReturnable, TooManyCases
+from commerce.aftersales.exchange_offers import ExchangeOffers
 from commerce.aftersales.model import (
     CaseInput,
     CaseKind,
@@ -53,12 +54,21 @@ class CaseRequests:
 
     `zone` is the shop's time zone, in which days are counted."""
 
-    def __init__(self, db: Database, clock: Clock, ids: IdGenerator, policy: AftersalesPolicy, zone: ZoneInfo) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        ids: IdGenerator,
+        policy: AftersalesPolicy,
+        zone: ZoneInfo,
+        offers: ExchangeOffers,
+    ) -> None:
         self._db = db
         self._clock = clock
         self._ids = ids
         self._policy = policy
         self._zone = zone
+        self._offers = offers
 
     async def preview(self, order_id: UUID, user_id: str, request: CaseInput) -> CasePreview:
         """Return how a request would be judged now, and what it would come to. Stores nothing.
@@ -69,6 +79,10 @@ class CaseRequests:
             order = _check_owner(await orders.read_order_header(connection, order_id), order_id, user_id)
             judgement = await self._judge(connection, order, request)
             value = await _value(connection, order, request.kind, judgement)
+        total_minor, exchange = value.amount + value.freight - value.fee, None
+        if request.kind is CaseKind.EXCHANGE and not judgement.obstacles:
+            exchange, obstacle = await self._offers.find(order, judgement.lines, total_minor)
+            judgement.obstacles += [obstacle] if obstacle else []
         return CasePreview(
             is_eligible=not judgement.obstacles,
             obstacles=judgement.obstacles,
@@ -77,10 +91,11 @@ class CaseRequests:
             amount=value.amount,
             freight=value.freight,
             fee=value.fee,
-            total=value.amount + value.freight - value.fee,
+            total=total_minor,
             currency=order.total.currency,
             request_by=judgement.request_by,
             policies=sorted({line.policy.policy_id for line in judgement.lines}),
+            exchange=exchange,
         )
 
     async def request(self, order_id: UUID, user_id: str, key: str, request: CaseInput) -> tuple[UUID, bool]:
@@ -90,12 +105,16 @@ class CaseRequests:
         and as `preview` does."""
         self._check_size(request)
         digest = _digest(order_id, request)
+        obstacles = []
+        if request.kind is CaseKind.EXCHANGE:  # Redis is asked before the order is locked
+            obstacles = (await self.preview(order_id, user_id, request)).obstacles
         async with self._db.transaction() as connection:
             order = _check_owner(await orders.lock_order(connection, order_id), order_id, user_id)
             stored = await store.find_by_key(connection, user_id, key)
             if stored is not None:
                 return _same_request(stored, digest), False
             judgement = await self._judge(connection, order, request)
+            judgement.obstacles = judgement.obstacles or obstacles
             if judgement.obstacles:
                 raise _refusal(judgement)
             actor, reason = f"customer {user_id}", "asked for by the customer"
@@ -127,6 +146,19 @@ class CaseRequests:
         return await self._insert(
             connection, order, staff_case.request, judgement, key, digest, actor, staff_case.reason
         )
+
+    async def check_exchange(self, case_id: UUID) -> None:
+        """Check that the replacement of an exchange could be reserved now.
+
+        Raises as `ReplacementOrders.check`."""
+        async with self._db.connection() as connection:
+            case = await store.get_case(connection, case_id)
+            if case is None or case.kind is not CaseKind.EXCHANGE:
+                return
+            lines = (await store.list_lines(connection, [case_id]))[case_id]
+            order = await orders.read_order_header(connection, case.order_id)
+        assert order is not None
+        await self._offers.check(order, lines, 0)
 
     async def check_units(self, connection: Connection, locked: LockedCase) -> None:
         """Check that the units of a case that is over are in no other one. Raises `NotReturnable`."""

@@ -15,7 +15,7 @@ import msgspec
 
 from commerce.aftersales import store
 from commerce.aftersales.errors import CaseStatusConflict, CaseVersionConflict, NoSuchCase
-from commerce.aftersales.model import TRANSITIONS, CaseLine, CaseStatus, CaseSummary, WaitsFor
+from commerce.aftersales.model import TRANSITIONS, CaseKind, CaseLine, CaseStatus, CaseSummary, WaitsFor
 from commerce.jobs import store as jobs
 from commerce.jobs.model import INTERNAL_SYSTEM, NewJob
 from commerce.kernel.postgres import Connection
@@ -24,7 +24,7 @@ from commerce.orders.store import OrderHeader, StoryEvent
 
 CASES = "cases"
 """queue of the aftersales worker; a job's subject is the case"""
-CaseTask = Literal["case.deadline", "case.money"]
+CaseTask = Literal["case.deadline", "case.money", "case.exchange"]
 
 
 class LockedCase(NamedTuple):
@@ -107,6 +107,11 @@ async def change_case(
     return changed
 
 
+def is_exchanging(case: CaseSummary) -> bool:
+    """Tell whether a resolved case waits for its replacement."""
+    return case.status is CaseStatus.RESOLVED and case.kind is CaseKind.EXCHANGE and case.money_state == "fixed"
+
+
 def is_over(case: CaseSummary) -> bool:
     """Tell whether nothing is left to do: a final status, and no money under way."""
     if case.status is CaseStatus.RESOLVED:
@@ -123,7 +128,10 @@ async def put_case_job(
         return
     assert case.due_at is not None
     task: CaseTask = "case.money" if case.status is CaseStatus.RESOLVED else "case.deadline"
-    await jobs.put(connection, CASES, [NewJob(case.case_id, task, INTERNAL_SYSTEM, due_at or case.due_at)], now)
+    due_at = due_at or case.due_at
+    if is_exchanging(case):
+        task, due_at = "case.exchange", min(due_at, now)
+    await jobs.put(connection, CASES, [NewJob(case.case_id, task, INTERNAL_SYSTEM, due_at)], now)
 
 
 async def _add_to_story(

@@ -180,11 +180,22 @@ class Obstacle(msgspec.Struct, frozen=True):
     detail: str
 
 
+class ExchangePreview(msgspec.Struct, frozen=True, kw_only=True):
+    """Price of a replacement now in minor units, and what was paid for the returned units: the credit.
+
+    The difference is to be paid, or goes back. Nothing is reserved before the units are back."""
+
+    price: Minor
+    credit: Minor
+    to_pay: Minor
+    to_refund: Minor
+
+
 class CasePreview(msgspec.Struct, frozen=True, kw_only=True):
     """Shows how a request would be judged now. Nothing is stored.
 
-    total = amount + freight - fee. `request_by` is when the right to this request ends, at the earliest of its
-    lines."""
+    total = amount + freight - fee; of an exchange it is the credit for `exchange`. `request_by` is when the right to
+    this request ends, at the earliest of its lines."""
 
     is_eligible: bool
     obstacles: list[Obstacle]
@@ -197,6 +208,7 @@ class CasePreview(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     request_by: datetime | None
     policies: list[str]
+    exchange: ExchangePreview | None = None
 
 
 class CaseLine(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,14 +6,18 @@ from datetime import UTC, datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from redis.asyncio import Redis
+
 from commerce.aftersales import store
 from commerce.aftersales.case_actions import CaseActions
 from commerce.aftersales.case_decisions import CaseDecisions
 from commerce.aftersales.case_policy import AftersalesPolicy
 from commerce.aftersales.case_requests import CaseRequests, StaffCase
 from commerce.aftersales.errors import NoSuchCase
+from commerce.aftersales.exchange_offers import ExchangeOffers
 from commerce.aftersales.model import Case, CaseInput, CaseSummary, View
 from commerce.aftersales.policies import ReturnPolicies
+from commerce.exchanges.service import ReplacementOrders
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.paging import Page, to_page
@@ -31,12 +35,15 @@ class Aftersales:
 
     `zone` is the shop's time zone, in which days are counted."""
 
-    def __init__(self, db: Database, clock: Clock, ids: IdGenerator, policy: AftersalesPolicy, zone: ZoneInfo) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, ids: IdGenerator, policy: AftersalesPolicy, zone: ZoneInfo, redis: Redis
+    ) -> None:
         self._db = db
         self._clock = clock
         self._ids = ids
         self.policies = ReturnPolicies(db, clock)
-        self.requests = CaseRequests(db, clock, ids, policy, zone)
+        offers = ExchangeOffers(ReplacementOrders(db, redis, clock))
+        self.requests = CaseRequests(db, clock, ids, policy, zone, offers)
         self.actions = CaseActions(db, clock, CaseDecisions(ids, policy), self.requests, policy)
 
     async def request(self, order_id: UUID, user_id: str, key: str, request: CaseInput) -> tuple[Case, bool]:

@@ -32,6 +32,7 @@ ORDER_CHECKS = (
     ("P6", "credit_and_ledger", "store credit differs from its account in the ledger"),
     ("P6", "money_without_order", "captured money belongs to no paid order and is not refunded"),
     ("P6", "paid_without_money", "payments of orders do not add up to their totals"),
+    ("P6", "wrong_exchanges", "what was paid for exchanged units is not what their replacement cost less"),
     ("P6", "payments_without_job", "nothing is done about pending payments or refunds"),
     ("P6", "over_refunded", "refunds exceed the captured amount"),
     ("P7", "fulfilment_counts_out_of_order", "lines have more units delivered than shipped, or shipped than ordered"),

@@ -215,6 +215,22 @@ SELECT orders.order_id::text FROM orders WHERE orders.order_id = ANY($1::uuid[])
              OR (method = 'cod' AND payments.status = 'closed' AND orders.status IN ('shipped', 'delivered', 'completed')))
         AND plan_revision = (SELECT max(plan_revision) FROM payments AS last WHERE last.order_id = orders.order_id));
 
+-- name: wrong_exchanges
+-- P6. What was paid for exchanged units is taken off the price of their replacement or refunded, and nothing else is. If
+-- they are refunded as returned, their replacement is not sold.
+SELECT case_id::text FROM exchanges JOIN cases USING (case_id)
+JOIN orders AS replacement ON replacement.order_id = replacement_id
+LEFT JOIN refund_grants ON refund_grants.grant_id = cases.grant_id
+WHERE exchanges.order_id = ANY($1::uuid[]) AND exchanges.status = 'done'
+  AND (refund_grants.amount_minor IS DISTINCT FROM credit_minor - replacement.discount_minor
+       OR replacement.user_id <> cases.user_id)
+UNION ALL
+SELECT case_id::text FROM exchanges JOIN orders AS replacement ON replacement.order_id = replacement_id
+WHERE exchanges.order_id = ANY($1::uuid[]) AND exchanges.status = 'returned' AND is_order_sold(replacement.status)
+UNION ALL
+SELECT order_id::text FROM order_discounts WHERE order_discounts.order_id = ANY($1::uuid[]) AND promotion_id = '@exchange'
+  AND NOT EXISTS (SELECT FROM exchanges WHERE replacement_id = order_discounts.order_id);
+
 -- name: payments_without_job
 -- P6. Something is still to be done about a pending payment or refund.
 SELECT payment_id::text FROM payments WHERE order_id = ANY($1::uuid[]) AND status = 'pending'

@@ -1,5 +1,8 @@
 -- name: list_refundable_lines
-SELECT line_no, address_no, quantity, quantity * unit_price_minor - discount_minor AS paid_minor, (
+-- What is taken off a replacement was paid with the order that it comes from.
+SELECT line_no, address_no, quantity, quantity * unit_price_minor - CASE WHEN EXISTS (
+    SELECT FROM exchanges WHERE replacement_id = $1 AND exchanges.status = 'done') THEN 0 ELSE discount_minor END
+    AS paid_minor, (
     SELECT coalesce(sum(granted.quantity), 0) FROM refund_grant_lines AS granted
     WHERE granted.order_id = order_lines.order_id AND granted.line_no = order_lines.line_no
       AND granted.address_no = order_lines.address_no
@@ -20,6 +23,9 @@ WHERE orders.order_id = $1;
 
 -- name: get_grant_of_source
 SELECT {refund_grants} FROM refund_grants WHERE kind = $1 AND source_id = $2;
+
+-- name: list_grant_ids
+SELECT grant_id FROM refund_grants WHERE order_id = $1;
 
 -- name: list_grant_lines
 SELECT line_no, address_no AS ship_to, first_unit, quantity, amount_minor AS amount

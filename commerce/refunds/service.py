@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
 
@@ -15,14 +17,15 @@ from commerce.orders.store import OrderHeader, StoryEvent
 from commerce.payments import locked_orders, order_status
 from commerce.payments import store as payments
 from commerce.payments.errors import RefundExceedsCaptured
+from commerce.payments.model import Refund
 from commerce.payments.order_status import LockedOrder, NewRefund
 from commerce.refunds import store
 from commerce.refunds.allocation import OpenPayment, find_destination
+from commerce.refunds.exchanged_orders import Backing, read_backing, sum_tied, take_first
 from commerce.refunds.model import Allocation, Grant, GrantRequest
 from commerce.refunds.store import GrantedSums, StoredGrant
 from commerce.refunds.valuation import RefundableOrder, value_grant
 
-_KEY = "grant "
 _MAX_REASON_CHARACTERS = 500
 
 
@@ -36,20 +39,23 @@ async def grant(
     `value_grant`.
     """
     [locked] = await locked_orders.read_orders(connection, [order])
+    backing = await read_backing(connection, order.order_id, locks=True)
     if request.source_id is not None:
         existing = await store.find_grant(connection, request.kind, request.source_id)
         if existing is not None:
             if request.request_digest != existing.request_digest:
                 raise KeyReused(f"the key was used for another refund of {existing.amount_minor} minor units")
-            return await _read_grant(connection, existing, locked)
-    value = value_grant(await _read_refundable(connection, order, locked), request)
+            return await _read_grant(connection, existing, locked, backing)
+    value = value_grant(await _read_refundable(connection, order, locked, backing), request)
     grant_id = ids.new()
     await store.insert_grant(connection, grant_id, value, request, now)
     for part in value.allocations:
         if part.goes_to != "not_collected":
-            payment = locked.payments[part.payment_id]
+            payment = locked.payments.get(part.payment_id) or backing.payments[part.payment_id]
             locked.changes.new_refunds.append(
-                NewRefund(payment, f"{_KEY}{grant_id}", part.amount, request.reason, request.actor, is_announced=True)
+                NewRefund(
+                    payment, store.refund_key(grant_id), part.amount, request.reason, request.actor, is_announced=True
+                )
             )
     await locked_orders.write_changes(connection, ids, [locked], now)
     if value.amount:
@@ -60,10 +66,22 @@ async def grant(
 async def preview(connection: Connection, order: OrderHeader, request: GrantRequest) -> Grant:
     """Compute what `grant` would grant now. Stores nothing and needs no lock. Raises as `value_grant`."""
     [locked] = await locked_orders.read_orders(connection, [order])
-    return value_grant(await _read_refundable(connection, order, locked), request)
+    backing = await read_backing(connection, order.order_id, locks=False)
+    return value_grant(await _read_refundable(connection, order, locked, backing), request)
 
 
-async def _read_refundable(connection: Connection, order: OrderHeader, locked: LockedOrder) -> RefundableOrder:
+async def list_refunds(connection: Connection, order_id: UUID, grant_id: UUID) -> list[Refund]:
+    """List the refunds that a grant of an order has asked for.
+
+    Those of a replacement may be of an earlier order."""
+    backing = await read_backing(connection, order_id, locks=False)
+    refunds = [*await payments.list_refunds(connection, order_id), *backing.refunds]
+    return [refund for refund in refunds if refund.refund_key == store.refund_key(grant_id)]
+
+
+async def _read_refundable(
+    connection: Connection, order: OrderHeader, locked: LockedOrder, backing: Backing
+) -> RefundableOrder:
     if any(payment.task == "recover_order" for payment in locked.payments.values()):
         raise RefundExceedsCaptured(
             "cannot refund the order now: it was paid late and its stock is being reacquired; try again in a moment"
@@ -72,18 +90,26 @@ async def _read_refundable(connection: Connection, order: OrderHeader, locked: L
     uncaptured_minor = 0
     if any(payment.method == "cod" and payment.status == "authorised" for payment in locked.payments.values()):
         uncaptured_minor = (await payments.sum_uncaptured_cash(connection, [order.order_id]))[order.order_id]
+    granted = {store.refund_key(grant_id) for grant_id in await store.list_grant_ids(connection, order.order_id)}
+    open_payments = _list_open_payments(locked, sums, uncaptured_minor, granted, backing) + list(backing.open)
+    tied_minor = await sum_tied(connection, order.order_id, [*locked.refunds, *backing.all_refunds])
+    if tied_minor:  # it goes back with the replacements of the units that were paid with it
+        held_minor = sum(payment.remaining_minor for payment in open_payments)
+        open_payments = take_first(open_payments, held_minor - tied_minor)
     return RefundableOrder(
         order_id=order.order_id,
         currency=order.total.currency,
         lines=await store.list_refundable_lines(connection, order.order_id),
         freight_minor=sums.freight_minor - sums.granted_freight_minor,
         was_shipped=sums.was_shipped,
-        payments=_list_open_payments(locked, sums, uncaptured_minor),
+        payments=open_payments,
         uncaptured_minor=uncaptured_minor,
     )
 
 
-def _list_open_payments(locked: LockedOrder, sums: GrantedSums, uncaptured_minor: int) -> list[OpenPayment]:
+def _list_open_payments(
+    locked: LockedOrder, sums: GrantedSums, uncaptured_minor: int, granted: Collection[str], backing: Backing
+) -> list[OpenPayment]:
     """List what can still go back over each payment, in the order of the tenders.
 
     Cash on delivery that is not collected is still due, less what grants have taken off it: their amounts that are no
@@ -93,7 +119,7 @@ def _list_open_payments(locked: LockedOrder, sums: GrantedSums, uncaptured_minor
     lowered_minor = (
         uncaptured_minor
         + sums.granted_minor
-        - sum(refund.amount_minor for refund in refunds if refund.refund_key.startswith(_KEY))
+        - sum(refund.amount_minor for refund in [*refunds, *backing.refunds] if refund.refund_key in granted)
     )
     current = order_status.current_payments(locked.payments.values())
     open_payments = []
@@ -112,13 +138,14 @@ def _list_open_payments(locked: LockedOrder, sums: GrantedSums, uncaptured_minor
     return open_payments
 
 
-async def _read_grant(connection: Connection, stored: StoredGrant, locked: LockedOrder) -> Grant:
+async def _read_grant(connection: Connection, stored: StoredGrant, locked: LockedOrder, backing: Backing) -> Grant:
     """Read a stored grant, with the refunds that were asked for."""
     allocations = []
-    place = {payment_id: number for number, payment_id in enumerate(locked.payments)}
-    for refund in sorted(locked.refunds, key=lambda refund: place[refund.payment_id]):
-        if refund.refund_key == f"{_KEY}{stored.grant_id}" and refund.status != "failed":
-            method = locked.payments[refund.payment_id].method
+    payments_of_grant = {**locked.payments, **backing.payments}
+    place = {payment_id: number for number, payment_id in enumerate(payments_of_grant)}
+    for refund in sorted([*locked.refunds, *backing.refunds], key=lambda refund: place[refund.payment_id]):
+        if refund.refund_key == store.refund_key(stored.grant_id) and refund.status != "failed":
+            method = payments_of_grant[refund.payment_id].method
             destination = find_destination(method)
             allocations.append(Allocation(refund.payment_id, method, refund.amount_minor, destination))
     return Grant(

@@ -57,6 +57,15 @@ async def find_grant(connection: Connection, kind: GrantKind, source_id: UUID) -
     return StoredGrant(*row) if row else None
 
 
+def refund_key(grant_id: UUID) -> str:
+    """Return the key of the refunds of a grant."""
+    return f"grant {grant_id}"
+
+
+async def list_grant_ids(connection: Connection, order_id: UUID) -> list[UUID]:
+    return [row["grant_id"] for row in await connection.fetch(queries.list_grant_ids, order_id)]
+
+
 async def list_grant_lines(connection: Connection, grant_id: UUID) -> list[GrantedLine]:
     return [GrantedLine(*row) for row in await connection.fetch(queries.list_grant_lines, grant_id)]
 

@@ -332,6 +332,8 @@ FROM fill.shipped WHERE step = 'delivered' AND n % 20 = 3;
 INSERT INTO case_lines (case_id, case_line_no, order_id, line_no, address_no, shipment_id, sku, quantity, amount_minor)
 SELECT case_id, 0, order_id, 0, 0, order_id, 'sku-1', 1, 1000 FROM cases;
 INSERT INTO case_events (case_id, version, at, actor, reason) SELECT case_id, 1, created_at, 'customer', 'asked for' FROM cases;
+INSERT INTO exchanges (case_id, order_id, replacement_id, credit_minor, status, created_at, ended_at)
+SELECT case_id, order_id, md5(case_id::text)::uuid, 1000, 'done', created_at, created_at FROM cases WHERE right(case_id::text, 1) IN ('1', '7');
 INSERT INTO case_evidence (evidence_id, order_id, user_id, case_id, sha256, media_type, size_bytes, width_px, height_px, created_at)
 SELECT case_id, order_id, user_id, CASE WHEN ended_at IS NOT NULL OR right(case_id::text, 1) > '1' THEN case_id END,
        sha256(case_id::text::bytea), 'image/jpeg', 9, 9, 9, created_at FROM cases;

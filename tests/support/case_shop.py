@@ -10,11 +10,13 @@ from zoneinfo import ZoneInfo
 from commerce.aftersales.case_actions import CaseActions
 from commerce.aftersales.case_deadlines import CaseJobs
 from commerce.aftersales.case_decisions import CaseDecisions
+from commerce.aftersales.case_exchanges import CaseExchanges
 from commerce.aftersales.case_requests import CaseRequests, StaffCase
 from commerce.aftersales.case_status import change_case, lock_case
 from commerce.aftersales.model import ApprovalInput, Case, CaseInput, CaseKind, CaseLineInput, CasePreview, ClaimKind
 from commerce.aftersales.service import Aftersales
 from commerce.aftersales.store import UnitCounts, set_unit_counts
+from commerce.exchanges.service import ReplacementOrders
 from commerce.kernel.clock import from_ms
 from commerce.kernel.jobs import RetryPolicy
 from commerce.orders import store as orders
@@ -177,12 +179,14 @@ def open_case_shop(ship: ShippingShop, **settings: Any) -> CaseShop:
     """Open cases over a shop, with these settings of the section `aftersales`."""
     shop, policy = ship.shop, AftersalesSettings(**settings)
     decisions = CaseDecisions(shop.ids, policy)
-    cases = Aftersales(shop.db, shop.clock, shop.ids, policy, ZoneInfo("Asia/Shanghai"))
+    cases = Aftersales(shop.db, shop.clock, shop.ids, policy, ZoneInfo("Asia/Shanghai"), shop.redis)
+    replacements = ReplacementOrders(shop.db, shop.redis, shop.clock)
+    exchanges = CaseExchanges(shop.db, shop.clock, shop.ids, replacements, policy)
     retry_policy = RetryPolicy(initial_ms=1, max_s=0.001, lease_s=1, rows_per_claim=100)
     return CaseShop(
         ship=ship,
         requests=cases.requests,
         actions=cases.actions,
         cases=cases,
-        jobs=CaseJobs(shop.db, shop.clock, decisions, policy, retry_policy, 5),
+        jobs=CaseJobs(shop.db, shop.clock, decisions, policy, retry_policy, 5, exchanges),
     )

@@ -1,0 +1,1 @@
+"""Exchanges: orders that replace units of another order."""
