@@ -139,6 +139,14 @@ OPEN_SHIPMENTS = Gauge(
     ["carrier", "status"],
     multiprocess_mode=_LATEST,
 )
+OPEN_CANCELLATIONS = Gauge(
+    "floodgate_open_cancellations",
+    "Cancellations of paid orders that wait for a shipment to be stopped",
+    multiprocess_mode=_LATEST,
+)
+OLDEST_CANCELLATION_SECONDS = Gauge(
+    "floodgate_oldest_cancellation_seconds", "Age of the oldest open cancellation", multiprocess_mode=_LATEST
+)
 OPEN_CASES = Gauge(
     "floodgate_open_cases",
     "Returns and claims that have not ended, by whoever must act",

@@ -10,6 +10,7 @@ from functools import partial
 import lua
 from commerce.aftersales.case_gauges import CaseGauges
 from commerce.audit.service import Audit
+from commerce.cancellations.open_cancellations import OpenCancellations
 from commerce.fulfilment.worklists import Worklists
 from commerce.jobs.model import GroupLoad, GroupName
 from commerce.jobs.staff_jobs import StaffJobs
@@ -62,6 +63,8 @@ async def observer(services: WorkerServices) -> None:
         failures = Failures("measure", _logger)
         with failures.catch(gauges="shipments"):
             await _measure_shipments(worklists, shown_shipments)
+        with failures.catch(gauges="cancellations"):
+            await _measure_cancellations(OpenCancellations(services.db, services.clock))
         with failures.catch(gauges="cases"):
             await _measure_cases(case_gauges, shown_cases)
         with failures.catch(gauges="held_cash"):
@@ -143,6 +146,12 @@ async def _measure_shipments(worklists: Worklists, shown: set[tuple[str, str]]) 
     for until, durations in (await worklists.measure_fulfilment_times()).items():
         for quantile, seconds in zip(("0.5", "0.9", "0.99"), durations, strict=True):
             metrics.FULFILMENT_SECONDS.labels(until, quantile).set(seconds)
+
+
+async def _measure_cancellations(cancellations: OpenCancellations) -> None:
+    count, oldest_s = await cancellations.measure()
+    metrics.OPEN_CANCELLATIONS.set(count)
+    metrics.OLDEST_CANCELLATION_SECONDS.set(oldest_s)
 
 
 async def _measure_cases(gauges: CaseGauges, shown: set[tuple[str, str]]) -> None:

@@ -20,8 +20,8 @@ from commerce.cancellations.model import (
     CancelRequest,
     Cause,
     LineKey,
-    OpenCancellation,
 )
+from commerce.cancellations.open_cancellations import OpenCancellations
 from commerce.cancellations.progress import (
     CANCELLABLE,
     CancellationProgress,
@@ -48,7 +48,6 @@ from commerce.shipping.model import ShipmentStatus
 from commerce.shipping.policy import ShippingPolicy
 
 _UNPAID = (OrderStatus.ACCEPTED, OrderStatus.AWAITING_PAYMENT)
-_MAX_OPEN = 500
 _PREVIEW_ID = UUID(int=0)
 
 
@@ -70,6 +69,7 @@ class Cancellations:
         self._orders = stored_orders
         self._progress = CancellationProgress(ids, carriers, shipping, undelivered)
         self._undelivered = undelivered
+        self.open = OpenCancellations(db, clock)
 
     async def cancel(self, request: CancelRequest, sales: Sequence[str], wait_s: float) -> CancelledOrder:
         """Cancel an order, or units of it. Those in a booked shipment follow once its carrier has agreed.
@@ -197,16 +197,6 @@ class Cancellations:
         """List the cancellations of an order, oldest first, for staff."""
         async with self._db.connection() as connection:
             return await store.list_of_order(connection, order_id)
-
-    async def list_open(self) -> list[OpenCancellation]:
-        """List up to 500 cancellations that wait for a shipment to be stopped, oldest first."""
-        async with self._db.snapshot() as connection:
-            return [OpenCancellation(*row) for row in await store.list_open(connection, _MAX_OPEN)]
-
-    async def measure_open(self) -> tuple[int, float]:
-        """Return the number of open cancellations, and the age of the oldest in seconds."""
-        async with self._db.connection() as connection:
-            return await store.measure_open(connection, self._now())
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())

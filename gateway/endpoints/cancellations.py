@@ -118,7 +118,7 @@ async def list_cancellations(call: Call) -> web.Response:
 
 async def list_open_cancellations(call: Call) -> web.Response:
     """List cancellations that wait for a shipment to be stopped, with what last went wrong."""
-    return json_response(OpenCancellationList(await call.services.cancellations.list_open()))
+    return json_response(OpenCancellationList(await call.services.cancellations.open.list_oldest()))
 
 
 async def refund_shipment(call: Call) -> web.Response:

@@ -16,6 +16,7 @@ from commerce.cancellations.model import (
     OpenCancellation,
     UnitsToCancel,
 )
+from commerce.cancellations.open_cancellations import OpenCancellations
 from commerce.kernel.errors import Invalid
 from commerce.kernel.failures import Failures
 from commerce.kernel.money import format_money
@@ -134,8 +135,8 @@ def cancelling(json: JsonOption = False) -> None:
     """List cancellations that wait for a shipment to be stopped, with what last went wrong."""
 
     async def work() -> list[OpenCancellation]:
-        async with open_cli_services() as shop, open_cancellations(shop) as cancellations:
-            return await cancellations.list_open()
+        async with open_cli_services() as shop:
+            return await OpenCancellations(shop.db, shop.clock).list_oldest()
 
     waiting = run(work())
     if json:

@@ -10,9 +10,11 @@ import pytest
 
 from commerce.cancellations.errors import NotCancellable
 from commerce.cancellations.model import CancelledOrder, CancelRequest, UnitsToCancel
+from commerce.cancellations.open_cancellations import OpenCancellations
 from commerce.kernel.errors import Invalid, KeyReused
 from commerce.orders.errors import CannotCancel, NoSuchOrder
 from commerce.shipping.errors import InvalidShipmentState
+from tests.support.fake_carrier import refusal
 from tests.support.shipping_shop import PRICE, ShippingShop, tracking_event
 
 UNKNOWN_ID = UUID(int=7)
@@ -186,3 +188,25 @@ async def test_repeats_and_invalid_requests_change_nothing(ship: ShippingShop) -
     assert (await cancel(ship, order_id, key="l")).status == "cancelled"
     assert await sum_refunds(ship, order_id) == 3 * PRICE
     assert await list_releases(ship, order_id) == [({"a": 1}, {}), ({"a": 2}, {})]
+
+
+async def test_coupon_comes_back_with_the_last_units_only(ship: ShippingShop) -> None:
+    order_id = await ship.add_order(("a", 2, 0))
+    await ship.fetch_rows("INSERT INTO order_coupons (order_id, code) VALUES ($1, 'GIFT') RETURNING 1", order_id)
+    await cancel(ship, order_id, (0, 1), key="k")
+    assert await list_releases(ship, order_id) == [({"a": 1}, {})]
+    await cancel(ship, order_id)
+    [_, (units, _)] = await list_releases(ship, order_id)
+    assert (units.pop("a"), list(units.values())) == (1, [1])
+
+
+async def test_open_cancellation_is_listed_with_the_error_that_keeps_it_open(ship: ShippingShop) -> None:
+    order_id, _ = await ship.add_booked_order(("a", 1, 0))
+    ship.carriers["cheap"].next_outcomes = [refusal()]
+    await cancel(ship, order_id)
+    await ship.work_until_idle()
+    waiting = OpenCancellations(ship.shop.db, ship.shop.clock)
+    [item] = await waiting.list_oldest()
+    assert (item.cancellation.order_id, item.last_error) == (order_id, "cheap refuses: no_service: not there")
+    count, age_s = await waiting.measure()
+    assert (count, 0 <= age_s < 60) == (1, True)
