@@ -116,11 +116,18 @@ class CancellationProgress:
         if units.has_units_to_plan and not await self._is_about_to_plan(connection, order.order_id):
             await put_order_tasks(connection, [order.order_id], "order.plan", now, now)
         ended = await self._end_cancellations(connection, order, units, now)
+        if ended == "advanced" and await self._is_refunded(connection, order):
+            return await self.advance(connection, order, now)  # with this refund all money went back
         if decide_at is None or ended == "cancelled":
             await jobs.remove(connection, CANCELLATIONS, [order.order_id])
         else:
             await put_cancellation_jobs(connection, [order.order_id], decide_at, now)
         return ended
+
+    async def _is_refunded(self, connection: Connection, order: OrderHeader) -> bool:
+        """Tell whether an order is refunded in full, and has units that may be cancelled."""
+        units = await store.read_units(connection, order.order_id)
+        return bool(units.count_cancellable()) and await shipment_status.must_not_ship(connection, order)
 
     # Cancellations that follow from what happened.
 

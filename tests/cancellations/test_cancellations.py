@@ -13,6 +13,8 @@ from commerce.cancellations.model import CancelledOrder, CancelRequest, UnitsToC
 from commerce.cancellations.open_cancellations import OpenCancellations
 from commerce.kernel.errors import Invalid, KeyReused
 from commerce.orders.errors import CannotCancel, NoSuchOrder
+from commerce.refunds.model import RefundInput, RefundLineInput
+from commerce.refunds.staff_refunds import StaffRefunds
 from commerce.shipping.errors import InvalidShipmentState
 from tests.support.fake_carrier import refusal
 from tests.support.shipping_shop import PRICE, ShippingShop, tracking_event
@@ -168,6 +170,19 @@ async def test_shipment_delivered_and_another_cancelled_completes_order(ship: Sh
     assert await ship.work_until_idle() == ["completed"]
     events, has_ended, _ = await ship.shipping.events_after(order_id, "user", 0)
     assert (bool(events), has_ended) == (True, True)
+
+
+async def test_cancellation_that_refunds_the_rest_of_the_money_ends_the_order(ship: ShippingShop) -> None:
+    """Units that staff have refunded and nobody cancelled are not left behind, with nothing to be done about them."""
+    order_id, _ = await ship.add_booked_order(("a", 2, 0), ("c", 1, 0))
+    wanted = RefundInput(idempotency_key="k", reason="sold out", lines=[RefundLineInput(line_no=1, quantity=1)])
+    await StaffRefunds(ship.shop.db, ship.shop.clock, ship.shop.ids).refund(order_id, wanted, "staff sam")
+    await cancel(ship, order_id, (0, 2))
+    await ship.work_until_idle()
+    assert await read_order(ship, order_id) == ("cancelled", "refunded")
+    assert await sum_refunds(ship, order_id) == 3 * PRICE
+    released = [units for units, _ in await list_releases(ship, order_id)]
+    assert sorted(sku for units in released for sku, count in units.items() for _ in range(count)) == ["a", "a", "c"]
 
 
 async def test_repeats_and_invalid_requests_change_nothing(ship: ShippingShop) -> None:
