@@ -117,7 +117,7 @@ class CancellationProgress:
             await put_order_tasks(connection, [order.order_id], "order.plan", now, now)
         ended = await self._end_cancellations(connection, order, units, now)
         if ended == "advanced" and await self._is_refunded(connection, order):
-            return await self.advance(connection, order, now)  # with this refund all money went back
+            return await self.advance(connection, order, now)  # this refund was the last of the money
         if decide_at is None or ended == "cancelled":
             await jobs.remove(connection, CANCELLATIONS, [order.order_id])
         else:

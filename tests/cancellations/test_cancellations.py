@@ -173,7 +173,7 @@ async def test_shipment_delivered_and_another_cancelled_completes_order(ship: Sh
 
 
 async def test_cancellation_that_refunds_the_rest_of_the_money_ends_the_order(ship: ShippingShop) -> None:
-    """Units that staff have refunded and nobody cancelled are not left behind, with nothing to be done about them."""
+    """Units that were refunded and not cancelled are not left with nothing to be done about them."""
     order_id, _ = await ship.add_booked_order(("a", 2, 0), ("c", 1, 0))
     wanted = RefundInput(idempotency_key="k", reason="sold out", lines=[RefundLineInput(line_no=1, quantity=1)])
     await StaffRefunds(ship.shop.db, ship.shop.clock, ship.shop.ids).refund(order_id, wanted, "staff sam")
