@@ -1,4 +1,4 @@
-"""Hundreds of returns, cancellations, exchanges and refunds at the same moment on the same fifty orders.
+"""Hundreds of returns, cancellations, exchanges and refunds at once of the same fifty orders.
 
 Afterwards nothing is beyond what was delivered or captured, and the audit finds no difference.
 """
