@@ -85,6 +85,7 @@ for command in (
 for entry_point in sorted(entry_points(group=_ENTRY_POINT_GROUP), key=lambda entry_point: entry_point.name):
     app.command(entry_point.name)(entry_point.load())
 payments.app.command()(refunds.refund)
+payments.app.command()(refunds.refund_list)
 for group_name, group in (
     ("catalog", catalog.app),
     ("sale", sale.app),

@@ -154,3 +154,67 @@ class RefundPreview(msgspec.Struct, frozen=True):
     strategy: Strategy
     lines: list[PreviewLine]
     allocations: list[Allocation]
+
+
+# Lists.
+
+ListName = Annotated[
+    str,
+    msgspec.Meta(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", examples=["recall-2026-11"]),
+]
+MAX_REQUEST_ROWS = 500
+
+
+class RefundRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A row of a list: units of a line, or an amount that refunds no units, in minor units.
+
+    `row` is its key within the list: a repeat refunds nothing more.
+    """
+
+    row: ListName
+    order_id: UUID
+    reason: Reason
+    line: RefundLineInput | None = None
+    amount: Annotated[int, msgspec.Meta(ge=1, le=MAX_MINOR)] | None = None
+
+
+class RefundListInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Refunds of many orders under the name of their list. With `dry_run` nothing is stored."""
+
+    name: ListName
+    rows: Annotated[list[RefundRow], msgspec.Meta(min_length=1, max_length=MAX_REQUEST_ROWS)]
+    dry_run: bool = False
+
+
+class RefundRowResult(msgspec.Struct, frozen=True):
+    """The outcome of a row. `unchanged`: it was refunded before; `not_done`: repeat the list.
+
+    `amount` is in minor units, `code` and `reason` say why nothing was refunded.
+    """
+
+    row: str
+    order_id: UUID | None
+    outcome: Literal["refunded", "unchanged", "refused", "not_done"]
+    amount: Minor = 0
+    currency: str | None = None
+    code: str | None = None
+    reason: str | None = None
+
+
+class RefundListTotal(msgspec.Struct, frozen=True):
+    """The sum of a list by method, destination and currency, in minor units."""
+
+    method: Method
+    goes_to: Destination
+    currency: str
+    refunds: int
+    amount: int
+
+
+class RefundListReport(msgspec.Struct, frozen=True):
+    """Outcomes of rows in the sequence of the list, and sums of their new refunds."""
+
+    name: str
+    dry_run: bool
+    rows: list[RefundRowResult]
+    totals: list[RefundListTotal]

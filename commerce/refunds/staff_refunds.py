@@ -69,14 +69,19 @@ class StaffRefunds:
     async def _grant(
         self, connection: Connection, order: OrderHeader, wanted: RefundInput, actor: str, now: datetime
     ) -> None:
-        request = _grant_request(
-            wanted,
-            source_id=uuid5(order.order_id, wanted.idempotency_key),
-            reason=wanted.reason,
-            actor=actor,
-            request_digest=sha256(_encode_sorted(wanted)).digest()[:_DIGEST_BYTES],
-        )
+        request = build_staff_request(order.order_id, wanted, actor)
         await service.grant(connection, self._ids, order, request, now)
+
+
+def build_staff_request(order_id: UUID, wanted: RefundInput, actor: str) -> GrantRequest:
+    """Return the request of a refund by staff: its source is the key within the order."""
+    return _grant_request(
+        wanted,
+        source_id=uuid5(order_id, wanted.idempotency_key),
+        reason=wanted.reason,
+        actor=actor,
+        request_digest=sha256(_encode_sorted(wanted)).digest()[:_DIGEST_BYTES],
+    )
 
 
 async def _is_refund_of_earlier_version(connection: Connection, order_id: UUID, wanted: RefundInput) -> bool:

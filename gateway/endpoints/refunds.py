@@ -7,7 +7,8 @@ from functools import partial
 from aiohttp import web
 
 from commerce.payments.model import OrderPayments
-from commerce.refunds.model import RefundInput, RefundPreview, RefundTerms
+from commerce.refunds.model import RefundInput, RefundListInput, RefundListReport, RefundPreview, RefundTerms
+from commerce.refunds.refund_lists import RefundLists
 from commerce.refunds.staff_refunds import StaffRefunds
 from gateway.endpoints.parameters import ORDER
 from gateway.operations import Call, Operation, json_response
@@ -35,6 +36,17 @@ async def refund_order(call: Call) -> web.Response:
     return json_response(await _refunds(call).refund(call.parameters["order_id"], call.body, call.staff_actor))
 
 
+async def refund_list(call: Call) -> web.Response:
+    """Refund many orders from a list: units of lines, or amounts.
+
+    Each row stands alone and is refunded once under the list's name and its own key, whatever is repeated. With
+    `dry_run` nothing is stored. The providers are called at the pace of all refunds.
+    """
+    services, wanted = call.services, call.body
+    lists = RefundLists(services.db, services.clock, services.ids)
+    return json_response(await lists.refund(wanted.name, wanted.rows, call.staff_actor, dry_run=wanted.dry_run))
+
+
 _staff = partial(Operation, tag="staff: payments", access="support", method="POST")
 _REFUNDS_PATH = "/v1/admin/orders/{order_id}/refunds"
 
@@ -57,5 +69,13 @@ ADMIN = [
         problems=(404, 409, 503),
         parameters=(ORDER,),
         body=RefundTerms,
+    ),
+    _staff(
+        path="/v1/admin/refund-lists",
+        handler=refund_list,
+        summary="Refund many orders",
+        answers={200: ("the outcome of each row, and sums", RefundListReport)},
+        problems=(503,),
+        body=RefundListInput,
     ),
 ]
