@@ -9,10 +9,6 @@ class NoSuchReturnShipment(NotFound):
     """The return shipment does not exist, or it is not the caller's."""
 
 
-class NoSuchReceipt(NotFound):
-    """The receipt does not exist."""
-
-
 class InvalidReturnState(Conflict):
     """The return shipment's or the case's status does not allow the action any more, or not yet."""
 

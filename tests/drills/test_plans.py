@@ -188,12 +188,12 @@ def _values_of_cases(now: datetime) -> dict[str, dict[int, object]]:
         "aftersales.list_all": {1: last},
         "aftersales.list_policies": {1: None, 2: ""},
         "return_shipments.find_by_tracking_nos": {1: ["RT17"]},
-        "return_shipments.list_expected": {1: first, 2: None, 3: now - timedelta(days=9)},
-        "return_shipments.list_not_received": {1: first, 2: None, 3: "delivered"},
-        "return_shipments.list_parked": {1: first},
-        "return_shipments.list_unmatched": {1: first, 2: None},
-        "return_shipments.list_undecided": {1: first},
-        "return_shipments.list_open_send_backs": {1: first},
+        "return_receipts.list_expected": {1: first, 2: None, 3: now - timedelta(days=9)},
+        "return_receipts.list_not_received": {1: first, 2: None, 3: "delivered"},
+        "return_receipts.list_parked": {1: first},
+        "return_receipts.list_unmatched": {1: first, 2: None},
+        "return_receipts.list_undecided": {1: first},
+        "return_receipts.list_open_send_backs": {1: first},
     }
 
 

@@ -11,6 +11,12 @@ from uuid import UUID
 
 import msgspec
 
+from commerce.aftersales import store as cases
+from commerce.aftersales.case_inspections import CaseInspections
+from commerce.aftersales.case_receipts import CaseReceipts
+from commerce.aftersales.case_returns import CaseReturns
+from commerce.aftersales.model import CaseLine, CaseSummary
+from commerce.aftersales.receipt_model import InspectedUnits, InspectionInput, ReceiptInput, ReceiptResult
 from commerce.jobs.model import Job
 from commerce.kernel.address import Address
 from commerce.kernel.clock import from_ms
@@ -48,6 +54,9 @@ class ReturnShop:
     jobs: ReturnShipmentJobs
     shipments: ReturnShipments
     shipping: Shipping
+    returns: CaseReturns
+    receipts: CaseReceipts
+    inspections: CaseInspections
     steps: list[Counted] = field(default_factory=list)
     """steps that cases would follow"""
 
@@ -122,6 +131,38 @@ class ReturnShop:
         assert shipment is not None
         return shipment
 
+    # Cases.
+
+    async def get_case(self, case_id: UUID) -> CaseSummary:
+        async with self.ship.shop.db.connection() as connection:
+            case = await cases.get_case(connection, case_id)
+        assert case is not None
+        return case
+
+    async def list_lines(self, case_id: UUID) -> list[CaseLine]:
+        async with self.ship.shop.db.connection() as connection:
+            return (await cases.list_lines(connection, [case_id]))[case_id]
+
+    async def state(self, case_id: UUID) -> tuple[str, str, str]:
+        """Return the case's status, the state of its products, and who must act."""
+        case = await self.get_case(case_id)
+        return case.status.value, case.items_state, case.waits_for
+
+    async def receive(self, case_id: UUID, units: dict[int, int], **fields: Any) -> ReceiptResult:
+        """Receive units of a case, as staff who have just read it."""
+        version = (await self.get_case(case_id)).version
+        receipt = ReceiptInput(warehouse="hz", case_id=case_id, version=version, lines=units, **fields)
+        return await self.receipts.receive(receipt, "staff ann")
+
+    async def inspect(self, case_id: UUID, *results: tuple[int, int, int], nothing_more: bool = False) -> CaseSummary:
+        """Inspect (resellable, damaged, rejected) units of each line, as staff who have just read the case."""
+        lines = {no: InspectedUnits(resellable=a, damaged=b, rejected=c) for no, (a, b, c) in enumerate(results)}
+        version = (await self.get_case(case_id)).version
+        inspection = InspectionInput(version=version, lines=lines, nothing_more=nothing_more)
+        return await self.inspections.inspect(case_id, inspection, "staff ann")
+
+    # What happened.
+
     async def list_texts(self, return_shipment_id: UUID) -> list[str]:
         """List the texts of a return shipment's events in the order in which they were stored."""
         query = "SELECT text FROM return_shipment_events WHERE return_shipment_id = $1 ORDER BY seq"
@@ -184,6 +225,9 @@ async def open_return_shop(
         ship=ship,
         jobs=ReturnShipmentJobs(shop.db, shop.clock, retry_policy, 5, carriers, policy, hook),
         shipments=ReturnShipments(shop.ids, carriers, hook),
+        returns=CaseReturns(shop.db, shop.clock, ReturnShipments(shop.ids, carriers, hook)),
+        receipts=CaseReceipts(shop.db, shop.clock, shop.ids),
+        inspections=CaseInspections(shop.db, shop.clock),
         shipping=Shipping(shop.db, shop.clock, policy, ReturnShipmentUpdates(hook)),
         steps=steps,
     )
