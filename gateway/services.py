@@ -14,7 +14,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from commerce.aftersales.case_evidence import CaseEvidence
-from commerce.aftersales.return_steps import follow_shipment
+from commerce.aftersales.return_steps import CaseFollower
 from commerce.aftersales.service import Aftersales
 from commerce.cancellations.service import Cancellations
 from commerce.catalog.service import Catalog
@@ -84,6 +84,7 @@ from gateway.refused_orders import RefusedOrders
 from gateway.request_head import HeadParser
 from gateway.request_ids import RequestIdGenerator
 from gateway.resting_connections import RestingConnections
+from gateway.return_services import ReturnServices, build_returns
 from gateway.room_entrance import RoomEntrance
 from gateway.room_joins import RoomJoins
 from gateway.room_status import RoomStatus
@@ -171,6 +172,11 @@ class GatewayServices:
     def evidence(self) -> CaseEvidence:
         settings = self.settings
         return CaseEvidence(self.db, self.clock, self.ids, settings.aftersales, settings.data_dir)
+
+    @property
+    def returns(self) -> ReturnServices:
+        policies = self.settings.shipping, self.settings.aftersales
+        return build_returns(self.db, self.clock, self.ids, self.carriers, *policies)
 
     @property
     def promotions(self) -> SalePromotions:
@@ -375,7 +381,7 @@ def _build_fulfilment(
     settings: Settings, db: Database, clock: Clock, ids: IdGenerator, carriers: CarrierRegistry
 ) -> tuple[Shipping, Fulfilment]:
     """Build the services that send shipments."""
-    shipping = Shipping(db, clock, settings.shipping, ReturnShipmentUpdates(follow_shipment))
+    shipping = Shipping(db, clock, settings.shipping, ReturnShipmentUpdates(CaseFollower(ids, settings.aftersales)))
     assignment = CarrierAssignment(Rates(db, clock), carriers, settings.shipping)
     return shipping, Fulfilment(db, clock, ids, assignment, carriers, settings.shipping)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from commerce.aftersales.return_steps import follow_shipment
+from commerce.aftersales.return_steps import CaseFollower
 from commerce.cancellations.cancellation_jobs import CancellationJobs
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.fulfilment_jobs import FulfilmentJobs
@@ -45,7 +45,7 @@ async def fulfilment_worker(services: WorkerServices) -> None:
         return_carriers = ReturnCarriers(rates, carriers, policy, ids)
         returns = ReturnShipmentJobs(
             *(services.db, services.clock, RetryPolicy.from_settings(settings), settings.max_attempts),
-            *(return_carriers, policy, follow_shipment),
+            *(return_carriers, policy, CaseFollower(ids, services.settings.aftersales)),
         )
         cancellations = CancellationJobs(
             *(services.db, services.clock, ids, RetryPolicy.from_settings(settings), settings.max_attempts),

@@ -16,6 +16,7 @@ from commerce.aftersales.case_policy import AftersalesPolicy
 from commerce.aftersales.case_status import LockedCase, change_case, check_status, check_step
 from commerce.aftersales.case_values import CaseValue, ValuedLine, grant_lines, share_amounts, value_lines
 from commerce.aftersales.eligibility import is_shop_liable
+from commerce.aftersales.inspected_units import book_inspected_units
 from commerce.aftersales.model import ApprovalInput, CaseKind, CaseLine, CaseOffer, CaseStatus, CaseSummary, Payer
 from commerce.exchanges import store as exchanges
 from commerce.kernel.errors import Invalid
@@ -144,11 +145,15 @@ class CaseDecisions:
         """Resolve a case: grant the money of its accepted units, and follow it until it has moved.
 
         Accepted are the units that an inspection found resellable or damaged; without anything to send back, all. Units
-        that were to be sent back and are not inspected are left to the customer. Raises as `refunds.value_grant`."""
+        that were to be sent back and are not inspected are left to the customer. Inspected ones move with the money: to
+        stock, off it, or to the customer again. Raises as `refunds.value_grant`."""
         case = locked.case
         check_step(case, CaseStatus.RESOLVED)
         check_status(case, CaseStatus.APPROVED, CaseStatus.IN_TRANSIT, CaseStatus.INSPECTED)
         terms, units = await self._final_terms(connection, locked)
+        if case.status is CaseStatus.INSPECTED:
+            policies = await store.get_case_policy(connection, case.case_id)
+            await book_inspected_units(connection, self._ids, locked, policies, now)
         if terms.kind is CaseKind.EXCHANGE and any(units.values()):
             return await self._begin_exchange(connection, locked, terms, units, now, actor, reason)
         grant = await self._grant(connection, locked, terms, units, now, actor, reason) if any(units.values()) else None

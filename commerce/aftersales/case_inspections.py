@@ -6,30 +6,29 @@ Units move to stock only with the money, in the transaction that resolves the ca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from uuid import UUID, uuid5
+from datetime import datetime, timedelta
+from uuid import UUID
 
 from commerce.aftersales import store
+from commerce.aftersales.case_policy import AftersalesPolicy
 from commerce.aftersales.case_status import LockedCase, change_case, check_status, check_version, lock_case
 from commerce.aftersales.model import CaseLine, CaseStatus, CaseSummary, ItemsState
 from commerce.aftersales.receipt_model import InspectedUnits, InspectionInput
-from commerce.aftersales.return_steps import WAREHOUSE_ACTS
 from commerce.aftersales.store import UnitCounts
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import Invalid
-from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database
 from commerce.return_receipts import store as receipts
-from commerce.return_receipts.model import InspectedLine, LineUnits
-from commerce.return_receipts.service import book_units
+from commerce.return_receipts.model import InspectedLine
 
 
 class CaseInspections:
     """Records results of inspections over Postgres. `actor` is the member of staff."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, clock: Clock, policy: AftersalesPolicy) -> None:
         self._db = db
         self._clock = clock
+        self._policy = policy
 
     async def inspect(self, case_id: UUID, inspection: InspectionInput, actor: str) -> CaseSummary:
         """Store results in place of earlier ones of the same lines.
@@ -49,7 +48,7 @@ class CaseInspections:
                 ]
                 await receipts.insert_inspections(connection, case_id, lines, now, actor)
                 await store.set_unit_counts(connection, case_id, counts)
-            return await _advance(connection, locked, counts, inspection, now, actor)
+            return await _advance(connection, locked, counts, inspection, self._policy, now, actor)
 
 
 async def _advance(
@@ -57,6 +56,7 @@ async def _advance(
     locked: LockedCase,
     counts: Sequence[UnitCounts],
     inspection: InspectionInput,
+    policy: AftersalesPolicy,
     now: datetime,
     actor: str,
 ) -> CaseSummary:
@@ -68,6 +68,7 @@ async def _advance(
     is_complete = inspection.nothing_more or received == sum(line.quantity for line in locked.lines)
     is_done = is_complete and inspected == received
     items_state: ItemsState = "inspected" if is_done else "received" if is_complete else "partly_received"
+    within_s = policy.refund_within_s if is_done else policy.confirm_within_s
     lines = {
         str(no): {"resellable": units.resellable, "damaged": units.damaged, "rejected": units.rejected}
         for no, units in inspection.lines.items()
@@ -78,7 +79,7 @@ async def _advance(
         status=CaseStatus.INSPECTED if is_done else CaseStatus.RECEIVED,
         items_state=items_state,
         waits_for="staff" if is_done else "warehouse",
-        due_at=now + WAREHOUSE_ACTS,
+        due_at=now + timedelta(seconds=within_s),
     )
 
 
@@ -101,22 +102,3 @@ def _count(results: Mapping[int, InspectedUnits], lines: Sequence[CaseLine]) -> 
             )
         counts.append(UnitCounts(line.case_line_no, line.received, *units))
     return counts
-
-
-async def book_inspected_units(
-    connection: Connection, ids: IdGenerator, locked: LockedCase, is_resold: Mapping[str, bool], now: datetime
-) -> None:
-    """Move the units of an inspected case: to stock, off it, or to the customer again.
-
-    Call once, inside the transaction that resolves the case and holds the order lock. Units of a SKU for which
-    `is_resold` is false are written off. Raises `UnitsNotLeft`."""
-    case = locked.case
-    release_id = uuid5(case.case_id, f"inspected in version {case.version}")  # a case may be reopened
-    lines = [
-        LineUnits(
-            *(line.case_line_no, line.line_no, line.ship_to, line.sku),
-            *(line.resellable, line.damaged, line.rejected, is_resold.get(line.sku, True)),
-        )
-        for line in locked.lines
-    ]
-    await book_units(connection, ids, case.case_id, case.order_id, release_id, lines, now)

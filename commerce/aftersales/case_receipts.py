@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
 from commerce.aftersales import store
+from commerce.aftersales.case_policy import AftersalesPolicy
 from commerce.aftersales.case_status import LockedCase, change_case, check_version, lock_case
 from commerce.aftersales.model import CaseLine, CaseStatus, CaseSummary, ItemsState
 from commerce.aftersales.receipt_model import MatchInput, ReceiptInput, ReceiptResult, SendBackInput, SurplusInstruction
-from commerce.aftersales.return_steps import WAREHOUSE_ACTS
 from commerce.aftersales.store import UnitCounts
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import Invalid
@@ -44,10 +44,11 @@ class _Target(NamedTuple):
 class CaseReceipts:
     """Receives returns over Postgres. `actor` is the member of staff."""
 
-    def __init__(self, db: Database, clock: Clock, ids: IdGenerator) -> None:
+    def __init__(self, db: Database, clock: Clock, ids: IdGenerator, policy: AftersalesPolicy) -> None:
         self._db = db
         self._clock = clock
         self._ids = ids
+        self._policy = policy
         self._steps = ReturnSteps(ignore_case)  # a receipt moves the case itself
 
     async def receive(self, receipt: ReceiptInput, actor: str) -> ReceiptResult:
@@ -164,7 +165,7 @@ class CaseReceipts:
             status=CaseStatus.RECEIVED,
             items_state=items_state,
             waits_for="warehouse",
-            due_at=now + WAREHOUSE_ACTS,
+            due_at=now + timedelta(seconds=self._policy.confirm_within_s),
         )
 
     # Receipts of nobody's case, and surplus.

@@ -111,6 +111,12 @@ async def list_contents(connection: Connection, return_shipment_id: UUID) -> lis
     return [ContentLine(*line) for line in await connection.fetch(queries.list_contents, return_shipment_id)]
 
 
+async def get_units(connection: Connection, return_shipment_id: UUID) -> dict[int, int]:
+    """Return the units of a return shipment by `case_line_no`."""
+    rows = await connection.fetch(queries.get_units, return_shipment_id)
+    return {row["case_line_no"]: row["quantity"] for row in rows}
+
+
 async def find_by_tracking_nos(
     connection: Connection, numbers: Collection[CarrierNumber]
 ) -> dict[CarrierNumber, ReturnShipmentKey]:

@@ -8,9 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from commerce.aftersales.case_inspections import book_inspected_units
 from commerce.aftersales.case_status import lock_case
 from commerce.aftersales.errors import CaseStatusConflict
+from commerce.aftersales.inspected_units import book_inspected_units
+from commerce.aftersales.model import PolicyTerms
 from commerce.aftersales.receipt_model import InspectedUnits, InspectionInput
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Invalid
@@ -25,12 +26,12 @@ async def _received(returns: ReturnShop, *lines: tuple[str, int, int]) -> tuple[
     return order_id, case_id
 
 
-async def _book(returns: ReturnShop, case_id: UUID, is_resold: Mapping[str, bool] | None = None) -> None:
+async def _book(returns: ReturnShop, case_id: UUID, policies: Mapping[str, PolicyTerms] | None = None) -> None:
     shop = returns.ship.shop
     async with shop.db.transaction() as connection:
         locked = await lock_case(connection, case_id)
         now = from_ms(shop.clock.now_ms())
-        await book_inspected_units(connection, shop.ids, locked, is_resold or {}, now)
+        await book_inspected_units(connection, shop.ids, locked, policies or {}, now)
 
 
 async def test_inspected_units_go_to_stock_off_it_and_back(returns: ReturnShop) -> None:
@@ -58,7 +59,7 @@ async def test_units_are_booked_once(returns: ReturnShop) -> None:
 async def test_products_that_are_not_resold_are_written_off(returns: ReturnShop) -> None:
     _, case_id = await _received(returns, ("a", 2, 0))
     await returns.inspect(case_id, (2, 0, 0))
-    await _book(returns, case_id, {"a": False})
+    await _book(returns, case_id, {"a": PolicyTerms(is_resold=False)})
     [release] = await returns.ship.fetch_rows("SELECT units, written_off FROM releases")
     assert tuple(release) == ('{"a": 2}', '{"a": 2}')
 

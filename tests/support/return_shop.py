@@ -226,8 +226,8 @@ async def open_return_shop(
         jobs=ReturnShipmentJobs(shop.db, shop.clock, retry_policy, 5, carriers, policy, hook),
         shipments=ReturnShipments(shop.ids, carriers, hook),
         returns=CaseReturns(shop.db, shop.clock, ReturnShipments(shop.ids, carriers, hook)),
-        receipts=CaseReceipts(shop.db, shop.clock, shop.ids),
-        inspections=CaseInspections(shop.db, shop.clock),
+        receipts=CaseReceipts(shop.db, shop.clock, shop.ids, settings.aftersales),
+        inspections=CaseInspections(shop.db, shop.clock, settings.aftersales),
         shipping=Shipping(shop.db, shop.clock, policy, ReturnShipmentUpdates(hook)),
         steps=steps,
     )
