@@ -165,6 +165,18 @@ CASE_DECISION_SECONDS = Gauge(
     ["quantile"],
     multiprocess_mode=_LATEST,
 )
+RETURN_WORKLIST_ITEMS = Gauge(
+    "floodgate_return_worklist_items",
+    "Items on each worklist of returns",
+    ["worklist"],
+    multiprocess_mode=_LATEST,
+)
+OLDEST_RETURN_SECONDS = Gauge(
+    "floodgate_oldest_return_seconds",
+    "How long the oldest return waits at a warehouse: to be received, or to be inspected",
+    ["step"],
+    multiprocess_mode=_LATEST,
+)
 FULFILMENT_SECONDS = Gauge(
     "floodgate_fulfilment_seconds",
     "Time from paid to handed_over and to delivered, by quantile of the last day's orders",

@@ -9,6 +9,7 @@ from functools import partial
 
 import lua
 from commerce.aftersales.case_gauges import CaseGauges
+from commerce.aftersales.case_returns import measure_worklists
 from commerce.audit.service import Audit
 from commerce.cancellations.open_cancellations import OpenCancellations
 from commerce.fulfilment.worklists import Worklists
@@ -16,6 +17,7 @@ from commerce.jobs.model import GroupLoad, GroupName
 from commerce.jobs.staff_jobs import StaffJobs
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.failures import Failures
+from commerce.kernel.postgres import Database
 from commerce.ledger.service import Ledger
 from commerce.payments.ledger_sums import LedgerSums
 from lua import SaleKeys
@@ -69,6 +71,8 @@ async def observer(services: WorkerServices) -> None:
             await _measure_cases(case_gauges, shown_cases)
         with failures.catch(gauges="held_cash"):
             await _measure_held_cash(Ledger(services.db, services.clock), shown_holders, services.clock)
+        with failures.catch(gauges="returns"):
+            await _measure_returns(services.db, from_ms(services.clock.now_ms()))
         failures.raise_any()
         return 0
 
@@ -127,6 +131,15 @@ async def _measure_held_cash(ledger: Ledger, shown: set[tuple[str, str]], clock:
         metrics.HELD_CASH_MINOR.labels(*key).set(0 if held is None else held.balance)
         metrics.HELD_CASH_SECONDS.labels(*key).set(age_s)
     shown.update(held_cash)
+
+
+async def _measure_returns(db: Database, now: datetime) -> None:
+    """Set the gauges of returns."""
+    lengths = await measure_worklists(db, now)
+    for worklist, count in lengths.by_worklist.items():
+        metrics.RETURN_WORKLIST_ITEMS.labels(worklist).set(count)
+    for step, since in (("receive", lengths.oldest_arrival), ("inspect", lengths.oldest_receipt)):
+        metrics.OLDEST_RETURN_SECONDS.labels(step).set((now - since).total_seconds() if since else 0.0)
 
 
 async def _measure_shipments(worklists: Worklists, shown: set[tuple[str, str]]) -> None:

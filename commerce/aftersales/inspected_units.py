@@ -10,7 +10,7 @@ from commerce.aftersales.case_status import LockedCase
 from commerce.aftersales.model import PolicyTerms
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection
-from commerce.return_receipts.model import LineUnits
+from commerce.return_receipts.model import CaseLineUnits
 from commerce.return_receipts.service import book_units
 
 
@@ -24,7 +24,7 @@ async def book_inspected_units(
     case = locked.case
     release_id = uuid5(case.case_id, f"inspected in version {case.version}")  # a case may be reopened
     lines = [
-        LineUnits(
+        CaseLineUnits(
             *(line.case_line_no, line.line_no, line.ship_to, line.sku),
             *(line.resellable, line.damaged, line.rejected),
             is_resold=policies[line.sku].is_resold if line.sku in policies else True,

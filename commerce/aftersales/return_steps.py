@@ -31,7 +31,7 @@ class CaseFollower:
     async def __call__(
         self, connection: Connection, shipment: ReturnShipment, status: ReturnStatus, now: datetime
     ) -> None:
-        """Change the case of a return shipment that has this status. A case that awaits no units stays as it is.
+        """Let the case of a return shipment follow it; a case that awaits no units stays as it is.
 
         If the shop's carrier has lost all units, the case is resolved for the customer. If a carrier of the customer's
         own has, staff decide."""

@@ -97,7 +97,7 @@ class InspectedLine(NamedTuple):
     note: str
 
 
-class LineUnits(NamedTuple):
+class CaseLineUnits(NamedTuple):
     """Inspected units of a case line; `is_resold`: resellable ones return to stock."""
 
     case_line_no: int

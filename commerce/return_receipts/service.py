@@ -11,7 +11,7 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection
 from commerce.reservations.store import GiveBack, give_back
 from commerce.return_receipts import store
-from commerce.return_receipts.model import LineUnits
+from commerce.return_receipts.model import CaseLineUnits
 from commerce.return_receipts.store import KeptUnits, NewSendBack
 
 
@@ -21,7 +21,7 @@ async def book_units(
     case_id: UUID,
     order_id: UUID,
     release_id: UUID,
-    lines: Sequence[LineUnits],
+    lines: Sequence[CaseLineUnits],
     now: datetime,
 ) -> None:
     """Move the units of an inspected case, once per `release_id`.

@@ -1,4 +1,4 @@
-"""Staff operations on what a warehouse receives of returns: receipts, inspections, surplus, units sent back."""
+"""Staff operations of a warehouse on returns: receipts, inspections, surplus, units sent back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SEND_BACK = Parameter(name="send_back_id", location="path", type=UUID, descript
 
 
 async def show_returned_case(call: Call) -> web.Response:
-    """Read a case with its return shipments, receipts, and the units that go back to the customer."""
+    """Read a case with its return shipments, receipts, and units to be sent back."""
     return json_response(await call.services.returns.shipments.get(call.parameters["case_id"]))
 
 
@@ -83,7 +83,7 @@ async def list_send_backs(call: Call) -> web.Response:
 
 
 async def end_send_back(call: Call) -> web.Response:
-    """Record that units went to the customer again: sent with a carrier, or handed out. A repeat changes nothing."""
+    """Record that units went to the customer again, by carrier or by hand. A repeat changes nothing."""
     send_back_id = call.parameters["send_back_id"]
     return json_response(await call.services.returns.receipts.end_send_back(send_back_id, call.body, call.staff_actor))
 

@@ -55,7 +55,7 @@ async def set_return_tracking(call: Call) -> web.Response:
 
 
 async def collect_return(call: Call) -> web.Response:
-    """Have a carrier collect the products of an approved case at the customer, by default all that have not come back.
+    """Have a carrier collect the products of an approved case, by default all that have not come.
 
     The cheapest carrier that collects returns is booked. If there is none, `job_error` says why: the customer may send
     them with a carrier of their own.

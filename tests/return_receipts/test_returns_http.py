@@ -1,4 +1,4 @@
-"""A return over HTTP, from the customer's tracking number to money and stock, and the same with commands."""
+"""Returns over HTTP, from the tracking number to money and stock, and with commands."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ async def test_return_with_commands(ship: Any, command: Command) -> None:
 async def test_lost_collection_refunds_customer_and_own_number_asks_staff(
     shipping_gateway: ShippingGateway,
 ) -> None:
-    """The shop's carrier has lost it: the customer is refunded. A carrier of the customer's own: staff decide."""
+    """Customers are refunded if the shop's carrier loses a return, and wait for staff if their own does."""
     gateway, ship = shipping_gateway.gateway, shipping_gateway.ship
     cases = open_case_shop(ship)
     _, collected = await _approved_case(cases, 1)

@@ -45,7 +45,9 @@ async def test_webhook_of_return_advances_it_once_however_often_it_comes(returns
     id_, tracking_no = await _book(returns)
     webhook = _webhook("w1", tracking_no.lower(), tracking_event("picked_up", -9))
     results = await asyncio.gather(*(returns.shipping.handle_webhook("cheap", webhook, b"{}") for _ in range(3)))
-    assert sorted(result.result for result in results) == ["duplicate", "duplicate", "status_changed"]
+    words = [result.result for result in results]
+    assert words.count("status_changed") == 1
+    assert set(words) <= {"status_changed", "duplicate", "unchanged"}  # unchanged: it waited for the first one
     again = _webhook("w2", tracking_no, *webhook.updates[0].events)
     assert (await returns.shipping.handle_webhook("cheap", again, b"{}")).result == "unchanged"
     assert await returns.list_steps(id_) == ["booked", "picked_up"]
