@@ -106,6 +106,8 @@ class Operation:
     """The handler changes only Postgres: its changes and the answer to its key are stored together.
 
     A staff operation of another kind must change nothing more when it is repeated."""
+    has_secrets: bool = False
+    """The body has what must be kept nowhere, not even as a digest: no key of staff is taken."""
     links: tuple[str, ...] = ()
     """Operations that take this one's `order_id`."""
     decoder: msgspec.json.Decoder[Any] | None = field(init=False, default=None)
@@ -120,7 +122,8 @@ class Operation:
     def takes_staff_key(self) -> bool:
         """True for changes by staff, except those that take a key of their own kind."""
         own_key = any(parameter.name == _KEY_HEADER and parameter is not _STAFF_KEY for parameter in self.parameters)
-        return self.method == "POST" and self.access not in ("anyone", "customer") and not own_key
+        is_change_by_staff = self.method == "POST" and self.access not in ("anyone", "customer")
+        return is_change_by_staff and not own_key and not self.has_secrets
 
     @property
     def id(self) -> str:

@@ -109,6 +109,24 @@ BREAKER_OPEN = Gauge(
     ["worker", "system"],
     multiprocess_mode=_LATEST,
 )
+WAITING_REFUNDS = Gauge(
+    "floodgate_waiting_refunds",
+    "Refunds that wait at a provider, by reason, or that need another way",
+    ["method", "currency", "reason"],
+    multiprocess_mode=_LATEST,
+)
+WAITING_REFUNDS_MINOR = Gauge(
+    "floodgate_waiting_refunds_minor",
+    "Amount of the waiting refunds in minor units",
+    ["method", "currency", "reason"],
+    multiprocess_mode=_LATEST,
+)
+OLDEST_WAITING_REFUND_SECONDS = Gauge(
+    "floodgate_oldest_waiting_refund_seconds",
+    "How long the first of the waiting refunds has waited",
+    ["method", "currency", "reason"],
+    multiprocess_mode=_LATEST,
+)
 LEDGER_DIFFERENCE_MINOR = Gauge(
     "floodgate_ledger_difference_minor",
     "Sum of all ledger entries in minor units; any value but 0 is a broken promise",

@@ -20,6 +20,7 @@ from commerce.kernel.failures import Failures
 from commerce.kernel.postgres import Database
 from commerce.ledger.service import Ledger
 from commerce.payments.ledger_sums import LedgerSums
+from commerce.payments.other_ways import measure_refunds
 from lua import SaleKeys
 from workers import metrics
 from workers.loop import run_steps
@@ -43,6 +44,7 @@ async def observer(services: WorkerServices) -> None:
     case_gauges = CaseGauges(services.db, services.clock)
     shown_cases: set[tuple[str, str]] = set()
     shown_holders: set[tuple[str, str]] = set()
+    shown_refunds: set[tuple[str, str, str]] = set()
 
     async def measure_jobs() -> int:
         is_first = not sale_ids
@@ -55,6 +57,7 @@ async def observer(services: WorkerServices) -> None:
             ("jobs", partial(_measure_jobs, jobs, shown_groups, from_ms(services.clock.now_ms()))),
             ("dead_letters", partial(_measure_dead_letters, services.audit)),
             ("ledger", partial(_measure_ledger, ledger)),
+            ("refunds", partial(_measure_refunds, services.db, shown_refunds, from_ms(services.clock.now_ms()))),
         ):
             with failures.catch(gauges=gauges):
                 await measure()
@@ -112,6 +115,18 @@ async def _measure_jobs(jobs: StaffJobs, shown: set[GroupName], now: datetime) -
         age_s = 0.0 if load.first_due_at is None else max(0.0, (now - load.first_due_at).total_seconds())
         metrics.OLDEST_JOB_SECONDS.labels(queue, kind, system).set(age_s)
     shown.update(loads)
+
+
+async def _measure_refunds(db: Database, shown: set[tuple[str, str, str]], now: datetime) -> None:
+    """Set the gauges of waiting refunds. `shown` holds the groups so far: those without any are set to 0."""
+    loads = {(load.method, load.currency, load.reason): load for load in await measure_refunds(db)}
+    for group in shown | loads.keys():
+        load = loads.get(group)
+        age_s = max(0.0, (now - load.since).total_seconds()) if load else 0.0
+        metrics.WAITING_REFUNDS.labels(*group).set(load.refunds if load else 0)
+        metrics.WAITING_REFUNDS_MINOR.labels(*group).set(load.amount_minor if load else 0)
+        metrics.OLDEST_WAITING_REFUND_SECONDS.labels(*group).set(age_s)
+    shown.update(loads.keys())
 
 
 async def _measure_ledger(ledger: LedgerSums) -> None:

@@ -29,6 +29,7 @@ ORDER_CHECKS = (
     ("P6", "uncaptured_cash", "collected cash belongs to no payment, or more is captured than was collected"),
     ("P6", "freight_refunded_again", "more freight is refunded than was paid"),
     ("P6", "cases_and_grants", "money of resolved cases differs from its grant"),
+    ("P6", "refunds_and_ways", "refunds that are done were paid another way than they say, or without proof"),
     ("P6", "credit_and_ledger", "store credit differs from its account in the ledger"),
     ("P6", "money_without_order", "captured money belongs to no paid order and is not refunded"),
     ("P6", "paid_without_money", "payments of orders do not add up to their totals"),

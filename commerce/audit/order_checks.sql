@@ -178,6 +178,17 @@ HAVING sum(amount_minor) > 0 OR (sum(amount_minor) < 0 AND NOT EXISTS (
 SELECT order_id::text FROM refund_grants JOIN orders USING (order_id) WHERE order_id = ANY($1::uuid[])
 GROUP BY order_id, orders.freight_minor, cod_fee_minor HAVING sum(refund_grants.freight_minor) > orders.freight_minor + cod_fee_minor;
 
+-- name: refunds_and_ways
+-- P6. The money of a refund went where its way says. Another way has its proof, and a transfer a second person. Refunds of
+-- earlier versions have no way.
+SELECT refund_id::text FROM refunds JOIN payments USING (payment_id) LEFT JOIN refund_other_ways AS other USING (refund_id)
+WHERE refunds.order_id = ANY($1::uuid[]) AND refunds.way IS NOT NULL AND (
+    NOT EXISTS (SELECT FROM ledger WHERE posting = 'refund ' || refund_id AND account = CASE refunds.way
+        WHEN 'provider' THEN 'provider:' || method WHEN 'transfer' THEN 'bank' ELSE 'credit:' || user_id END)
+    OR CASE refunds.way WHEN 'provider' THEN false
+       WHEN 'transfer' THEN other.way IS DISTINCT FROM 'transfer' OR other.confirmed_by IS NULL
+       ELSE method NOT IN ('balance', 'cod') AND other.way IS DISTINCT FROM 'store_credit' END);
+
 -- name: credit_and_ledger
 -- P6. Store credit of users that these orders paid with or were refunded to equals its account in the ledger.
 SELECT 'credit of ' || user_id FROM credit_accounts

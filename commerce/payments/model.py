@@ -10,8 +10,9 @@ import msgspec
 
 from commerce.jobs.model import Job
 from commerce.kernel.money import Currency, Minor, Money, minor_digits
+from commerce.kernel.types import Reason, filled_line
 from commerce.orders.model import Method, OrderStatus, RefundWay
-from commerce.payments.provider_port import PaymentAction, PaymentFlow, PaymentWebhook
+from commerce.payments.provider_port import BankCard, PaymentAction, PaymentFlow, PaymentWebhook
 
 Status = Literal["pending", "authorised", "captured", "failed", "closed"]
 Task = Literal["create", "query", "close", "recover_order", "update_order"]
@@ -24,6 +25,9 @@ OtherWayReason = Literal[
 ]
 INTERNAL_METHODS: tuple[Method, ...] = ("balance", "cod")
 """methods that need no provider"""
+
+
+Proof = Annotated[str, filled_line(200)]
 
 
 class TenderInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,6 +98,50 @@ class OrderPayments(msgspec.Struct, frozen=True):
     total: Money
     net_captured: Minor
     payments: list[PaymentView]
+
+
+class ConsentInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A customer's consent to store credit, as staff have it: when and how it was given."""
+
+    proof: Proof
+
+
+class TransferInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A bank transfer to a customer that was made: its reference at the bank."""
+
+    reference: Proof
+
+
+class OtherWayInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The finding of staff that a parked refund cannot go back to its payment."""
+
+    reason: Reason
+
+
+class RefundRedirectInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The debit card for an abnormal refund; without one the money goes to the merchant's account."""
+
+    card: BankCard | None = None
+
+
+class StuckRefundView(msgspec.Struct, frozen=True):
+    """A refund that needs another way, for staff.
+
+    `transfer_reference` is that of a transfer that one person has recorded and nobody has confirmed."""
+
+    refund_id: UUID
+    order_id: UUID
+    payment_id: UUID
+    user_id: str
+    method: Method
+    amount: Money
+    reason: str
+    other_way_reason: OtherWayReason
+    since: datetime
+    provider_refund_id: str | None
+    provider_error: str | None
+    transfer_reference: str | None
+    transfer_recorded_by: str | None
 
 
 class StoreCreditGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

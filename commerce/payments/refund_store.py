@@ -4,19 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from commerce.jobs import store as jobs
 from commerce.jobs.model import INTERNAL_SYSTEM
+from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection
 from commerce.ledger import store as ledger
 from commerce.ledger.model import NewPosting
 from commerce.orders.model import CANCELLATIONS, RefundWay
-from commerce.payments.model import RefundToRequest
+from commerce.payments.model import Refund, RefundToRequest, StuckRefundView
 from commerce.payments.order_status import FailedRefund, NewRefund, StuckRefund, WaitingRefund
 from commerce.payments.store import REFUNDS, queries, read_refund
 
 _MAX_TEXT_CHARACTERS = 500
+
+
+class OtherWay(NamedTuple):
+    """A row of `refund_other_ways`."""
+
+    way: RefundWay
+    proof: str
+    recorded_by: str
+    confirmed_by: str | None
+
+
+class RefundLoad(NamedTuple):
+    """Waiting refunds of a method and currency for one reason, `since` the first of them."""
+
+    method: str
+    currency: str
+    reason: str
+    refunds: int
+    amount_minor: int
+    since: datetime
 
 
 async def insert_refunds(connection: Connection, refunds: Mapping[UUID, NewRefund], now: datetime) -> set[UUID]:
@@ -125,6 +147,62 @@ async def get_refunds_to_request(connection: Connection, refund_ids: Sequence[UU
         row["refund_id"]: RefundToRequest(read_refund(row), row["method"], row["user_id"], row["captured_minor"])
         for row in rows
     }
+
+
+async def list_needing_other_way(
+    connection: Connection, after: tuple[datetime, UUID], size: int
+) -> list[StuckRefundView]:
+    """List refunds that need another way, the oldest first, after a time and a refund."""
+    return [
+        StuckRefundView(
+            refund_id=row["refund_id"],
+            order_id=row["order_id"],
+            payment_id=row["payment_id"],
+            user_id=row["user_id"],
+            method=row["method"],
+            amount=Money(row["amount_minor"], row["currency"]),
+            reason=row["reason"],
+            other_way_reason=row["other_way_reason"],
+            since=row["other_way_since"],
+            provider_refund_id=row["provider_refund_id"],
+            provider_error=row["provider_error"],
+            transfer_reference=row["transfer_reference"],
+            transfer_recorded_by=row["transfer_recorded_by"],
+        )
+        for row in await connection.fetch(queries.list_needing_other_way, *after, size)
+    ]
+
+
+async def get_other_way(connection: Connection, refund_id: UUID) -> OtherWay | None:
+    row = await connection.fetchrow(queries.get_other_way, refund_id)
+    return OtherWay(*row) if row else None
+
+
+async def put_other_way(
+    connection: Connection, refund: Refund, way: RefundWay, proof: str, actor: str, now: datetime
+) -> None:
+    """Record how a refund is paid, in the place of a transfer that is not confirmed."""
+    await connection.execute(queries.put_other_way, refund.refund_id, refund.order_id, way, proof, actor, now)
+
+
+async def confirm_other_way(connection: Connection, refund_id: UUID, actor: str, now: datetime) -> None:
+    await connection.execute(queries.confirm_other_way, refund_id, actor, now)
+
+
+async def delete_other_way(connection: Connection, refund_id: UUID) -> None:
+    """Delete a transfer that was recorded and not confirmed."""
+    await connection.execute(queries.delete_other_way, refund_id)
+
+
+async def reopen_refund(connection: Connection, refund_id: UUID, due_at: datetime, now: datetime) -> bool:
+    """Have the payment worker poll a refund that needs another way. False if it needs none."""
+    jobs.wake_after_commit(connection, REFUNDS)
+    return await connection.fetchval(queries.reopen_refund, refund_id, due_at, now) is not None
+
+
+async def measure_refunds(connection: Connection) -> list[RefundLoad]:
+    """Add up the refunds that wait or need another way, by method, currency and reason."""
+    return [RefundLoad(*row) for row in await connection.fetch(queries.measure_refunds)]
 
 
 def _storable(text: str | None) -> str | None:

@@ -77,3 +77,46 @@ WHERE refund_id = $1 AND status = 'pending';
 -- name: get_refunds_to_request
 SELECT {refunds}, method, payments.captured_minor, payments.user_id
 FROM refunds JOIN payments USING (payment_id) WHERE refund_id = ANY($1::uuid[]);
+
+-- name: list_needing_other_way
+SELECT refunds.refund_id, refunds.order_id, refunds.payment_id, user_id, method, refunds.amount_minor, refunds.currency,
+       refunds.reason, other_way_reason, other_way_since, provider_refund_id, refunds.provider_error,
+       refund_other_ways.proof AS transfer_reference, recorded_by AS transfer_recorded_by
+FROM refunds JOIN payments USING (payment_id) LEFT JOIN refund_other_ways ON refund_other_ways.refund_id = refunds.refund_id
+WHERE refunds.status = 'needs_other_way' AND (other_way_since, refunds.refund_id) > ($1, $2)
+ORDER BY other_way_since, refunds.refund_id LIMIT $3;
+
+-- name: get_other_way
+SELECT way, proof, recorded_by, confirmed_by FROM refund_other_ways WHERE refund_id = $1;
+
+-- name: put_other_way
+-- In the place of a transfer that is not confirmed.
+INSERT INTO refund_other_ways (refund_id, order_id, way, proof, recorded_by, recorded_at) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (refund_id) DO UPDATE
+SET way = excluded.way, proof = excluded.proof, recorded_by = excluded.recorded_by, recorded_at = excluded.recorded_at
+WHERE refund_other_ways.confirmed_by IS NULL;
+
+-- name: confirm_other_way
+UPDATE refund_other_ways SET confirmed_by = $2, confirmed_at = $3 WHERE refund_id = $1 AND confirmed_by IS NULL;
+
+-- name: delete_other_way
+DELETE FROM refund_other_ways WHERE refund_id = $1 AND confirmed_by IS NULL;
+
+-- name: reopen_refund
+-- Its provider is to make it after all, and a job looks at it.
+WITH reopened AS (
+    UPDATE refunds SET status = 'pending', other_way_since = NULL WHERE refund_id = $1 AND status = 'needs_other_way'
+    RETURNING refund_id, payment_id
+)
+INSERT INTO jobs (subject, queue, kind, system, due_at, created_at)
+SELECT refund_id, 'refunds', 'refund.request', method, $2, $3 FROM reopened JOIN payments USING (payment_id)
+RETURNING subject;
+
+-- name: measure_refunds
+-- Refunds that wait, and those that need another way.
+SELECT method, refunds.currency, wait_reason AS reason, count(*) AS refunds, sum(refunds.amount_minor)::bigint AS amount_minor,
+       min(waiting_since) AS since
+FROM refunds JOIN payments USING (payment_id) WHERE wait_reason IS NOT NULL GROUP BY 1, 2, 3
+UNION ALL
+SELECT method, refunds.currency, 'needs_other_way', count(*), sum(refunds.amount_minor)::bigint, min(other_way_since)
+FROM refunds JOIN payments USING (payment_id) WHERE refunds.status = 'needs_other_way' GROUP BY 1, 2;

@@ -126,6 +126,9 @@ SELECT id, id, id, 'staff 1', 1000, 'CNY', 'damaged', 'staff',
 FROM (SELECT *, age < 5000 OR n % 30000 = 1 AS waits, n % 3 = 0 AS is_stuck FROM fill.orders
       WHERE n % 10 = 1 AND status NOT IN ('awaiting_payment', 'cancelled')) AS refunded ORDER BY n;
 
+INSERT INTO refund_other_ways (refund_id, order_id, way, proof, recorded_by, recorded_at)
+SELECT refund_id, order_id, 'transfer', 'B-1', 'staff', created_at FROM refunds;
+
 INSERT INTO cancellations (cancellation_id, order_id, cause, reason, actor, idempotency_key, status, created_at, ended_at)
 SELECT id, id, 'by_customer', 'changed my mind', user_id, 'key', CASE WHEN age < 5000 THEN 'open' ELSE 'done' END, at,
        CASE WHEN age >= 5000 THEN at END

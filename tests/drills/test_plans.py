@@ -167,6 +167,7 @@ class GrownShop:
             "orders.get_events": {2: 0},
             "orders.list_orders": {2: last},
             "payments.list_captures": day,
+            "payments.list_needing_other_way": {3: 100},
             "payments.list_completed_refunds": day | {1: "wechatpay"},
             "payments.sum_entries": {1: sizes["ledger"] - 1_000, 2: 2**63 - 1},
             "sales.list_changed_items": {2: 0, 3: ""},

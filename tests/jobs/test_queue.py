@@ -32,7 +32,7 @@ from commerce.jobs.service import JobQueue
 from commerce.jobs.store import Postponement
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import NotReady, SomeFailed
-from commerce.kernel.external import ExternalOutcomeUnknown
+from commerce.kernel.external import DelayReason, ExternalDelay, ExternalOutcomeUnknown
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Connection
 from ops.services import CliServices
@@ -147,6 +147,27 @@ async def test_results_of_handler_are_written(shop: CliServices) -> None:
         assert await store.count_jobs(connection, "test") == 4
         assert (await store.measure_due(connection))[-1][2:] == ("test.8", soon)
         assert len(await store.retry(connection, "test", [shop.ids.new()], now_of(shop))) == 0
+
+
+async def test_job_that_its_system_delays_is_never_parked(shop: CliServices) -> None:
+    """The attempts start over each time, and the reason can be found."""
+
+    async def call(jobs: Sequence[Job]) -> list[JobResult]:
+        if delays:
+            raise ExternalDelay("NOT_ENOUGH", delays.pop(), "top it up")
+        raise ExternalOutcomeUnknown("no answer came")
+
+    delays: list[DelayReason] = ["merchant_balance"] * 4
+    queue = JobQueue("test", {"test.call": JobHandler(call, max_attempts=2)}, shop.db, shop.clock, POLICY_AT_ONCE)
+    await put(shop)
+    while delays:
+        assert await queue.work_due() == 1
+        async with shop.db.connection() as connection:
+            assert await read(connection) == [("test.call", 0, False, "NOT_ENOUGH: top it up")]
+            await connection.execute("UPDATE jobs SET due_at = now() - interval '1 second'")
+    assert await queue.work_due() == 1
+    async with shop.db.connection() as connection:
+        assert await read(connection) == [("test.call", 1, False, "no answer came")]
 
 
 class Defect(Exception):

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from commerce.jobs.model import JobKey
@@ -131,6 +132,30 @@ async def test_payment_commands_show_and_refund_payments(
     assert (status, "a payment by alipay" in output) == (1, True)
     status, output = await floodgate("payment", "record-cash", cash.payment_id)
     assert (status, "that is pending" in output) == (1, True), output
+
+
+async def test_refund_that_needs_another_way_is_listed_and_ended(
+    floodgate: Command, actions: PaymentActions, shop: CliServices
+) -> None:
+    order_id = actions.order_ids[0]
+    [alipay] = await actions.start(("alipay", 500))
+    await actions.capture(alipay, "T1", from_ms(shop.clock.now_ms()))
+    assert "no refund needs another way" in (await floodgate("refunds", "list"))[1]
+    refund = (await actions.payments.refund(order_id, "k", 120, "a dent", "test")).payments[0].refunds[0].refund_id
+    give_up = ("refunds", "give-up", refund, "--reason", "not in the console")
+    assert "refund_not_stuck" in (await floodgate(*give_up))[1] or (await floodgate(*give_up))[0] == 1
+    async with shop.db.connection() as connection:
+        await connection.execute("UPDATE jobs SET parked = true WHERE queue = 'refunds'")
+    assert (await floodgate(*give_up))[0] == 0
+    listed = (await floodgate("refunds", "list", "--needs-other-way", "--json"))[1]
+    assert msgspec.json.decode(listed)["items"][0]["other_way_reason"] == "by_staff"
+    assert (await floodgate("refunds", "transfer", refund, "--reference", "B-1"))[0] == 0
+    status, output = await floodgate("refunds", "confirm", refund)
+    assert (status, "another person must" in output) == (1, True), output
+    assert (await floodgate("refunds", "redirect", refund))[0] == 2
+    assert (await floodgate("refunds", "withdraw", refund))[0] == 0
+    assert (await floodgate("refunds", "credit", refund, "--proof", "by phone"))[0] == 0
+    assert "1.20 CNY" in (await floodgate("store-credit", "show", "user"))[1]
 
 
 async def test_record_cash_repeated_succeeds(

@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 from config.settings import Settings
 from ops.services import CliServices
 from tests.support.gateway import run_workers
+from tests.support.payment_shop import open_payment_shop
 from tests.support.proxy import open_postgres_proxy
 from tests.support.sales import eventually, make_sale, reservation, reserve
 
@@ -53,6 +54,29 @@ async def test_observer_without_postgres_measures_streams(
             age_s = gauge("floodgate_stream_oldest_seconds", sale_id)
             await eventually(lambda: older_than(age_s))
             proxy.cut()
+
+
+@pytest.mark.usefixtures("short_polls")
+async def test_observer_shows_waiting_refunds(
+    shop: CliServices, sale_id: str, make_settings: Callable[..., Settings]
+) -> None:
+    labels = {"method": "alipay", "currency": "CNY", "reason": "merchant_balance"}
+
+    async def shows(count: int, amount: int) -> bool:
+        values = [REGISTRY.get_sample_value(f"floodgate_waiting_refunds{unit}", labels) for unit in ("", "_minor")]
+        return values == [count, amount]
+
+    async with (
+        open_payment_shop(shop, sale_id) as pay,
+        run_workers(make_settings(observer={"gauges_every_s": 0.05}), "observer"),
+    ):
+        order_id, _ = await pay.add_paid_order(("alipay", 100))
+        pay.set_faults(merchant_balance=0)
+        for key in ("k", "l"):
+            await pay.gateway.services.payments.refund(order_id, key, 30, "broken", "staff sam")
+        await eventually(lambda: shows(2, 60))
+        pay.set_faults()
+        await eventually(lambda: shows(0, 0))
 
 
 async def test_observer_shows_entries_that_do_not_add_up(
