@@ -15,7 +15,8 @@ from commerce.aftersales.case_exchanges import CaseExchanges
 from commerce.aftersales.case_policy import AftersalesPolicy
 from commerce.aftersales.case_status import CASES, LockedCase, change_case, lock_case, put_case_job
 from commerce.aftersales.errors import NoSuchCase
-from commerce.aftersales.model import CaseStatus, CaseSummary
+from commerce.aftersales.lost_claims import find_money
+from commerce.aftersales.model import CaseStatus, CaseSummary, ClaimKind
 from commerce.aftersales.store import UnitCounts
 from commerce.jobs.model import Job, JobHandler, JobResult, finished, postponed, written
 from commerce.jobs.service import JobQueue
@@ -155,6 +156,12 @@ class CaseJobs:
             now, case = from_ms(self._clock.now_ms()), locked.case
             if case.ended_at is not None or case.status is not CaseStatus.RESOLVED:
                 return [finished("unchanged")]
+            due_at = now + timedelta(seconds=self._policy.refund_within_s)
+            if case.claim is ClaimKind.LOST and case.grant_id is None:  # its cancellation has the money
+                case = await find_money(connection, case, now, due_at)
+                if case.version != locked.case.version:
+                    return [written("status_changed")]
+                return [postponed("waiting", now + timedelta(seconds=self._poll_s(case, now)))]
             assert case.grant_id is not None
             state = money_state(await refunds.list_refunds(connection, case.order_id, case.grant_id))
             if state == "done":
@@ -167,7 +174,7 @@ class CaseJobs:
                     job_due_at=poll_at,
                     money_state=state,
                     waits_for="staff" if state == "needs_other_way" else "provider",
-                    due_at=now + timedelta(seconds=self._policy.refund_within_s),
+                    due_at=due_at,
                 )
                 return [written("status_changed")]
         return [postponed("waiting", now + timedelta(seconds=self._poll_s(case, now)))]

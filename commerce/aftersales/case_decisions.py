@@ -17,7 +17,17 @@ from commerce.aftersales.case_status import LockedCase, change_case, check_statu
 from commerce.aftersales.case_values import CaseValue, ValuedLine, grant_lines, share_amounts, value_lines
 from commerce.aftersales.eligibility import is_shop_liable
 from commerce.aftersales.inspected_units import book_inspected_units
-from commerce.aftersales.model import ApprovalInput, CaseKind, CaseLine, CaseOffer, CaseStatus, CaseSummary, Payer
+from commerce.aftersales.lost_claims import resolve_lost
+from commerce.aftersales.model import (
+    ApprovalInput,
+    CaseKind,
+    CaseLine,
+    CaseOffer,
+    CaseStatus,
+    CaseSummary,
+    ClaimKind,
+    Payer,
+)
 from commerce.exchanges import store as exchanges
 from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import IdGenerator
@@ -94,6 +104,8 @@ class CaseDecisions:
 
     def check_offer(self, case: CaseSummary, offer: CaseOffer) -> None:
         """Raise `Invalid` if an offer's kind does not fit its other terms, or the claim."""
+        if case.claim is ClaimKind.LOST:
+            raise _invalid("/kind", "lost units are refunded whole: approve or decline the claim")
         if offer.kind is CaseKind.EXCHANGE:
             raise _invalid("/kind", "an exchange cannot be offered: offer a return, or a refund only")
         if offer.kind is CaseKind.CLAIM and case.kind is not CaseKind.CLAIM:
@@ -110,6 +122,9 @@ class CaseDecisions:
 
         Raises `Invalid` for more than what was paid."""
         case = locked.case
+        changes = (approval.amount, approval.lines, approval.freight, approval.fee, approval.items_back)
+        if case.claim is ClaimKind.LOST and any(change is not None for change in changes):
+            raise _invalid("/amount", "lost units are refunded whole: leave out amounts and items_back")
         kind, items_back = _approved_kind(case, approval.items_back)
         value = await self.value(connection, locked, kind)
         lines = _lower_lines(locked.lines, value, approval)
@@ -150,6 +165,9 @@ class CaseDecisions:
         case = locked.case
         check_step(case, CaseStatus.RESOLVED)
         check_status(case, CaseStatus.APPROVED, CaseStatus.IN_TRANSIT, CaseStatus.INSPECTED)
+        if case.claim is ClaimKind.LOST:
+            due_at = now + timedelta(seconds=self._policy.refund_within_s)
+            return await resolve_lost(connection, self._ids, locked, now, actor, reason, due_at)
         terms, units = await self._final_terms(connection, locked)
         if case.status is CaseStatus.INSPECTED:
             policies = await store.get_case_policy(connection, case.case_id)

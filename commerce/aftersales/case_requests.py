@@ -317,10 +317,19 @@ def _used_units(units: Sequence[CaseUnits]) -> list[UsedUnits]:
             unit.line.line_no,
             unit.line.ship_to,
             unit.line.shipment_id,
-            count_used(unit.status, unit.items_back, unit.line.quantity, unit.line.received),
+            _count_used(unit),
         )
         for unit in units
     ]
+
+
+def _count_used(unit: CaseUnits) -> int:
+    """Count the units that no other case may have.
+
+    Those of a resolved claim that never arrived are cancelled."""
+    if unit.line.shipment_id is None and unit.status is CaseStatus.RESOLVED:
+        return 0
+    return count_used(unit.status, unit.items_back, unit.line.quantity, unit.line.received)
 
 
 def _refusal(judgement: Judgement) -> NotReturnable:

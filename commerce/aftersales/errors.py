@@ -43,6 +43,11 @@ class TooManyCases(Conflict):
     title = "The order has as many open cases as it can have"
 
 
+class StillUnderWay(Conflict):
+    code = "still_under_way"
+    title = "A shipment still has the units"
+
+
 class NotAPicture(Invalid):
     code = "not_a_picture"
     title = "The upload is no picture that can be stored"

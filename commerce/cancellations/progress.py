@@ -71,6 +71,30 @@ class NewCancellation(NamedTuple):
     is_whole: bool = False
 
 
+async def open_cancellation(
+    connection: Connection, ids: IdGenerator, order_id: UUID, new: NewCancellation, now: datetime
+) -> UUID:
+    """Insert a cancellation of units that `count_cancellable` allows. `advance` has to follow, or its job.
+
+    Call inside a transaction that holds the order lock."""
+    id_ = ids.new()
+    await store.insert(
+        *(connection, id_, order_id, new.lines),
+        cause=new.cause,
+        reason=new.reason,
+        actor=new.actor,
+        idempotency_key=new.idempotency_key,
+        is_whole=new.is_whole,
+        now=now,
+    )
+    await fulfilments.insert_fulfilment_lines(connection, [order_id])
+    units = await store.read_units(connection, order_id)
+    for key, quantity in new.lines.items():
+        units.lines[key].cancelling += quantity
+    await store.write_units(connection, order_id, units)
+    return id_
+
+
 class CancellationProgress:
     """Opens and advances cancellations. Call its methods inside a transaction that holds the order lock."""
 
@@ -84,22 +108,7 @@ class CancellationProgress:
 
     async def open(self, connection: Connection, order_id: UUID, new: NewCancellation, now: datetime) -> UUID:
         """Insert a cancellation of units that `count_cancellable` allows. `advance` has to follow."""
-        id_ = self._ids.new()
-        await store.insert(
-            *(connection, id_, order_id, new.lines),
-            cause=new.cause,
-            reason=new.reason,
-            actor=new.actor,
-            idempotency_key=new.idempotency_key,
-            is_whole=new.is_whole,
-            now=now,
-        )
-        await fulfilments.insert_fulfilment_lines(connection, [order_id])
-        units = await store.read_units(connection, order_id)
-        for key, quantity in new.lines.items():
-            units.lines[key].cancelling += quantity
-        await store.write_units(connection, order_id, units)
-        return id_
+        return await open_cancellation(connection, self._ids, order_id, new, now)
 
     async def advance(self, connection: Connection, order: OrderHeader, now: datetime) -> str:
         """Bring the cancellations of an order as far as they can go now. Returns a result word.

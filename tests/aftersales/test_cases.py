@@ -13,9 +13,10 @@ from commerce.aftersales.errors import (
     CaseVersionConflict,
     NoSuchCase,
     NotReturnable,
+    StillUnderWay,
     TooManyCases,
 )
-from commerce.aftersales.model import ApprovalInput, CaseLineInput, ClaimKind
+from commerce.aftersales.model import ApprovalInput, CaseLineInput, ClaimKind, OfferInput
 from commerce.kernel.errors import Invalid, KeyReused
 from commerce.orders.errors import NoSuchOrder
 from commerce.refunds.errors import UnitsRefunded
@@ -280,8 +281,52 @@ async def test_lost_units_are_claimed_without_a_shipment(cases: CaseShop) -> Non
     await cases.ship.apply_events(shipment.shipment_id, tracking_event("picked_up"), tracking_event("lost", 1))
     preview = await cases.preview(order_id, **fields)  # type: ignore[arg-type]
     assert (preview.is_eligible, preview.total, preview.items_back) == (True, 200, False)
-    await cases.request(order_id, **fields)  # type: ignore[arg-type]
+    case_id = await cases.request(order_id, **fields)  # type: ignore[arg-type]
     assert await codes(cases, order_id, **fields) == ["too_many_units"]
+    with pytest.raises(Invalid, match="refunded whole"):
+        await cases.approve(case_id, amount=1)
+    with pytest.raises(Invalid, match="refunded whole"):
+        await cases.actions.offer(case_id, OfferInput(version=1, reason="less", amount=1), STAFF)
+    await cases.approve(case_id)
+    await cases.act("resolve", case_id)
+    assert await cases.state(case_id) == ("resolved", "fixed", "provider")
+    assert await cases.work(case_id) == ["waiting"]
+    await cases.ship.work_until_idle()
+    assert [await cases.work(case_id) for _ in range(2)] == [["status_changed"], ["done"]]
+    case = await cases.get(case_id)
+    assert (case.case.amount, case.lines[0].amount, await cases.refunded(order_id)) == (200, 200, 200)
+    assert await cases.ship.order_status(order_id) == "cancelled"
+    await cases.check_records()
+
+
+async def test_lost_units_are_refunded_once_whoever_cancels_them(cases: CaseShop) -> None:
+    """The units of a claim are cancelled by the shop itself before staff decide on it."""
+    order_id, [shipment] = await cases.ship.add_booked_order(("a", 2, 0))
+    await cases.ship.apply_events(shipment.shipment_id, tracking_event("picked_up"), tracking_event("lost", 1))
+    lost = [CaseLineInput(line_no=0, quantity=2)]
+    case_id = await cases.request(order_id, lines=lost, kind=CLAIM, claim=ClaimKind.LOST, reason="not_received")
+    await cases.approve(case_id)
+    await cases.ship.cancellations.refund_shipment(shipment.shipment_id, "it is lost", STAFF)
+    await cases.ship.work_until_idle()
+    assert await cases.refunded(order_id) == 200
+    await cases.act("resolve", case_id)
+    assert await cases.state(case_id) == ("resolved", "nothing_due", "nobody")
+    assert await cases.refunded(order_id) == 200
+
+
+async def test_late_shipment_decides_about_a_claim_of_its_units(cases: CaseShop) -> None:
+    order_id, [shipment] = await cases.ship.add_booked_order(("a", 2, 0))
+    await cases.ship.apply_events(shipment.shipment_id, tracking_event("picked_up"))
+    await cases.ship.fetch_rows("UPDATE shipments SET promised_on = current_date - 2 RETURNING 1")
+    lost = [CaseLineInput(line_no=0, quantity=2)]
+    case_id = await cases.request(order_id, lines=lost, kind=CLAIM, claim=ClaimKind.LOST, reason="not_received")
+    await cases.approve(case_id)
+    with pytest.raises(StillUnderWay, match="record its outcome"):
+        await cases.act("resolve", case_id)
+    assert await cases.pass_deadline(case_id) == ["refused"]
+    await cases.ship.apply_events(shipment.shipment_id, tracking_event("delivered", 1))
+    await cases.actions.cancel(case_id, (await cases.get(case_id)).case.version, STAFF, "it has arrived", None)
+    assert (await cases.preview(order_id, 2)).is_eligible
 
 
 async def test_order_has_a_limit_of_open_cases_and_of_requests_for_a_product(ship: ShippingShop) -> None:
