@@ -100,6 +100,9 @@ async def capture_cash(connection: Connection, row: OrderRow, now: datetime, *, 
         payment_id = order.changes.captures[0].payment.payment_id
         task = NewJob(payment_id, "payment.update_order", INTERNAL_SYSTEM, now)
         await jobs.put(connection, store.PAYMENTS, [task], now)
+    # Of what is complete the customer learns with the delivery.
+    story = [_capture_story(order, capture) for capture in order.changes.captures if capture.uncollected_minor]
+    await orders.insert_story_events(connection, story, now, ACTOR)
     return True
 
 
@@ -125,10 +128,13 @@ async def update_and_write(
 def _capture_story(order: LockedOrder, capture: Capture) -> StoryEvent:
     payment = capture.payment
     amount_minor = payment.amount_minor - capture.uncollected_minor
+    text = f"{format_money(amount_minor, payment.currency)} was paid by {payment.method}"
+    if capture.uncollected_minor:
+        text += f"; the other {format_money(capture.uncollected_minor, payment.currency)} are no longer due"
     return StoryEvent(
         order.order_id,
         "payment",
-        f"{format_money(amount_minor, payment.currency)} was paid by {payment.method}",
+        text,
         {"payment_id": str(payment.payment_id), "amount": amount_minor, "currency": payment.currency},
     )
 

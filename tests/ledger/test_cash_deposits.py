@@ -154,3 +154,19 @@ async def test_entries_of_an_older_version_get_their_posting_and_account(shop: C
         for statement in ("UPDATE postings SET actor = 'x'", "DELETE FROM postings", "TRUNCATE postings"):
             with pytest.raises(Exception, match="only ever added to"):
                 await connection.execute(statement)
+
+
+async def test_posting_may_take_several_statements_of_a_transaction(shop: CliServices) -> None:
+    insert = "INSERT INTO ledger (posting, account, amount_minor, currency, at) VALUES ('fee 1', $1, $2, 'CNY', now())"
+    async with shop.db.connection() as connection:
+        with pytest.raises(Exception, match="posting fee 1 does not balance"):
+            async with connection.transaction():
+                await connection.execute(insert, "bank", 5)
+                await connection.execute(insert, "differences", -4)
+        async with connection.transaction():
+            await connection.execute(insert, "bank", 5)
+            await connection.execute(insert, "differences", -5)
+        with pytest.raises(Exception, match="posting fee 1 does not balance"):
+            await connection.execute(insert, "cash:shop", 1)
+        assert await connection.fetchval("SELECT count(*) FROM ledger_unbalanced") == 0
+        assert await connection.fetchval("SELECT kind FROM postings WHERE posting = 'fee 1'") == "fee"

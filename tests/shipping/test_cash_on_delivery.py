@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
 
+from commerce.orders import store as orders
+from commerce.payments import locked_orders
 from commerce.payments.errors import NotCollectable, RefundExceedsCaptured
 from commerce.shipping.model import Shipment
 from tests.support.shipping_shop import SHANGHAI, ShippingShop, tracking_event
@@ -158,6 +161,8 @@ async def test_cash_of_one_shipment_is_captured_once_the_other_is_cancelled(
     assert await balances(ship, order_id) == {"cash:carrier:cheap": 100, "orders": -100}
     [(_, status, amount)] = await list_payments(ship, order_id)
     assert (status, amount) == ("captured", 300)
+    story = await ship.fetch_value("SELECT reason FROM order_events WHERE order_id = $1 AND kind = 'payment'", order_id)
+    assert story == "1.00 CNY was paid by cod; the other 2.00 CNY are no longer due"
     with pytest.raises(NotCollectable, match="only 100 of 300"):
         await collect(ship, order_id)
     with pytest.raises(RefundExceedsCaptured, match="100 minor units"):
@@ -218,4 +223,9 @@ async def test_cash_collected_for_cancelled_order_goes_back(ship: ShippingShop) 
     ship.unchecked_orders.add(order_id)  # a cancelled order has no shipment that is delivered
     await ship.apply_events(shipment.shipment_id, tracking_event("delivered", -1))
     assert await list_payments(ship, order_id) == [("cod", "captured", 300)]
+    async with ship.shop.db.transaction() as connection:
+        header = await orders.lock_order(connection, order_id)
+        assert header is not None
+        await locked_orders.update_order(connection, ship.shop.ids, header, datetime.now(UTC))
     assert await ship.fetch_value("SELECT kind FROM jobs WHERE queue = 'payments'") == "payment.update_order"
+    assert await balances(ship, order_id) == {"cash:carrier:cheap": 300, "credit:user": -300}
