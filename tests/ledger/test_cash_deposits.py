@@ -159,10 +159,12 @@ async def test_entries_of_an_older_version_get_their_posting_and_account(shop: C
 async def test_posting_may_take_several_statements_of_a_transaction(shop: CliServices) -> None:
     insert = "INSERT INTO ledger (posting, account, amount_minor, currency, at) VALUES ('fee 1', $1, $2, 'CNY', now())"
     async with shop.db.connection() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(insert, "bank", 5)
+        await connection.execute(insert, "differences", -4)
         with pytest.raises(Exception, match="posting fee 1 does not balance"):
-            async with connection.transaction():
-                await connection.execute(insert, "bank", 5)
-                await connection.execute(insert, "differences", -4)
+            await transaction.commit()
         async with connection.transaction():
             await connection.execute(insert, "bank", 5)
             await connection.execute(insert, "differences", -5)
