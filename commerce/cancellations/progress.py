@@ -263,13 +263,20 @@ class CancellationProgress:
         actor: str,
         now: datetime,
     ) -> None:
-        """Grant the money for cancelled units; those that were refunded before bring none."""
+        """Grant the money for cancelled units; what was refunded before is left out."""
         request = await make_grant_request(
             connection, order, {line.key: line.cancelled for line in lines}, lines[0].cause, reason, actor
         )
-        if request.lines:
-            request = request._replace(source_id=lines[0].cancellation_id)
-            await refunds.grant(connection, self._ids, order, request, now)
+        if not request.lines:
+            return
+        if lines[0].cause != "by_customer":
+            # Staff may have refunded these very units as an amount, when their shipment was lost or stopped.
+            before_minor = await store.sum_refunded_without_units(connection, order.order_id)
+            value = await refunds.preview(connection, order, request)
+            value_minor = sum(line.amount for line in value.lines) + value.freight
+            request = request._replace(fee_minor=min(before_minor, value_minor))
+        request = request._replace(source_id=lines[0].cancellation_id)
+        await refunds.grant(connection, self._ids, order, request, now)
 
 
 async def make_grant_request(

@@ -149,6 +149,12 @@ async def has_kept_units(connection: Connection, order_id: UUID) -> bool:
     return has_kept
 
 
+async def sum_refunded_without_units(connection: Connection, order_id: UUID) -> int:
+    """Return what staff refunded without naming units, in minor units, less what was withheld for it."""
+    amount_minor: int = await connection.fetchval(queries.sum_refunded_without_units, order_id)
+    return amount_minor
+
+
 async def end_fulfilment(connection: Connection, order_id: UUID) -> None:
     """Record that nothing of an order is to be shipped any more, and drop the job that plans it."""
     await connection.execute(queries.end_fulfilment, order_id)

@@ -149,3 +149,19 @@ async def test_lost_shipment_of_refunded_order_ends_it_at_once(ship: ShippingSho
     assert await read_order(ship, order_id) == ("cancelled", "refunded")
     assert await sum_refunds(ship, order_id) == PRICE
     assert await list_releases(ship, order_id) == [({"a": 1}, {"a": 1})]
+
+
+async def test_shipment_refunded_by_amount_is_not_refunded_again(
+    ship: ShippingShop,
+) -> None:
+    """One shipment is delivered; the other was cancelled and its amount refunded, without naming units."""
+    order_id, [first, second] = await ship.add_booked_order(("a", 1, 0), ("c", 2, 0))
+    await ship.apply_events(first.shipment_id, tracking_event("delivered", -9))
+    await ship.fulfilment.cancel(second.shipment_id, "sold out", "dan")
+    await ship.work_until_idle()
+    await ship.shop.payments.refund(order_id, "k", second.value_minor, "sold out", "staff sam")
+    await ship.cancellations.refund_shipment(second.shipment_id, "sold out", "staff sam")
+    assert await read_order(ship, order_id) == ("delivered", None)
+    assert await sum_refunds(ship, order_id) == second.value_minor
+    await ship.make_all_due()
+    assert "completed" in await ship.work_until_idle()
