@@ -21,9 +21,7 @@ from commerce.orders.model import Order
 from commerce.payments import locked_orders
 from commerce.payments import store as payments
 from commerce.payments.order_status import Capture
-from commerce.reservations import store as reservations
 from commerce.reservations.service import Reservations
-from commerce.reservations.store import GiveBack
 from commerce.sales.loading import load_sale
 from config.settings import Settings
 from lua import SaleKeys
@@ -129,15 +127,9 @@ class ExchangeShop:
         return case_id
 
     async def receive(self, case_id: UUID) -> None:
-        """Inspect all units of a case as good, which releases them."""
-        case = await self.cases.get(case_id)
-        await self.cases.receive(case_id, *((line.quantity, 0, 0) for line in case.lines))
-        units: dict[str, int] = {}
-        for line in case.lines:
-            units[line.sku] = units.get(line.sku, 0) + line.quantity
-        request = GiveBack(self.shop.ids.new(), case.case.order_id, units, "it was returned")
-        async with self.shop.db.transaction() as connection:
-            await reservations.give_back(connection, request, self.now())
+        """Inspect all units of a case as good; the resolution releases them."""
+        lines = (await self.cases.get(case_id)).lines
+        await self.cases.receive(case_id, *((line.quantity, 0, 0) for line in lines))
 
     async def work(self, case_id: UUID, jobs: int = 1) -> list[str]:
         """Do the job of a case so many times. Returns the result words."""
