@@ -71,13 +71,16 @@ lies at the provider. The others: the payment cannot be refunded through the pro
 
 
 class ProviderPayment(msgspec.Struct, frozen=True):
-    """A payment in the provider's view. Amount, transaction and time are set if it is captured."""
+    """A payment in the provider's view. Amount, transaction and time are set if it is captured.
+
+    `refunded` is the sum of its refunds, if a webhook has it and names none of ours."""
 
     payment_id: UUID
     state: PaymentState
     amount: Money | None = None
     transaction_id: str | None = None
     captured_at: datetime | None = None
+    refunded: Money | None = None
 
 
 class ProviderRefund(msgspec.Struct, frozen=True):

@@ -27,7 +27,7 @@ from commerce.payments.order_status import (
     StuckRefund,
     WaitingRefund,
 )
-from commerce.payments.provider_port import ProviderRefund
+from commerce.payments.provider_port import ProviderPayment, ProviderRefund
 
 _UNCERTAIN = timedelta(minutes=9)
 """time after a request in which a provider may not know yet that it accepted it; less than a wait"""
@@ -95,6 +95,21 @@ def find_refund(order: LockedOrder, payment: Payment, provider_refund: ProviderR
     if provider_refund.amount not in (None, amount):
         raise ProviderMismatch(f"{payment.method} refunded {provider_refund.amount}, but the refund is {amount}")
     return refund
+
+
+def check_refunded(order: LockedOrder, payment: Payment, provider_payment: ProviderPayment) -> None:
+    """Raise `ProviderMismatch` if a provider has refunded more than was requested: it was done by hand."""
+    refunds = [
+        refund for refund in order.refunds if refund.payment_id == payment.payment_id and refund.status != "failed"
+    ]
+    requested_minor = sum(refund.amount_minor for refund in refunds if refund.way in (None, "provider"))
+    refunded = provider_payment.refunded
+    if refunded is not None and refunded.amount > requested_minor:
+        requested = format_money(requested_minor, payment.currency)
+        raise ProviderMismatch(
+            f"{payment.method} refunded {format_money(refunded.amount, refunded.currency)}, of which {requested} were "
+            "requested: was it refunded at the provider by hand?"
+        )
 
 
 def record_refund(order: LockedOrder, payment: Payment, provider_refund: ProviderRefund) -> RefundResult:

@@ -101,6 +101,7 @@ def _decide(order: LockedOrder | None, received: ReceivedWebhook, now: datetime)
         if isinstance(subject, ProviderPayment):
             if subject.state != "captured":
                 return "recorded"  # the payment worker queries the provider itself
+            refund_status.check_refunded(order, payment, subject)
             return order_status.record_capture(order, payment, subject, now)
         if subject.state != "done":
             refund_status.find_refund(order, payment, subject)

@@ -118,7 +118,7 @@ async def test_captures_at_once_share_one_transaction(pay: PaymentShop) -> None:
     orders_ = {await order_of(pay, payment_id) for payment_id in payments}
     with watched_commits(pay) as commits:
         assert await send_captures(pay, payments) == ["captured"] * 50
-    assert commits == [{"fulfilments", *orders_}]
+    assert commits == [{"cancellations", "fulfilments", *orders_}]
     assert {await state_of(pay, payment_id) for payment_id in payments} == {PAID}
     assert set((await webhook_results(pay)).values()) == {"captured"}
     assert await pay.fetch_value("SELECT count(*) FROM jobs WHERE queue = 'fulfilments'") == 50
@@ -180,7 +180,7 @@ async def test_mixed_batch_of_webhooks_records_each_as_if_alone(pay: PaymentShop
     ]
     # The money that moves no order is in the story of its order.
     orders_ = [await order_of(pay, payment_id) for payment_id in (first, expired, replaced)]
-    assert commits == [{"fulfilments", "payments", "refunds", *orders_}]
+    assert commits == [{"cancellations", "fulfilments", "payments", "refunds", *orders_}]
     assert await state_of(pay, good) == PAID
     assert await state_of(pay, wrong) == PENDING
     assert await state_of(pay, expired) == ("captured", "cancelled", 100, "recover_order")
@@ -330,7 +330,9 @@ async def test_findings_of_concurrent_jobs_share_one_transaction(pay: PaymentSho
     words = [result for result in results if result not in mismatches]
     assert words == [*["captured"] * 20, "closed", "closed", "done", "captured", "failed"]
     moved = [*payments[:20], *payments[22:24], failed]
-    assert commits == [{"fulfilments", "refunds", *[await order_of(pay, payment_id) for payment_id in moved]}]
+    assert commits == [
+        {"cancellations", "fulfilments", "refunds", *[await order_of(pay, payment_id) for payment_id in moved]}
+    ]
     assert {await state_of(pay, payment_id) for payment_id in payments[:20]} == {PAID}
     assert {await state_of(pay, payment_id) for payment_id in payments[20:22]} == {PENDING}
     assert {await state_of(pay, payment_id) for payment_id in payments[22:24]} == {

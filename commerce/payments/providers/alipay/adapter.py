@@ -323,9 +323,9 @@ def _webhook_subject(fields: Mapping[str, str]) -> ProviderPayment | ProviderRef
             raise ValueError("more was refunded than was paid")
     except (ValueError, ExternalOutcomeUnknown) as reason:
         raise InvalidWebhook("bad_content", str(reason)) from None
-    # A refund without our number was made by hand in Alipay's console: it only shows that the payment was captured.
+    # Without our number, the refunds of the trade may have been made by hand in Alipay's console.
     if not refunded or "out_biz_no" not in fields:
-        return payment
+        return msgspec.structs.replace(payment, refunded=Money(refunded, wire.CURRENCY)) if refunded else payment
     try:
         refund_id = wire.parse_our_id(fields["out_biz_no"])
         return ProviderRefund(payment_id, refund_id, "done", provider_refund_id=_trade_no(fields))

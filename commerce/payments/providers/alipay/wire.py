@@ -183,7 +183,12 @@ def _statement_line(headings: list[str], cells: list[str]) -> StatementLine:
     if kind == REFUND:  # written as a negative amount
         if not amount.startswith("-"):
             raise ValueError(f"{amount[:40]!r} is not the amount of a refund like -2.55")
-        amount, refund_id = amount[1:], parse_our_id(row[REQUEST_NO])
+        amount, refund_id = amount[1:], parse_uuid_hex(row[REQUEST_NO])
+        if refund_id is None:
+            raise ValueError(
+                f"a refund of {amount[:20]} of {row[OUT_TRADE_NO][:40]!r} under {row[REQUEST_NO][:40]!r}, which is not "
+                "a number of ours: it was made at Alipay by hand"
+            )
     elif kind != PAYMENT:
         raise ValueError(f"{KIND} {kind[:40]!r} is neither {PAYMENT} nor {REFUND}")
     if not row[TRADE_NO]:

@@ -63,7 +63,10 @@ def _read_line(row: str, headings: list[str], mch_id: str) -> StatementLine:
         raise ValueError(f"its state is {cells[STATE][:40]!r}, {cells[REFUND_STATUS][:40]!r}")
     refund_id = parse_uuid_hex(cells[OUT_REFUND])
     if refund_id is None:
-        raise ValueError(f"{cells[OUT_REFUND][:40]!r} is not a number of ours")
+        raise ValueError(
+            f"a refund of {cells[REFUND_TOTAL][:20]} of {cells[OUT_TRADE]} under {cells[OUT_REFUND][:40]!r}, which is "
+            "not a number of ours: it was made at WeChat Pay by hand"
+        )
     fee = read_fee(cells.get(FEE, ""), is_refund=True)
     return StatementLine(payment_id, refund_id, _parse_money(cells[REFUND_TOTAL]), cells[REFUND], fee)
 
