@@ -30,6 +30,10 @@ WHERE return_shipment_id = $1 ORDER BY case_line_no;
 -- name: get_units
 SELECT case_line_no, quantity FROM return_shipment_lines WHERE return_shipment_id = $1;
 
+-- name: is_awaited
+-- Whether the case of a return shipment still expects units.
+SELECT items_back AND status IN ('approved', 'in_transit', 'received') FROM cases WHERE case_id = $1;
+
 -- name: find_by_tracking_nos
 -- One that is not cancelled comes last, so that it counts.
 SELECT carrier, tracking_no, order_id, return_shipment_id FROM return_shipments

@@ -127,6 +127,8 @@ class ReturnShipmentJobs:
             if not is_waiting or shipment.booking_id is None:
                 return _UNCHANGED
             carrier = self._booked_carrier(shipment)
+            if await self._cancel_if_not_awaited(connection, shipment, carrier, now):
+                return written("stopped")
             recipient = (await warehouses.warehouses_of(connection, {shipment.warehouse_id}))[shipment.warehouse_id]
             request = BookingRequest(
                 booking_id=shipment.booking_id,
@@ -144,6 +146,18 @@ class ReturnShipmentJobs:
             await store.touch_booking_request(connection, shipment.return_shipment_id, now)
         failpoint("return_shipment.before_book")
         return _PreparedRequest(shipment, carrier, request, was_sent=job.attempts > 1)
+
+    async def _cancel_if_not_awaited(
+        self, connection: Connection, shipment: ReturnShipment, carrier: Carrier, now: datetime
+    ) -> bool:
+        """Start to cancel a booking whose case has ended meanwhile: nobody should come for nothing."""
+        if await store.is_awaited(connection, shipment.case_id):
+            return False
+        await store.set_cancelling(connection, shipment.return_shipment_id, True)
+        await put_task(connection, shipment.return_shipment_id, "return_shipment.cancel", carrier, now, now)
+        text = "to be cancelled: its case expects no units any more"
+        await self._steps.record_note(connection, shipment, now, "system", ACTOR, text)
+        return True
 
     async def _record_answer(self, begun: _PreparedRequest, answer: BookingConfirmation | ExternalRefusal) -> JobResult:
         now = self._now()
@@ -247,7 +261,11 @@ class ReturnShipmentJobs:
                 return _UNCHANGED
             events, now = by_key(reported), self._now()
             word, _ = await self._steps.apply_events(connection, locked, events, "query", carrier.system, now)
-            ended = not is_followed(await _reload(connection, locked))
+            current = await _reload(connection, locked)
+            is_collected = current.booked_by == "shop" and current.status is ReturnStatus.BOOKED
+            if is_collected and await self._cancel_if_not_awaited(connection, current, carrier, now):
+                return written("stopped")
+            ended = not is_followed(current)
         return finished(word) if ended else postponed(word, self._next_poll_at(shipment))
 
     async def _read_followed(self, job: Job) -> ReturnShipment | None:

@@ -111,6 +111,11 @@ async def list_contents(connection: Connection, return_shipment_id: UUID) -> lis
     return [ContentLine(*line) for line in await connection.fetch(queries.list_contents, return_shipment_id)]
 
 
+async def is_awaited(connection: Connection, case_id: UUID) -> bool:
+    """Return whether a case still expects units: it was not cancelled or resolved meanwhile."""
+    return bool(await connection.fetchval(queries.is_awaited, case_id))
+
+
 async def get_units(connection: Connection, return_shipment_id: UUID) -> dict[int, int]:
     """Return the units of a return shipment by `case_line_no`."""
     rows = await connection.fetch(queries.get_units, return_shipment_id)

@@ -146,6 +146,25 @@ async def test_absent_booking_is_cancelled_only_after_requests_have_ended(return
     assert (await returns.get(id_)).status == "cancelled"
 
 
+@pytest.mark.parametrize("is_booked", [False, True])
+async def test_nobody_comes_for_case_that_has_ended(returns: ReturnShop, is_booked: bool) -> None:
+    """The customer cancels the case before the booking, or before the carrier comes."""
+    case_id = await returns.add_case(await returns.deliver_order())
+    id_ = await returns.request(case_id)
+    if is_booked:
+        await returns.work_until_idle()
+    await returns.ship.fetch_rows(
+        "UPDATE cases SET items_back = false, kind = 'refund_only', items_state = 'not_expected' WHERE case_id = $1",
+        case_id,
+    )
+    await returns.ship.make_all_due()
+    await returns.ship.fetch_rows("UPDATE return_shipments SET requested_at = requested_at - interval '1 hour'")
+    assert (await returns.work_until_idle())[-2:] == ["stopped", "cancelled"]
+    shipment, cheap = await returns.get(id_), returns.ship.carriers["cheap"]
+    assert shipment.status == "cancelled"
+    assert (shipment.booking_id in cheap.cancelled_bookings) is is_booked
+
+
 class _KilledError(BaseException):
     """The process ends here, as by kill -9: nothing after it is done."""
 
