@@ -88,7 +88,9 @@ async def _is_refund_of_earlier_version(connection: Connection, order_id: UUID, 
     """Tell whether the key was used before grants were stored. Raises `KeyReused` if for another refund."""
     refund_key = f"staff {wanted.idempotency_key}"
     earlier = [
-        refund for refund in await payments.list_refunds(connection, order_id) if refund.refund_key == refund_key
+        refund
+        for refund in await payments.list_refunds(connection, order_id)
+        if refund.refund_key == refund_key and refund.status != "failed"
     ]
     refunded_minor = sum(refund.amount_minor for refund in earlier)
     if earlier and (wanted.reason != earlier[0].reason or wanted.amount not in (None, refunded_minor) or wanted.lines):

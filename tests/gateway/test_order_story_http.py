@@ -169,6 +169,29 @@ async def test_stream_of_cancelled_order_ends_with_its_money(gateway: TestGatewa
     assert await read_states(gateway, order_id) == ("cancelled", "refunded", "none", "none")
 
 
+async def test_stream_of_order_delivered_and_cancelled_in_parts_ends(shipping_gateway: ShippingGateway) -> None:
+    """One shipment is delivered, the other stopped and refunded."""
+    gateway, ship = shipping_gateway.gateway, shipping_gateway.ship
+    order_id, [first, _] = await ship.add_booked_order(("a", 1, 0), ("c", 2, 1), ship_to=(ADDRESS, ADDRESS))
+    await ship.apply_events(first.shipment_id, tracking_event("delivered", -9))
+    answer = await gateway.call("POST", f"/v1/orders/{order_id}/cancel")
+    assert answer.status == 202, answer.text
+    await ship.work_until_idle()
+    assert await read_states(gateway, order_id) == ("delivered", "partly_refunded", "delivered", "none")
+    order = await read_order(gateway, order_id)
+    assert [(line["delivered"], line["cancelled"]) for line in order["lines"]] == [(1, 0), (0, 2)]
+    assert order["refunds"]["done"] == 200
+    await ship.make_all_due()
+    await ship.work_until_idle()
+    url = f"{gateway.base}/v1/orders/{order_id}/events"
+    async with gateway.client.get(url, headers=bearer(gateway.settings)) as response:
+        events = await read_to_end(OrderEventStream(response))
+    assert {event.get("kind", "status") for event in events} >= {"status", "cancellation", "refund"}
+    assert events[-1]["status"] == "completed"
+    over = await gateway.call("GET", f"/v1/orders/{order_id}/events", headers={"Last-Event-ID": "30000"})
+    assert over.status == 204
+
+
 async def test_open_case_and_returned_units_are_states_of_the_order(
     gateway: TestGateway, refunds: RefundOrders, shipping_gateway: ShippingGateway
 ) -> None:
