@@ -35,7 +35,7 @@ from commerce.payments.provider_port import BankCard, Provider
 from commerce.payments.refund_jobs import build_refund_request
 from commerce.payments.refund_store import RefundLoad
 
-_FIRST = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CALL_ALLOWANCE = timedelta(minutes=2)
 """time for the call that redirects a refund, before a job looks what became of it"""
 _ACCEPTED = "accepted by the customer"
@@ -60,7 +60,7 @@ class OtherWays:
         """List refunds that need another way, the oldest first. Raises `Invalid` for a cursor that is none."""
         async with self._db.connection() as connection:
             rows = await refund_store.list_needing_other_way(connection, _parse_cursor(cursor), size + 1)
-        return to_page(rows, size, lambda row: f"{row.since.isoformat()},{row.refund_id}")
+        return to_page(rows, size, _build_cursor)
 
     async def accept_store_credit(self, order_id: UUID, refund_id: UUID, user_id: str) -> None:
         """Pay a refund as store credit, by the customer's request. A repeat changes nothing.
@@ -211,12 +211,13 @@ async def _check_no_transfer(connection: Connection, refund_id: UUID) -> None:
         )
 
 
+def _build_cursor(refund: StuckRefundView) -> str:
+    return f"{(refund.since - _EPOCH) // timedelta(microseconds=1)},{refund.refund_id}"
+
+
 def _parse_cursor(cursor: str | None) -> tuple[datetime, UUID]:
-    if cursor is None:
-        return _FIRST
-    since, _, refund_id = cursor.partition(",")
+    since_us, _, refund_id = (cursor or "0," + str(UUID(int=0))).partition(",")
     try:
-        moment = datetime.fromisoformat(since)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC), UUID(refund_id)
-    except ValueError:
+        return _EPOCH + timedelta(microseconds=int(since_us)), UUID(refund_id)
+    except (ValueError, OverflowError):
         raise Invalid("cursor: use `next` of the previous page as it is") from None

@@ -23,7 +23,9 @@ from gateway.endpoints.parameters import LIMIT, ORDER, cursor_parameter, page_si
 from gateway.operations import Call, Operation, Parameter, json_response
 
 _REFUND = Parameter(name="refund_id", location="path", type=UUID, description="the refund's id")
-_Cursor = Annotated[str, msgspec.Meta(min_length=20, max_length=80, pattern=r"^[0-9T:.+Z-]+,[0-9a-f-]{36}\Z")]
+_Cursor = Annotated[
+    str, msgspec.Meta(pattern=r"^[0-9]{1,16},[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+]
 
 
 def _other_ways(call: Call) -> OtherWays:

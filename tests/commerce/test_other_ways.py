@@ -88,7 +88,12 @@ async def test_transfer_takes_two_people(pay: PaymentShop) -> None:
         with pytest.raises(asyncpg.CheckViolationError):
             await connection.execute(SAME_PERSON)
     page = await pay.call_as_staff("GET", "/refunds/needing-other-way?limit=1")
+    row_time = refund["other_way_since"].timestamp()
     [item] = page["items"]
+    assert page["next"] is None
+    after = f"{round(row_time * 1_000_000)},{refund['refund_id']}"
+    rest = await pay.call_as_staff("GET", f"/refunds/needing-other-way?cursor={after}")
+    assert rest["items"] == [], "after the only one"
     assert (item["transfer_reference"], item["amount"]["amount"], item["method"]) == ("B-1", 100, "wechatpay")
     assert await call(pay, refund, "transfer", method="DELETE") == (204, None)
     assert await call(pay, refund, "transfer", reference="B-2", user="eve") == (204, None)
