@@ -14,7 +14,7 @@ from uuid import UUID
 from commerce.aftersales import store
 from commerce.aftersales.case_policy import AftersalesPolicy
 from commerce.aftersales.case_status import LockedCase, change_case, check_status, check_step
-from commerce.aftersales.case_values import CaseValue, ValuedLine, grant_lines, share_amounts, value_lines
+from commerce.aftersales.case_values import CaseValue, ValuedLine, grant_lines, share_amounts, take_units, value_lines
 from commerce.aftersales.eligibility import is_shop_liable
 from commerce.aftersales.inspected_units import book_inspected_units
 from commerce.aftersales.lost_claims import resolve_lost
@@ -33,6 +33,7 @@ from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection
 from commerce.refunds import service as refunds
+from commerce.refunds import store as granted
 from commerce.refunds.model import Grant, GrantRequest
 
 
@@ -227,7 +228,9 @@ class CaseDecisions:
         )
 
     async def _final_terms(self, connection: Connection, locked: LockedCase) -> tuple[Terms, dict[int, int]]:
-        """Return the approved terms for the units that are accepted, and these units by `case_line_no`."""
+        """Return the approved terms for the accepted units, and these by `case_line_no`.
+
+        Inspected units that were refunded otherwise bring no money: their case cannot be cancelled any more."""
         case = locked.case
         is_inspected = case.status is CaseStatus.INSPECTED
         kind, items_back = _approved_kind(case, case.items_back and is_inspected)
@@ -235,6 +238,12 @@ class CaseDecisions:
             line.case_line_no: line.resellable + line.damaged if is_inspected else line.quantity
             for line in locked.lines
         }
+        if is_inspected:
+            left = {
+                (line.line_no, line.address_no): line.quantity - line.refunded_units
+                for line in await granted.list_refundable_lines(connection, locked.order.order_id)
+            }
+            units = take_units(locked.lines, units, left)
         lines = {
             line.case_line_no: (line.amount or 0) * units[line.case_line_no] // line.quantity for line in locked.lines
         }

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from commerce.aftersales.eligibility import withheld_fee
-from commerce.aftersales.model import CaseKind, PolicyTerms
+from commerce.aftersales.model import CaseKind, CaseLine, PolicyTerms
 from commerce.kernel.postgres import Connection
 from commerce.orders.store import OrderHeader
 from commerce.refunds import service as refunds
@@ -41,6 +41,18 @@ def grant_lines(lines: Iterable[ValuedLine]) -> list[GrantLine]:
     for line in lines:
         units[line.line_no, line.address_no] += line.quantity
     return [GrantLine(*place, quantity) for place, quantity in sorted(units.items()) if quantity]
+
+
+def take_units(
+    lines: Sequence[CaseLine], units: Mapping[int, int], left: Mapping[tuple[int, int], int]
+) -> dict[int, int]:
+    """Return the units by `case_line_no`, as far as their order lines have so many left."""
+    rest, taken = dict(left), dict[int, int]()
+    for line in lines:
+        place = line.line_no, line.ship_to
+        taken[line.case_line_no] = min(units[line.case_line_no], rest.get(place, 0))
+        rest[place] = rest.get(place, 0) - taken[line.case_line_no]
+    return taken
 
 
 def share_amounts(lines: Sequence[ValuedLine], amounts: Mapping[tuple[int, int], int]) -> list[int]:

@@ -20,8 +20,10 @@ from commerce.aftersales.model import ApprovalInput, CaseLineInput, ClaimKind, O
 from commerce.kernel.errors import Invalid, KeyReused
 from commerce.orders.errors import NoSuchOrder
 from commerce.refunds.errors import UnitsRefunded
+from commerce.refunds.model import RefundInput, RefundLineInput
+from commerce.refunds.staff_refunds import StaffRefunds
 from tests.support.case_shop import CLAIM, EXCHANGE, REFUND_ONLY, RETURN, STAFF, CaseShop, open_case_shop
-from tests.support.shipping_shop import ShippingShop, tracking_event
+from tests.support.shipping_shop import PRICE, ShippingShop, tracking_event
 
 
 @pytest.fixture
@@ -340,3 +342,17 @@ async def test_order_has_a_limit_of_open_cases_and_of_requests_for_a_product(shi
         ids.append(await cases.request(order_id, 1))
     await cases.act("decline", ids.pop())
     assert await codes(cases, order_id, 1) == ["too_many_cases"]
+
+
+async def test_inspected_units_that_staff_refunded_meanwhile_bring_no_money_again(cases: CaseShop) -> None:
+    """Such a case cannot be cancelled any more, so it must be resolved."""
+    order_id = await cases.add_delivered(("a", 3, 0))
+    case_id = await cases.request(order_id, 2)
+    await cases.approve(case_id)
+    await cases.receive(case_id, (2, 0, 0))
+    shop = cases.ship.shop
+    wanted = RefundInput(idempotency_key="k", reason="sorry", lines=[RefundLineInput(line_no=0, quantity=2)])
+    await StaffRefunds(shop.db, shop.clock, shop.ids).refund(order_id, wanted, "staff sam")
+    await cases.act("resolve", case_id)
+    assert (await cases.state(case_id))[0] == "resolved"
+    assert await cases.refunded(order_id) == 3 * PRICE
