@@ -13,11 +13,11 @@ from commerce.cancellations.model import CancelledOrder, CancelRequest, UnitsToC
 from commerce.cancellations.open_cancellations import OpenCancellations
 from commerce.kernel.errors import Invalid, KeyReused
 from commerce.orders.errors import CannotCancel, NoSuchOrder
-from commerce.refunds.model import RefundInput, RefundLineInput
-from commerce.refunds.staff_refunds import StaffRefunds
+from commerce.refunds.model import RefundLineInput
 from commerce.shipping.errors import InvalidShipmentState
 from tests.support.fake_carrier import refusal
 from tests.support.shipping_shop import PRICE, ShippingShop, tracking_event
+from tests.support.staff_refunds import refund_as_staff
 
 UNKNOWN_ID = UUID(int=7)
 
@@ -175,8 +175,7 @@ async def test_shipment_delivered_and_another_cancelled_completes_order(ship: Sh
 async def test_cancellation_that_refunds_the_rest_of_the_money_ends_the_order(ship: ShippingShop) -> None:
     """Units that were refunded and not cancelled are not left with nothing to be done about them."""
     order_id, _ = await ship.add_booked_order(("a", 2, 0), ("c", 1, 0))
-    wanted = RefundInput(idempotency_key="k", reason="sold out", lines=[RefundLineInput(line_no=1, quantity=1)])
-    await StaffRefunds(ship.shop.db, ship.shop.clock, ship.shop.ids).refund(order_id, wanted, "staff sam")
+    await refund_as_staff(ship.shop, order_id, lines=[RefundLineInput(line_no=1, quantity=1)])
     await cancel(ship, order_id, (0, 2))
     await ship.work_until_idle()
     assert await read_order(ship, order_id) == ("cancelled", "refunded")

@@ -10,6 +10,7 @@ from uuid import UUID
 from commerce.kernel.errors import ProblemError
 from tests.cancellations.test_cancellations import cancel, list_releases, read_order, sum_refunds
 from tests.support.shipping_shop import PRICE, ShippingShop, tracking_event
+from tests.support.staff_refunds import refund_as_staff
 
 ORDERS = 12
 
@@ -81,7 +82,7 @@ async def test_cancel_and_pick_up_at_once_cancel_or_deliver(ship: ShippingShop) 
 
 async def test_cancel_and_full_refund_at_once_refund_once(ship: ShippingShop) -> None:
     order_ids = [await ship.add_order(("a", 2, 0)) for _ in range(ORDERS)]
-    refunds = [ship.shop.payments.refund(order_id, "k", None, "broken", "staff sam") for order_id in order_ids]
+    refunds = [refund_as_staff(ship.shop, order_id) for order_id in order_ids]
     await asyncio.gather(
         *(attempt(refund) for refund in refunds), *(attempt(cancel(ship, order_id)) for order_id in order_ids)
     )

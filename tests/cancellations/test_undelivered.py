@@ -10,6 +10,7 @@ from commerce.cancellations.errors import NotUndelivered
 from config.aftersales import AftersalesSettings
 from tests.cancellations.test_cancellations import cancel, list_releases, read_order, statuses, sum_refunds
 from tests.support.shipping_shop import PRICE, ShippingShop, tracking_event
+from tests.support.staff_refunds import refund_as_staff
 
 
 async def list_payments(ship: ShippingShop, order_id: object) -> list[tuple[str, str, int]]:
@@ -159,7 +160,7 @@ async def test_shipment_refunded_by_amount_is_not_refunded_again(
     await ship.apply_events(first.shipment_id, tracking_event("delivered", -9))
     await ship.fulfilment.cancel(second.shipment_id, "sold out", "dan")
     await ship.work_until_idle()
-    await ship.shop.payments.refund(order_id, "k", second.value_minor, "sold out", "staff sam")
+    await refund_as_staff(ship.shop, order_id, amount=second.value_minor, reason="sold out")
     await ship.cancellations.refund_shipment(second.shipment_id, "sold out", "staff sam")
     assert await read_order(ship, order_id) == ("delivered", None)
     assert await sum_refunds(ship, order_id) == second.value_minor

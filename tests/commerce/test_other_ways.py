@@ -13,6 +13,7 @@ import pytest
 from ops.services import CliServices
 from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
 from tests.support.sales import eventually
+from tests.support.staff_refunds import refund_as_staff
 
 pytestmark = pytest.mark.usefixtures("short_polls")
 SAME_PERSON = "UPDATE refund_other_ways SET confirmed_by = recorded_by, confirmed_at = now()"
@@ -30,7 +31,7 @@ async def add_stuck_refund(pay: PaymentShop, fault: str = "account_closed_share"
     """Refund an order of 100 that its provider cannot refund. Returns the row of the refund."""
     order_id, _ = await pay.add_paid_order((method, 100))
     pay.set_faults(**{fault: 1})
-    await pay.gateway.services.payments.refund(order_id, "k", None, "it was broken", "staff sam")
+    await refund_as_staff(pay.shop, order_id)
     await wait_for_status(pay, order_id, "needs_other_way")
     pay.set_faults()
     [refund] = await pay.fetch_rows("SELECT * FROM refunds WHERE order_id = $1", order_id)
@@ -168,7 +169,7 @@ async def test_parked_refund_is_given_up(pay: PaymentShop) -> None:
     order_id, _ = await pay.add_paid_order(("wechatpay", 100))
     async with pay.shop.db.connection() as connection:
         await connection.execute("UPDATE payments SET amount_minor = 101 WHERE order_id = $1", order_id)
-    await pay.gateway.services.payments.refund(order_id, "k", 60, "it was broken", "staff sam")
+    await refund_as_staff(pay.shop, order_id, amount=60)
 
     async def is_parked() -> bool:
         return bool(await pay.fetch_value("SELECT parked FROM jobs WHERE queue = 'refunds'"))

@@ -22,6 +22,7 @@ from commerce.payments.service import Payments
 from ops.services import CliServices
 from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
 from tests.support.sales import eventually
+from tests.support.staff_refunds import refund_as_staff
 
 pytestmark = pytest.mark.usefixtures("short_polls")
 
@@ -30,8 +31,8 @@ def service(pay: PaymentShop) -> Payments:
     return pay.gateway.services.payments
 
 
-async def refund(pay: PaymentShop, order_id: UUID, key: str, amount: int | None = None) -> OrderPayments:
-    return await service(pay).refund(order_id, key, amount, "it was broken", "staff sam")
+async def refund(pay: PaymentShop, order_id: UUID, key: str, amount: int | None = None, **terms: Any) -> OrderPayments:
+    return await refund_as_staff(pay.shop, order_id, key, amount, strategy="last", **terms)
 
 
 async def refunded(pay: PaymentShop, order_id: UUID) -> list[int]:
@@ -82,10 +83,10 @@ async def test_refund_with_repeated_key_changes_nothing(pay: PaymentShop) -> Non
     assert await refunded(pay, order_id) == [30, 40]
     for _ in range(2):
         await refund(pay, order_id, "rest")
-    with pytest.raises(KeyReused, match="refund of 30, which was all that was left"):
+    with pytest.raises(KeyReused, match="another refund of 30 minor units"):
         await refund(pay, order_id, "rest", 30)
     with pytest.raises(KeyReused):
-        await service(pay).refund(order_id, "rest", None, "another reason", "staff sam")
+        await refund(pay, order_id, "rest", reason="another reason")
     await refund(pay, order_id, "k", 70)
     assert await refunded(pay, order_id) == [60, 40]
 

@@ -29,6 +29,7 @@ from tests.support.due_jobs import put_due
 from tests.support.gateway import run_workers
 from tests.support.processes import Processes
 from tests.support.sales import eventually, make_sale, reservation, reserve
+from tests.support.staff_refunds import refund_as_staff
 
 START, END = day_bounds(SINGLES)
 
@@ -68,7 +69,7 @@ class PaymentActions:
             assert await record_findings(connection, self.shop.ids, [provider_payment], at) == ["captured"]
 
     async def refund(self, order_id: UUID, key: str, amount: int, at: datetime) -> UUID:
-        result = await self.payments.refund(order_id, key, amount, "a dent", "test")
+        result = await refund_as_staff(self.shop, order_id, key, amount)
         refund_id = result.payments[0].refunds[0].refund_id
         provider_refund = ProviderRefund(result.payments[0].payment_id, refund_id, "done")
         async with self.shop.db.transaction() as connection:
@@ -141,7 +142,7 @@ async def test_refund_that_needs_another_way_is_listed_and_ended(
     [alipay] = await actions.start(("alipay", 500))
     await actions.capture(alipay, "T1", from_ms(shop.clock.now_ms()))
     assert "no refund needs another way" in (await floodgate("refunds", "list"))[1]
-    refund = (await actions.payments.refund(order_id, "k", 120, "a dent", "test")).payments[0].refunds[0].refund_id
+    refund = (await refund_as_staff(shop, order_id, amount=120)).payments[0].refunds[0].refund_id
     give_up = ("refunds", "give-up", refund, "--reason", "not in the console")
     assert "refund_not_stuck" in (await floodgate(*give_up))[1] or (await floodgate(*give_up))[0] == 1
     async with shop.db.connection() as connection:

@@ -29,6 +29,7 @@ from ops.sandbox.payment_store import SimulatedTrade
 from ops.services import CliServices
 from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
 from tests.support.sales import eventually, reservation, reserve
+from tests.support.staff_refunds import refund_as_staff
 
 pytestmark = pytest.mark.drill  # takes half a minute
 
@@ -241,10 +242,9 @@ async def test_refunds_at_once_never_exceed_captured(pay: PaymentShop, monkeypat
     monkeypatch.setattr(polling, "MIN_POLL_INTERVAL_MS", 100)  # the first reply to a refund says that it is in progress
     orders = await add_orders(pay, TenderInput("wechatpay", 100))
     await race([(pay_and_deliver_webhook(pay, "wechatpay", order.payment_id),) for order in orders])
-    refund = pay.gateway.services.payments.refund
 
     def try_refund(order: RacingOrder, key: str, amount: int | None) -> Coroutine[Any, Any, str]:
-        return try_action(refund(order.order_id, key, amount, "broken", "staff sam"), RefundExceedsCaptured)
+        return try_action(refund_as_staff(pay.shop, order.order_id, key, amount), RefundExceedsCaptured)
 
     results = Counter(
         await race(

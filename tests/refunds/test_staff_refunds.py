@@ -10,14 +10,14 @@ import pytest
 
 from commerce.kernel.errors import KeyReused
 from commerce.payments.errors import RefundExceedsCaptured
-from commerce.refunds.model import RefundInput, RefundLineInput
-from commerce.refunds.staff_refunds import StaffRefunds
+from commerce.refunds.model import RefundLineInput
 from config.settings import Settings
 from ops.services import CliServices
 from tests.support.commands import make_command
 from tests.support.gateway import TestGateway
 from tests.support.processes import Processes
 from tests.support.refund_orders import LineOfOrder, RefundOrders
+from tests.support.staff_refunds import refund_as_staff
 
 
 @pytest.fixture
@@ -26,9 +26,7 @@ def refunds(shop: CliServices) -> RefundOrders:
 
 
 async def refund(refunds: RefundOrders, order_id: UUID, key: str = "k", **terms: Any) -> None:
-    shop = refunds.shop
-    wanted = RefundInput(**{"idempotency_key": key, "reason": "a dent", **terms})
-    await StaffRefunds(shop.db, shop.clock, shop.ids).refund(order_id, wanted, "staff sam")
+    await refund_as_staff(refunds.shop, order_id, key, **{"reason": "a dent", **terms})
 
 
 async def test_refund_without_extent_is_all_that_is_left(refunds: RefundOrders) -> None:

@@ -13,6 +13,7 @@ from commerce.payments import locked_orders
 from commerce.payments.errors import NotCollectable, RefundExceedsCaptured
 from commerce.shipping.model import Shipment
 from tests.support.shipping_shop import SHANGHAI, ShippingShop, tracking_event
+from tests.support.staff_refunds import refund_as_staff
 
 
 async def list_payments(ship: ShippingShop, order_id: UUID) -> list[tuple[str, str, int]]:
@@ -166,8 +167,8 @@ async def test_cash_of_one_shipment_is_captured_once_the_other_is_cancelled(
     with pytest.raises(NotCollectable, match="only 100 of 300"):
         await collect(ship, order_id)
     with pytest.raises(RefundExceedsCaptured, match="100 minor units"):
-        await ship.shop.payments.refund(order_id, "k", 101, "broken", "staff sam")
-    shown = await ship.shop.payments.refund(order_id, "k", None, "broken", "staff sam")
+        await refund_as_staff(ship.shop, order_id, amount=101)
+    shown = await refund_as_staff(ship.shop, order_id)
     assert (shown.net_captured, shown.payments[0].refunded) == (0, 100)
 
 

@@ -14,6 +14,7 @@ from tests.support.gateway import run_workers
 from tests.support.payment_shop import open_payment_shop
 from tests.support.proxy import open_postgres_proxy
 from tests.support.sales import eventually, make_sale, reservation, reserve
+from tests.support.staff_refunds import refund_as_staff
 
 
 def gauge(name: str, sale_id: str) -> float:
@@ -73,7 +74,7 @@ async def test_observer_shows_waiting_refunds(
         order_id, _ = await pay.add_paid_order(("alipay", 100))
         pay.set_faults(merchant_balance=0)
         for key in ("k", "l"):
-            await pay.gateway.services.payments.refund(order_id, key, 30, "broken", "staff sam")
+            await refund_as_staff(pay.shop, order_id, key, 30)
         await eventually(lambda: shows(2, 60))
         pay.set_faults()
         await eventually(lambda: shows(0, 0))
