@@ -63,8 +63,9 @@ FROM orders CROSS JOIN LATERAL (
     FROM payments WHERE payments.order_id = orders.order_id AND plan_revision = (
         SELECT max(plan_revision) FROM payments AS every WHERE every.order_id = orders.order_id)
 ) AS money CROSS JOIN LATERAL (
-    SELECT sum(quantity) AS ordered, coalesce(sum(cancelled), 0) AS cancelled, coalesce(sum(shipped), 0) AS shipped,
-           coalesce(sum(delivered), 0) AS delivered, coalesce(sum(returned), 0) AS returned
+    SELECT coalesce(sum(quantity), 0) AS ordered, coalesce(sum(cancelled), 0) AS cancelled,
+           coalesce(sum(shipped), 0) AS shipped, coalesce(sum(delivered), 0) AS delivered,
+           coalesce(sum(returned), 0) AS returned
     FROM order_lines LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no)
     WHERE order_lines.order_id = orders.order_id
 ) AS units CROSS JOIN LATERAL (
