@@ -221,7 +221,6 @@ class Refund(msgspec.Struct, frozen=True):
     actor: str
     attempt_no: int
     retries: UUID | None
-    request_minor: int | None
     requested_at: datetime | None
     provider_refund_id: str | None
     provider_error: str | None

@@ -23,6 +23,8 @@ from commerce.payments.provider_port import ProviderPayment
 ACTOR = "payment_worker"
 COLLECTED = "collected"
 """ledger account of collected cash until its payment is captured"""
+_WHOLE = "whole"
+"""refund key of all that is left of a payment"""
 CaptureResult = Literal["captured", "unchanged"]
 FinalStatus = Literal["failed", "closed"]
 
@@ -62,8 +64,7 @@ class Ending(NamedTuple):
 class NewRefund(NamedTuple):
     """A refund to request, once per payment, key and attempt.
 
-    `retries` is the failed attempt before it. `request_minor` is the amount of the request of staff over all payments;
-    0 is all that was left. If it `is_announced`, the customer reads of it in another event."""
+    `retries` is the failed attempt before it. If it `is_announced`, the customer reads of it in another event."""
 
     payment: Payment
     refund_key: str
@@ -72,7 +73,6 @@ class NewRefund(NamedTuple):
     actor: str
     attempt_no: int = 1
     retries: UUID | None = None
-    request_minor: int | None = None
     is_announced: bool = False
 
 
@@ -334,26 +334,13 @@ def _close_or_refund(order: LockedOrder, payments: Sequence[Payment], reason: st
         elif payment.status == "authorised":
             record_ending(order, Ending(payment.payment_id, "closed", reason))
         elif payment.status == "captured":
-            refund_remaining(order, payment, "whole", reason, ACTOR)
+            _refund_remaining(order, payment, reason)
 
 
-def refund_remaining(
-    order: LockedOrder,
-    payment: Payment,
-    refund_key: str,
-    reason: str,
-    actor: str,
-    max_minor: int = 2**62,
-    *,
-    request_minor: int | None = None,
-) -> int:
-    """Refund the part of a payment that is not refunded yet, up to `max_minor` minor units.
-
-    Returns the amount in minor units; 0 if nothing is left or `refund_key` was used before."""
+def _refund_remaining(order: LockedOrder, payment: Payment, reason: str) -> None:
+    """Refund the part of a payment that is not refunded yet, once."""
     refunds = [refund for refund in order.refunds if refund.payment_id == payment.payment_id]
     refunded = sum(refund.amount_minor for refund in refunds if refund.status != "failed")
-    amount = min(payment.captured_minor - refunded, max_minor)
-    if amount <= 0 or any(refund.refund_key == refund_key for refund in refunds):
-        return 0
-    order.changes.new_refunds.append(NewRefund(payment, refund_key, amount, reason, actor, request_minor=request_minor))
-    return amount
+    amount = payment.captured_minor - refunded
+    if amount > 0 and not any(refund.refund_key == _WHOLE for refund in refunds):
+        order.changes.new_refunds.append(NewRefund(payment, _WHOLE, amount, reason, ACTOR))

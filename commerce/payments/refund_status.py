@@ -234,7 +234,6 @@ def _fail(order: LockedOrder, payment: Payment, refund: Refund, step: RefundFail
             *(payment, refund.refund_key, refund.amount_minor, refund.reason, refund.actor),
             attempt_no=refund.attempt_no + 1,
             retries=refund.refund_id,
-            request_minor=refund.request_minor,
         )
     )
     return "failed"

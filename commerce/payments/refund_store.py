@@ -62,7 +62,6 @@ async def insert_refunds(connection: Connection, refunds: Mapping[UUID, NewRefun
         [refund.actor for refund in refunds.values()],
         [refund.attempt_no for refund in refunds.values()],
         [refund.retries for refund in refunds.values()],
-        [refund.request_minor for refund in refunds.values()],
         [INTERNAL_SYSTEM if refund.payment.is_internal else refund.payment.method for refund in refunds.values()],
     )
     return {row["refund_id"] for row in rows}

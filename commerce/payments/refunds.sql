@@ -2,17 +2,16 @@
 -- With their jobs. Those of a payment, key and attempt that exist stay as they are.
 WITH inserted AS (
     INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, created_at,
-                         attempt_no, retries, request_minor)
-    SELECT refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, $1, attempt_no, retries, asked
+                         attempt_no, retries)
+    SELECT refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, $1, attempt_no, retries
     FROM unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::int[],
-                $11::uuid[], $12::bigint[])
-        AS input (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, attempt_no, retries,
-                  asked)
+                $11::uuid[])
+        AS input (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, attempt_no, retries)
     ON CONFLICT (payment_id, refund_key, attempt_no) DO NOTHING RETURNING refund_id
 ), due AS (
     INSERT INTO jobs (subject, queue, kind, system, due_at, created_at)
     SELECT refund_id, 'refunds', 'refund.request', system, $1, $1
-    FROM inserted JOIN unnest($2::uuid[], $13::text[]) AS systems (refund_id, system) USING (refund_id)
+    FROM inserted JOIN unnest($2::uuid[], $12::text[]) AS systems (refund_id, system) USING (refund_id)
 )
 SELECT refund_id FROM inserted;
 

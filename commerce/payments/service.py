@@ -16,13 +16,11 @@ from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection, Database
 from commerce.ledger import store as ledger
 from commerce.ledger.model import NewPosting
-from commerce.orders import store as orders
-from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import Method
 from commerce.payments import locked_orders, order_status, reconciliation, store
-from commerce.payments.errors import NoSuchPayment, NotCollectable, RefundExceedsCaptured
-from commerce.payments.model import OrderPayments, Refund, StoreCredit, TenderInput
-from commerce.payments.payment_reads import PaymentReads, build_order_payments
+from commerce.payments.errors import NoSuchPayment, NotCollectable
+from commerce.payments.model import OrderPayments, StoreCredit, TenderInput
+from commerce.payments.payment_reads import PaymentReads
 from commerce.payments.payment_starts import PaymentStarts, StartRequest
 from commerce.payments.provider_port import PaymentWebhook, Provider, ProviderPayment, StatementLine
 from commerce.payments.reconciliation import DAY, NEAR_MIDNIGHT, ReconciliationReport, RecordedDay
@@ -34,7 +32,7 @@ HasCashShipments = Callable[[Connection, UUID], Awaitable[bool]]
 
 
 class Payments:
-    """Starts, shows, refunds and reconciles payments, and takes in providers' webhooks.
+    """Starts, shows and reconciles payments, and takes in providers' webhooks.
 
     `providers` maps methods to external providers. A payment expires `policy.expiry_margin_s` before its order does,
     or a quarter of the order's payment time before it, whichever is less."""
@@ -75,44 +73,6 @@ class Payments:
         return await self._webhooks.handle(method, webhook, body)
 
     # Staff.
-
-    async def refund(
-        self, order_id: UUID, idempotency_key: str, amount_minor: int | None, reason: str, actor: str
-    ) -> OrderPayments:
-        """Refund a part of what was captured, or all that is left, payment by payment from the last tender on.
-
-        The same key again changes nothing. Raises `NoSuchOrder`, `RefundExceedsCaptured`, and `KeyReused` if the key
-        belongs to another refund of the order."""
-        refund_key = f"staff {idempotency_key}"
-        async with self._db.transaction() as connection:
-            order = await orders.lock_order(connection, order_id)
-            if order is None:
-                raise NoSuchOrder(f"there is no stored order {order_id}")
-            [locked] = await locked_orders.read_orders(connection, [order])
-            payments, refunds = list(locked.payments.values()), locked.refunds
-            if any(payment.task == "recover_order" for payment in payments):
-                raise RefundExceedsCaptured(
-                    "cannot refund the order now: it was paid late and its stock is being reacquired; "
-                    "try again in a moment"
-                )
-            earlier = [refund for refund in refunds if refund.refund_key == refund_key and refund.attempt_no == 1]
-            if earlier:
-                _check_repeat(earlier, amount_minor, reason)
-            else:
-                captured = [payment for payment in reversed(payments) if payment.status == "captured"]
-                refunded_minor = sum(refund.amount_minor for refund in refunds if refund.status != "failed")
-                available_minor = sum(payment.captured_minor for payment in captured) - refunded_minor
-                remaining_minor = available_minor if amount_minor is None else amount_minor
-                if not 0 < remaining_minor <= available_minor:
-                    raise RefundExceedsCaptured(f"{available_minor} minor units are captured and not refunded")
-                for payment in captured:
-                    remaining_minor -= order_status.refund_remaining(
-                        *(locked, payment, refund_key, reason, actor, remaining_minor), request_minor=amount_minor or 0
-                    )
-                await locked_orders.write_changes(connection, self._ids, [locked], self._now())
-            payments = await store.list_payments(connection, order_id)
-            refunds = await store.list_refunds(connection, order_id)
-            return build_order_payments(order, payments, refunds, self._now(), for_staff=True)
 
     async def record_cash_collected(self, payment_id: UUID, holder: str = "shop", actor: str | None = None) -> None:
         """Record that the cash of a payment was collected, and who has it. The same again changes nothing.
@@ -210,18 +170,3 @@ class Payments:
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
-
-
-def _check_repeat(earlier: Sequence[Refund], amount_minor: int | None, reason: str) -> None:
-    """Raise `KeyReused` unless a request is that of the refunds with its key.
-
-    "All that is left" is another request than its amount at the time: it means more when more is left."""
-    refunded_minor = sum(refund.amount_minor for refund in earlier)
-    request_minor = earlier[0].request_minor
-    # Refunds of earlier versions do not tell what they were asked for.
-    is_same = amount_minor in (None, refunded_minor) if request_minor is None else (amount_minor or 0) == request_minor
-    if reason != earlier[0].reason or not is_same:
-        earlier_request = f"a refund of {refunded_minor}" + (
-            ", which was all that was left," if request_minor == 0 else ""
-        )
-        raise KeyReused(f"the key was used for {earlier_request} with another reason or amount: send a new key")
