@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from zoneinfo import ZoneInfo
+
 from commerce.aftersales.case_deadlines import CaseJobs
 from commerce.aftersales.case_decisions import CaseDecisions
 from commerce.aftersales.case_exchanges import CaseExchanges
+from commerce.aftersales.kept_units import KeptUnitCases
+from commerce.aftersales.service import Aftersales
 from commerce.exchanges.service import ReplacementOrders
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
@@ -17,14 +21,17 @@ async def aftersales_worker(services: WorkerServices) -> None:
     """Do jobs of cases until the process stops; running jobs are finished."""
     settings, policy = services.settings.jobs, services.settings.aftersales
     ids, replacements = IdGenerator(services.clock), ReplacementOrders(services.db, services.redis, services.clock)
+    decisions, zone = CaseDecisions(ids, policy), ZoneInfo(services.settings.shipping.timezone)
+    cases = Aftersales(services.db, services.clock, ids, policy, zone, services.redis)
     jobs = CaseJobs(
         services.db,
         services.clock,
-        CaseDecisions(ids, policy),
+        decisions,
         policy,
         RetryPolicy.from_settings(settings),
         settings.max_attempts,
         CaseExchanges(services.db, services.clock, ids, replacements, policy),
+        KeptUnitCases(services.db, services.clock, cases.requests, decisions, zone),
     )
     due = services.due_jobs.event(jobs.queue.name)
     runner = JobRunner("aftersales_worker", [jobs.queue], (), settings, services.clock, due)

@@ -1,7 +1,7 @@
 """Jobs of cases: they move on at their deadline, and their money is followed until it has moved.
 
-Each open case has one job. It holds the order lock and looks at the case again, so a late or
-repeated job changes nothing.
+Each open case has one job, and an order has one while a case is to be opened for it. It holds the order lock and reads
+both again, so a late or repeated job changes nothing.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from commerce.aftersales import store
 from commerce.aftersales.case_decisions import CaseDecisions
 from commerce.aftersales.case_exchanges import CaseExchanges
 from commerce.aftersales.case_policy import AftersalesPolicy
-from commerce.aftersales.case_status import CASES, LockedCase, change_case, lock_case, put_case_job
+from commerce.aftersales.case_status import LockedCase, change_case, lock_case, put_case_job
 from commerce.aftersales.errors import NoSuchCase
+from commerce.aftersales.kept_units import KeptUnitCases
 from commerce.aftersales.lost_claims import find_money
 from commerce.aftersales.model import CaseStatus, CaseSummary, ClaimKind
 from commerce.aftersales.store import UnitCounts
@@ -25,8 +26,10 @@ from commerce.kernel.errors import ProblemError
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Connection, Database
+from commerce.orders.model import CASES
 from commerce.payments.model import Refund
 from commerce.refunds import service as refunds
+from commerce.shipping.shipment_tasks import OPEN_CASES
 
 ACTOR = "aftersales_worker"
 _MAX_POLL_S = 3_600.0
@@ -44,6 +47,7 @@ class CaseJobs:
         retry_policy: RetryPolicy,
         max_attempts: int,
         exchanges: CaseExchanges,
+        kept_units: KeptUnitCases,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -52,6 +56,7 @@ class CaseJobs:
         handlers = {
             "case.deadline": JobHandler(self._move_on, max_attempts=max_attempts),
             "case.money": JobHandler(self._follow_money, max_attempts=max_attempts),
+            OPEN_CASES: JobHandler(kept_units.work, max_attempts=max_attempts),
             # An exchange whose outcome is open is never given up: its replacement may be placed.
             "case.exchange": JobHandler(exchanges.work),
         }

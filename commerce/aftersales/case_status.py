@@ -20,10 +20,9 @@ from commerce.jobs import store as jobs
 from commerce.jobs.model import INTERNAL_SYSTEM, NewJob
 from commerce.kernel.postgres import Connection
 from commerce.orders import store as orders
+from commerce.orders.model import CASES
 from commerce.orders.store import OrderHeader, StoryEvent
 
-CASES = "cases"
-"""queue of the aftersales worker; a job's subject is the case"""
 CaseTask = Literal["case.deadline", "case.money", "case.exchange"]
 
 

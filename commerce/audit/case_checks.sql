@@ -39,6 +39,21 @@ SELECT case_id::text FROM cases
 WHERE cases.order_id = ANY($1::uuid[]) AND ended_at IS NULL
   AND NOT EXISTS (SELECT FROM jobs WHERE subject = case_id AND queue = 'cases');
 
+-- name: kept_units_without_case
+-- P7. Delivered units that a cancellation could not stop are in a case or refunded, or a job opens the case.
+SELECT DISTINCT line.order_id || ' line ' || line.line_no
+FROM cancellation_lines AS line JOIN cancellations USING (cancellation_id)
+JOIN shipment_lines AS sent ON sent.order_id = line.order_id AND sent.line_no = line.line_no
+                           AND sent.address_no = line.address_no
+JOIN shipments ON shipments.shipment_id = sent.shipment_id
+WHERE line.order_id = ANY($1::uuid[]) AND kept > 0 AND cancellations.status = 'done'
+  AND shipments.status = 'delivered' AND (plan_again OR cancel_refused_at IS NOT NULL)
+  AND NOT EXISTS (SELECT FROM jobs WHERE subject = line.order_id AND queue = 'cases')
+  AND NOT EXISTS (SELECT FROM case_lines WHERE case_lines.order_id = line.order_id AND case_lines.line_no = line.line_no
+                    AND case_lines.address_no = line.address_no)
+  AND NOT EXISTS (SELECT FROM refund_grant_lines AS granted WHERE granted.order_id = line.order_id
+                    AND granted.line_no = line.line_no AND granted.address_no = line.address_no);
+
 -- name: broken_case_histories
 -- P8. Events of a case are numbered without a gap; each change starts where the previous one ended, and the last one
 -- ends at the case's status.

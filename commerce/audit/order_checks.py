@@ -49,6 +49,7 @@ ORDER_CHECKS = (
     ("P7", "units_in_several_cases", "cases have more units than were delivered"),
     ("P7", "uninspected_units", "units of inspected cases are neither resellable, damaged nor rejected"),
     ("P7", "cases_without_job", "nothing is done about open cases"),
+    ("P7", "kept_units_without_case", "delivered units that were cancelled too late have no cases"),
     ("P8", "broken_histories", "histories of orders do not lead to their status"),
     ("P8", "broken_shipment_histories", "histories of shipments do not lead to their status"),
     ("P8", "broken_case_histories", "histories of cases do not lead to their status"),

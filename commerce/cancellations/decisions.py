@@ -1,7 +1,8 @@
 """Decides what becomes of the units of an order that are cancelled, without any I/O.
 
 Units that are in no shipment are cancelled at once. A shipment that holds others is stopped if it has not left; what it
-holds besides is planned again. Units that cannot be stopped are kept: they are delivered.
+holds besides is planned again. Units that cannot be stopped are kept: once delivered, they are a
+return.
 """
 
 from __future__ import annotations

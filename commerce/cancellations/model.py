@@ -48,7 +48,7 @@ class StaffCancelInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CancellationLine(msgspec.Struct, frozen=True):
     """Units of a line that are to be cancelled.
 
-    `kept` units could not be stopped: they are delivered and may be returned then."""
+    `kept` units could not be stopped: once they are delivered, a return is opened."""
 
     line_no: int
     ship_to: int

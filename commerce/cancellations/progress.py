@@ -37,7 +37,7 @@ from commerce.shipping.cash_on_delivery import finish_cash
 from commerce.shipping.model import ShipmentStatus
 from commerce.shipping.order_progress import OrderProgress
 from commerce.shipping.policy import ShippingPolicy
-from commerce.shipping.shipment_tasks import put_cancellation_jobs, put_order_tasks
+from commerce.shipping.shipment_tasks import put_cancellation_jobs, put_case_openings, put_order_tasks
 
 ACTOR = shipment_status.ACTOR
 CANCELLABLE = (OrderStatus.PAID, OrderStatus.CONFIRMED, OrderStatus.FULFILLING, OrderStatus.SHIPPED)
@@ -238,6 +238,8 @@ class CancellationProgress:
         story = StoryEvent(order.order_id, "cancellation", tell_end(cancelled, kept, cancellation.reason), {
             "cancellation_id": str(id_), "cancelled": cancelled, "kept": kept})  # fmt: skip
         await orders.insert_story_events(connection, [story], now, actor)
+        if kept:  # they may be delivered already
+            await put_case_openings(connection, [order.order_id], now)
         if cancelled and cause != "refunded":
             await self._grant_refund(connection, order, lines, cancellation.reason, actor, now)
         given_back, written_off = Counter[str](), Counter[str]()
@@ -320,8 +322,8 @@ def tell_end(cancelled: int, kept: int, reason: str) -> str:
     """Say to the customer how a cancellation ended."""
     parts = [f"{cancelled} unit{'s are' if cancelled > 1 else ' is'} cancelled"] if cancelled else []
     if kept:
-        had = "units had" if kept > 1 else "unit had"
-        parts.append(f"{kept} {had} left already: ask for a return once delivered")
+        had, them = ("units had", "them") if kept > 1 else ("unit had", "it")
+        parts.append(f"{kept} {had} left already: once delivered, send {them} back at our expense")
     return f"{'; '.join(parts)}: {reason}"[:500]
 
 

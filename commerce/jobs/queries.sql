@@ -124,7 +124,8 @@ CROSS JOIN LATERAL (
     UNION ALL
     SELECT order_id FROM cases WHERE input.queue = 'cases' AND case_id = input.subject
     UNION ALL
-    SELECT order_id FROM orders WHERE input.queue IN ('fulfilments', 'cancellations', 'releases') AND order_id = input.subject
+    SELECT order_id FROM orders WHERE input.queue IN ('fulfilments', 'cancellations', 'releases', 'cases')
+                         AND order_id = input.subject
     UNION ALL
     SELECT part_of FROM releases
     WHERE input.queue = 'releases' AND release_id = input.subject AND part_of IS NOT NULL) AS found;
@@ -144,7 +145,7 @@ FROM jobs JOIN (
     UNION ALL
     SELECT 'return_shipments', return_shipment_id FROM return_shipments WHERE order_id = $1
     UNION ALL
-    VALUES ('fulfilments', $1), ('cancellations', $1), ('releases', $1)) AS subjects USING (queue, subject)
+    VALUES ('fulfilments', $1), ('cancellations', $1), ('releases', $1), ('cases', $1)) AS subjects USING (queue, subject)
 ORDER BY queue, subject;
 
 -- name: list_scheduled

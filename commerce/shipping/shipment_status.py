@@ -26,7 +26,7 @@ from commerce.shipping.model import FINAL_STATUSES, UNDELIVERED_STATUSES, Shipme
 from commerce.shipping.order_progress import OrderProgress
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.records import ConfirmedBooking, NewHistory, NewShipmentEvent, ShipmentKey, UnitMove
-from commerce.shipping.shipment_tasks import SHIPMENTS, put_cancellation_jobs, put_order_tasks
+from commerce.shipping.shipment_tasks import SHIPMENTS, put_cancellation_jobs, put_case_openings, put_order_tasks
 from commerce.shipping.tracking import TrackedShipment, TrackingReport, TrackingResult
 
 ACTOR = "fulfilment_worker"
@@ -200,6 +200,16 @@ async def _apply_steps(
         if to in UNDELIVERED_STATUSES or locked[shipment_id].shipment.after_cancel == "cancelled"
     }
     await put_cancellation_jobs(connection, undecided, now, now)
+    unwanted = {
+        locked[shipment_id].order.order_id
+        for shipment_id, to in moves
+        if to is ShipmentStatus.DELIVERED and _was_to_be_stopped(locked[shipment_id].shipment)
+    }
+    await put_case_openings(connection, unwanted, now)
+
+
+def _was_to_be_stopped(shipment: Shipment) -> bool:
+    return shipment.plan_again or shipment.cancel_refused_at is not None
 
 
 async def advance_orders(

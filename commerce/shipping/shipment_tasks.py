@@ -10,7 +10,7 @@ from uuid import UUID
 from commerce.jobs import store as jobs
 from commerce.jobs.model import INTERNAL_SYSTEM, NewJob
 from commerce.kernel.postgres import Connection
-from commerce.orders.model import CANCELLATIONS, FULFILMENTS
+from commerce.orders.model import CANCELLATIONS, CASES, FULFILMENTS
 from commerce.shipping.carrier_port import Carrier
 from commerce.shipping.model import ShipmentJob
 
@@ -25,6 +25,7 @@ Task = Literal[
 ]
 OrderTask = Literal["order.plan", "order.complete"]
 ADVANCE_CANCELLATIONS = "cancellation.advance"
+OPEN_CASES = "case.open"
 
 
 def system_of(carrier: Carrier | None) -> str:
@@ -77,6 +78,12 @@ async def put_cancellation_jobs(
     """Have the cancellations of orders advanced, and units without a shipment decided."""
     new_jobs = [NewJob(order_id, ADVANCE_CANCELLATIONS, INTERNAL_SYSTEM, due_at) for order_id in order_ids]
     await jobs.put(connection, CANCELLATIONS, new_jobs, now)
+
+
+async def put_case_openings(connection: Connection, order_ids: Collection[UUID], now: datetime) -> None:
+    """Have returns opened for delivered units of orders that were cancelled too late to be stopped."""
+    new_jobs = [NewJob(order_id, OPEN_CASES, INTERNAL_SYSTEM, now) for order_id in order_ids]
+    await jobs.put(connection, CASES, new_jobs, now)
 
 
 async def list_jobs(connection: Connection, shipment_ids: Sequence[UUID]) -> dict[UUID, ShipmentJob]:

@@ -80,7 +80,7 @@ async def cancel_order(call: Call) -> web.Response:
     """Cancel an order, or units of it, until a carrier has collected them. Money and stock are released.
 
     Without a body all that has not left is cancelled. 202: a carrier must cancel its booking first; units that it has
-    collected by then are `kept`, are delivered and may be returned. A repeat returns the same cancellation.
+    collected by then are `kept`: once delivered, a return is opened. A repeat returns the same cancellation.
     """
     services, key = call.services, call.parameters[_KEY.name]
     request = _customer_request(call, key)

@@ -139,7 +139,7 @@ async def test_carrier_that_has_collected_it_keeps_units_for_a_return(ship: Ship
     [story] = await ship.fetch_rows(
         "SELECT reason, details FROM order_events WHERE order_id = $1 AND kind = 'cancellation'", order_id
     )
-    assert "ask for a return once delivered" in story["reason"]
+    assert "back at our expense" in story["reason"]
     assert await ship.fetch_rows("SELECT cancelled, kept FROM cancellation_lines ORDER BY line_no") in (
         [(0, 1), (2, 0)],
         [(1, 0), (0, 2)],

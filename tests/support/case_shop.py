@@ -13,6 +13,7 @@ from commerce.aftersales.case_decisions import CaseDecisions
 from commerce.aftersales.case_exchanges import CaseExchanges
 from commerce.aftersales.case_requests import CaseRequests, StaffCase
 from commerce.aftersales.case_status import change_case, lock_case
+from commerce.aftersales.kept_units import KeptUnitCases
 from commerce.aftersales.model import ApprovalInput, Case, CaseInput, CaseKind, CaseLineInput, CasePreview, ClaimKind
 from commerce.aftersales.service import Aftersales
 from commerce.aftersales.store import UnitCounts, set_unit_counts
@@ -179,14 +180,16 @@ def open_case_shop(ship: ShippingShop, **settings: Any) -> CaseShop:
     """Open cases over a shop, with these settings of the section `aftersales`."""
     shop, policy = ship.shop, AftersalesSettings(**settings)
     decisions = CaseDecisions(shop.ids, policy)
-    cases = Aftersales(shop.db, shop.clock, shop.ids, policy, ZoneInfo("Asia/Shanghai"), shop.redis)
+    zone = ZoneInfo("Asia/Shanghai")
+    cases = Aftersales(shop.db, shop.clock, shop.ids, policy, zone, shop.redis)
     replacements = ReplacementOrders(shop.db, shop.redis, shop.clock)
     exchanges = CaseExchanges(shop.db, shop.clock, shop.ids, replacements, policy)
+    kept_units = KeptUnitCases(shop.db, shop.clock, cases.requests, decisions, zone)
     retry_policy = RetryPolicy(initial_ms=1, max_s=0.001, lease_s=1, rows_per_claim=100)
     return CaseShop(
         ship=ship,
         requests=cases.requests,
         actions=cases.actions,
         cases=cases,
-        jobs=CaseJobs(shop.db, shop.clock, decisions, policy, retry_policy, 5, exchanges),
+        jobs=CaseJobs(shop.db, shop.clock, decisions, policy, retry_policy, 5, exchanges, kept_units),
     )
