@@ -115,6 +115,7 @@ class CancellationProgress:
 
         Opens those that nobody has to ask for: of shipments that did not arrive, and of refunded orders. Then puts the
         order's next job, or removes it."""
+        await refunds.refund_collected(connection, self._ids, order, ACTOR, now)
         fulfilment = await fulfilments.get_fulfilment(connection, order.order_id)
         if order.status not in CANCELLABLE or fulfilment is None:
             await jobs.remove(connection, CANCELLATIONS, [order.order_id])
@@ -216,8 +217,8 @@ class CancellationProgress:
         progress = OrderProgress(order.status, totals)
         progress.advance()
         await shipment_status.advance_orders(connection, {order.order_id: progress}, now, self._shipping)
-        if ended:
-            await finish_cash(connection, order, now)
+        if ended and await finish_cash(connection, order, now):
+            await refunds.refund_collected(connection, self._ids, order, ACTOR, now)
         return "advanced" if ended or units.to_stop or progress.reached else "unchanged"
 
     async def _end_cancellation(

@@ -83,7 +83,7 @@ def take_first(payments: Sequence[OpenPayment], amount_minor: int) -> list[OpenP
 
 async def _select_granted(connection: Connection, order_id: UUID, refunds: Sequence[Refund]) -> list[Refund]:
     """Return those of the refunds that grants of an order have asked for."""
-    keys = {store.refund_key(grant_id) for grant_id in await store.list_grant_ids(connection, order_id)}
+    keys = {store.refund_key(grant_id) for grant_id in await store.list_grant_amounts(connection, order_id)}
     return [refund for refund in refunds if refund.refund_key in keys and refund.status != "failed"]
 
 

@@ -11,10 +11,13 @@ FROM order_lines WHERE order_id = $1 ORDER BY line_no, address_no;
 
 -- name: get_granted_sums
 -- The fee for cash on delivery counts as freight. `was_shipped`: a shipment was handed over, whatever became of it.
+-- `cash_under_way_minor`: what shipments that have not ended are to collect.
 SELECT orders.freight_minor + cod_fee_minor AS freight_minor,
        coalesce(granted.freight_minor, 0)::bigint AS granted_freight_minor,
        coalesce(granted.amount_minor, 0)::bigint AS granted_minor,
-       EXISTS (SELECT FROM shipments WHERE shipments.order_id = $1 AND shipments.handed_over_at IS NOT NULL) AS was_shipped
+       EXISTS (SELECT FROM shipments WHERE shipments.order_id = $1 AND shipments.handed_over_at IS NOT NULL) AS was_shipped,
+       (SELECT coalesce(sum(cod_minor), 0) FROM shipments
+        WHERE shipments.order_id = $1 AND shipments.ended_at IS NULL)::bigint AS cash_under_way_minor
 FROM orders CROSS JOIN LATERAL (
     SELECT sum(refund_grants.freight_minor) AS freight_minor, sum(amount_minor) AS amount_minor
     FROM refund_grants WHERE refund_grants.order_id = $1
@@ -24,8 +27,22 @@ WHERE orders.order_id = $1;
 -- name: get_grant_of_source
 SELECT {refund_grants} FROM refund_grants WHERE kind = $1 AND source_id = $2;
 
--- name: list_grant_ids
-SELECT grant_id FROM refund_grants WHERE order_id = $1;
+-- name: list_grant_amounts
+SELECT grant_id, amount_minor FROM refund_grants WHERE order_id = $1 ORDER BY created_at DESC, grant_id DESC;
+
+-- name: list_owed_orders
+-- Those of the orders whose grants are more than what was refunded and the cash that was not collected.
+SELECT order_id FROM (
+    SELECT order_id, sum(amount_minor) AS granted_minor FROM refund_grants
+    WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) GROUP BY order_id
+) AS grants
+WHERE granted_minor > coalesce((
+    SELECT sum(amount_minor) FROM refunds
+    WHERE refunds.order_id = grants.order_id AND refund_key LIKE 'grant %' AND refunds.status <> 'failed'), 0)
+  + coalesce((
+    SELECT sum(payments.amount_minor - payments.captured_minor) FROM payments
+    WHERE payments.order_id = grants.order_id AND method = 'cod' AND plan_revision = (
+        SELECT max(plan_revision) FROM payments AS every WHERE every.order_id = grants.order_id)), 0);
 
 -- name: list_grant_lines
 SELECT line_no, address_no AS ship_to, first_unit, quantity, amount_minor AS amount

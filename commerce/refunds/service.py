@@ -50,8 +50,8 @@ async def grant(
     grant_id = ids.new()
     await store.insert_grant(connection, grant_id, value, request, now)
     for part in value.allocations:
-        if part.goes_to != "not_collected":
-            payment = locked.payments.get(part.payment_id) or backing.payments[part.payment_id]
+        payment = locked.payments.get(part.payment_id) or backing.payments[part.payment_id]
+        if payment.status == "captured":  # other cash is refunded by `refund_collected`
             locked.changes.new_refunds.append(
                 NewRefund(
                     payment, store.refund_key(grant_id), part.amount, request.reason, request.actor, is_announced=True
@@ -68,6 +68,43 @@ async def preview(connection: Connection, order: OrderHeader, request: GrantRequ
     [locked] = await locked_orders.read_orders(connection, [order])
     backing = await read_backing(connection, order.order_id, locks=False)
     return value_grant(await _read_refundable(connection, order, locked, backing), request)
+
+
+async def refund_collected(
+    connection: Connection, ids: IdGenerator, order: OrderHeader, actor: str, now: datetime
+) -> None:
+    """Refund cash that was captured though earlier grants cover it.
+
+    Call inside a transaction that holds the order lock. A repeat changes nothing."""
+    amounts = await store.list_grant_amounts(connection, order.order_id)
+    if not amounts:
+        return
+    [locked] = await locked_orders.read_orders(connection, [order])
+    cash = [payment for payment in order_status.current_payments(locked.payments.values()) if payment.method == "cod"]
+    if not cash or any(payment.status in ("pending", "authorised") for payment in cash):
+        return
+    backing = await read_backing(connection, order.order_id, locks=True)
+    left = {store.refund_key(grant_id): amount for grant_id, amount in amounts.items()}
+    requested = {(item.payment_id, item.refund_key): item.amount_minor for item in [*locked.refunds, *backing.refunds]}
+    for (_, key), amount in requested.items():  # attempts that have failed are tried again
+        if key in left:
+            left[key] -= amount
+    owed_minor = sum(left.values()) - sum(payment.amount_minor - payment.captured_minor for payment in cash)
+    for payment in cash:
+        remaining_minor = payment.captured_minor - sum(
+            refund.amount_minor
+            for refund in locked.refunds
+            if refund.payment_id == payment.payment_id and refund.status != "failed"
+        )
+        for key in [key for key, amount in left.items() if amount > 0 and (payment.payment_id, key) not in requested]:
+            part_minor = min(left[key], owed_minor, remaining_minor)
+            if part_minor > 0:
+                reason = "it was collected with other shipments"
+                locked.changes.new_refunds.append(NewRefund(payment, key, part_minor, reason, actor))
+                left[key] -= part_minor
+                owed_minor -= part_minor
+                remaining_minor -= part_minor
+    await locked_orders.write_changes(connection, ids, [locked], now)
 
 
 async def list_refunds(connection: Connection, order_id: UUID, grant_id: UUID) -> list[Refund]:
@@ -87,11 +124,12 @@ async def _read_refundable(
             "cannot refund the order now: it was paid late and its stock is being reacquired; try again in a moment"
         )
     sums = await store.get_granted_sums(connection, order.order_id)
-    uncaptured_minor = 0
+    coming_minor = 0
     if any(payment.method == "cod" and payment.status == "authorised" for payment in locked.payments.values()):
-        uncaptured_minor = (await payments.sum_uncaptured_cash(connection, [order.order_id]))[order.order_id]
-    granted = {store.refund_key(grant_id) for grant_id in await store.list_grant_ids(connection, order.order_id)}
-    open_payments = _list_open_payments(locked, sums, uncaptured_minor, granted, backing) + list(backing.open)
+        collected_minor = (await payments.sum_uncaptured_cash(connection, [order.order_id]))[order.order_id]
+        coming_minor = collected_minor + sums.cash_under_way_minor
+    granted = {store.refund_key(grant_id) for grant_id in await store.list_grant_amounts(connection, order.order_id)}
+    open_payments = _list_open_payments(locked, sums, coming_minor, granted, backing) + list(backing.open)
     tied_minor = await sum_tied(connection, order.order_id, [*locked.refunds, *backing.all_refunds])
     if tied_minor:  # it goes back with the replacements of the units that were paid with it
         held_minor = sum(payment.remaining_minor for payment in open_payments)
@@ -103,23 +141,21 @@ async def _read_refundable(
         freight_minor=sums.freight_minor - sums.granted_freight_minor,
         was_shipped=sums.was_shipped,
         payments=open_payments,
-        uncaptured_minor=uncaptured_minor,
     )
 
 
 def _list_open_payments(
-    locked: LockedOrder, sums: GrantedSums, uncaptured_minor: int, granted: Collection[str], backing: Backing
+    locked: LockedOrder, sums: GrantedSums, coming_minor: int, granted: Collection[str], backing: Backing
 ) -> list[OpenPayment]:
     """List what can still go back over each payment, in the order of the tenders.
 
     Cash on delivery that is not collected is still due, less what grants have taken off it: their amounts that are no
-    refunds. `uncaptured_minor` was collected with some shipments, and is captured when the others have ended.
+    refunds. `coming_minor` of it was collected with some shipments, or will be with those under way, because what they
+    collect is fixed: only the rest need not be paid.
     """
     refunds = [refund for refund in locked.refunds if refund.status != "failed"]
-    lowered_minor = (
-        uncaptured_minor
-        + sums.granted_minor
-        - sum(refund.amount_minor for refund in [*refunds, *backing.refunds] if refund.refund_key in granted)
+    lowered_minor = sums.granted_minor - sum(
+        refund.amount_minor for refund in [*refunds, *backing.refunds] if refund.refund_key in granted
     )
     current = order_status.current_payments(locked.payments.values())
     open_payments = []
@@ -132,10 +168,12 @@ def _list_open_payments(
             due_minor = payment.amount_minor - payment.captured_minor
             taken_minor = min(due_minor, lowered_minor)
             lowered_minor -= taken_minor
-            if due_minor > taken_minor:
-                due_minor -= taken_minor
-                open_payments.append(OpenPayment(payment.payment_id, "cod", due_minor, is_collected=False))
-    return open_payments
+            due_minor -= taken_minor
+            part_minor = min(due_minor, coming_minor)
+            coming_minor -= part_minor
+            cash = OpenPayment(payment.payment_id, "cod", due_minor - part_minor, is_collected=False)
+            open_payments += [cash, cash._replace(remaining_minor=part_minor, is_coming=True)]
+    return [payment for payment in open_payments if payment.remaining_minor]
 
 
 async def _read_grant(connection: Connection, stored: StoredGrant, locked: LockedOrder, backing: Backing) -> Grant:

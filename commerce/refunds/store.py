@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -37,6 +38,7 @@ class GrantedSums(NamedTuple):
     granted_freight_minor: int
     granted_minor: int
     was_shipped: bool
+    cash_under_way_minor: int
 
 
 queries = load_queries(__package__, refund_grants=StoredGrant._fields)
@@ -62,8 +64,15 @@ def refund_key(grant_id: UUID) -> str:
     return f"grant {grant_id}"
 
 
-async def list_grant_ids(connection: Connection, order_id: UUID) -> list[UUID]:
-    return [row["grant_id"] for row in await connection.fetch(queries.list_grant_ids, order_id)]
+async def list_grant_amounts(connection: Connection, order_id: UUID) -> dict[UUID, int]:
+    """Return the amounts of an order's grants by id, the newest first."""
+    rows = await connection.fetch(queries.list_grant_amounts, order_id)
+    return {row["grant_id"]: row["amount_minor"] for row in rows}
+
+
+async def list_owed_orders(connection: Connection, order_ids: Sequence[UUID]) -> list[UUID]:
+    """List those of the orders that are owed more than was refunded and not collected."""
+    return [row["order_id"] for row in await connection.fetch(queries.list_owed_orders, order_ids)]
 
 
 async def list_grant_lines(connection: Connection, grant_id: UUID) -> list[GrantedLine]:

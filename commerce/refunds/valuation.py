@@ -28,8 +28,7 @@ class RefundableLine(NamedTuple):
 class RefundableOrder(NamedTuple):
     """The facts of an order that decide a refund.
 
-    `freight_minor` is what is left of its freight, `uncaptured_minor` cash that was collected with some of its
-    shipments and is captured when the others have ended.
+    `freight_minor` is what is left of its freight. Of cash that is coming a cancellation may promise some.
     """
 
     order_id: UUID
@@ -38,7 +37,11 @@ class RefundableOrder(NamedTuple):
     freight_minor: int
     was_shipped: bool
     payments: Sequence[OpenPayment]
-    uncaptured_minor: int = 0
+
+    @property
+    def coming_minor(self) -> int:
+        """Cash that shipments have collected or will collect, which is captured when all of them have ended."""
+        return sum(payment.remaining_minor for payment in self.payments if payment.is_coming)
 
 
 def value_grant(order: RefundableOrder, request: GrantRequest) -> Grant:
@@ -69,6 +72,8 @@ def value_grant(order: RefundableOrder, request: GrantRequest) -> Grant:
     if request.kind == "staff":
         payments = [payment for payment in payments if payment.is_collected]
         _check_collected(order, amount_minor, request)
+    elif request.kind == "case":
+        payments = [payment for payment in payments if not payment.is_coming]
     held_minor = sum(payment.remaining_minor for payment in payments)
     if request.lines == "rest":
         if request.fee_minor > held_minor:
@@ -90,9 +95,9 @@ def _check_limit(order: RefundableOrder, held_minor: int, lines: Sequence[Grante
     """Refuse to reduce an amount without units, and one whose cash is captured later."""
     if not lines:
         raise RefundExceedsCaptured(f"{held_minor} minor units are captured and not refunded")
-    if order.uncaptured_minor:
+    if order.coming_minor:
         raise RefundExceedsCaptured(
-            f"{held_minor} minor units are captured and not refunded; {order.uncaptured_minor} of cash are captured "
+            f"{held_minor} minor units are captured and not refunded; {order.coming_minor} of cash are captured "
             "once the other shipments of the order have ended: refund it then"
         )
 

@@ -13,21 +13,28 @@ from commerce.kernel.postgres import Connection
 from commerce.orders.store import OrderHeader
 from commerce.payments import locked_orders
 from commerce.payments import store as payments
+from commerce.refunds import store as refunds
 from commerce.shipping import store
+from commerce.shipping.shipment_tasks import put_cancellation_jobs
 
 
 async def collect_cash(connection: Connection, headers: Mapping[UUID, OrderHeader], now: datetime) -> None:
     """Post the cash of delivered shipments of these orders, and capture payments that are complete.
 
-    Each shipment is posted once, to the account of the driver or the carrier that has the money."""
+    Each shipment is posted once, to the account of the driver or the carrier that has the money. Jobs refund what was
+    collected beyond what grants have left due."""
     if not headers:
         return
     await store.post_collected_cash(connection, list(headers), now)
     cash_due = await payments.sum_cash_due(connection, list(headers))
     collected = await payments.sum_uncaptured_cash(connection, list(headers))
+    captured = list[UUID]()
     for order_id, order in headers.items():
-        if cash_due[order_id] or collected[order_id]:
-            await finish_cash(connection, order, now)
+        if (cash_due[order_id] or collected[order_id]) and await finish_cash(connection, order, now):
+            captured.append(order_id)
+    if captured:
+        owed = await refunds.list_owed_orders(connection, captured)
+        await put_cancellation_jobs(connection, owed, now, now)
 
 
 async def finish_cash(connection: Connection, order: OrderHeader, now: datetime) -> bool:
