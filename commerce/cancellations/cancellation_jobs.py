@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from commerce.cancellations.progress import CancellationProgress, UndeliveredPolicy
-from commerce.jobs.model import Job, JobHandler, JobResult, finished, written
+from commerce.jobs.model import Job, JobHandler, JobResult, delayed, finished, written
 from commerce.jobs.service import JobQueue
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.failpoints import failpoint
@@ -14,6 +14,7 @@ from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Database
 from commerce.orders import store as orders
 from commerce.orders.model import CANCELLATIONS
+from commerce.payments.errors import RefundExceedsCaptured
 from commerce.shipping.carrier_port import CarrierRegistry
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.shipment_tasks import ADVANCE_CANCELLATIONS
@@ -41,11 +42,14 @@ class CancellationJobs:
 
     async def _advance(self, jobs: Sequence[Job]) -> Sequence[JobResult]:
         [job] = jobs
-        async with self._db.transaction() as connection:
-            order = await orders.lock_order(connection, job.subject)
-            if order is None:
-                return [finished("unchanged")]
-            word = await self._progress.advance(connection, order, from_ms(self._clock.now_ms()))
-            failpoint("cancellation.before_commit")
+        try:
+            async with self._db.transaction() as connection:
+                order = await orders.lock_order(connection, job.subject)
+                if order is None:
+                    return [finished("unchanged")]
+                word = await self._progress.advance(connection, order, from_ms(self._clock.now_ms()))
+                failpoint("cancellation.before_commit")
+        except RefundExceedsCaptured as error:  # other shipments are still to bring the cash
+            return [delayed("waiting", str(error))]
         failpoint("cancellation.after_commit")
         return [written(word)]
