@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ops.sandbox.carriers import CARRIERS
@@ -29,9 +30,9 @@ CARRIER_FAULTS: dict[str, Any] = {
 class CarrierSandboxClient(SandboxClient):
     """Client of the sandbox's carriers."""
 
-    async def set_faults(self) -> None:
+    async def set_faults(self, faults: Mapping[str, Any] | None = None) -> None:
         for carrier in CARRIERS:
-            await self._call("PUT", f"/faults/{carrier}", CARRIER_FAULTS)
+            await self._call("PUT", f"/faults/{carrier}", CARRIER_FAULTS if faults is None else faults)
 
     async def set_unavailable(self, seconds: float) -> None:
         """Let no carrier answer for so long. Shipments continue, and webhooks are sent."""

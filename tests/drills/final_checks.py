@@ -18,6 +18,13 @@ from tests.support.due_jobs import count_open
 from tests.support.sales import eventually
 
 _IDLE_TIMEOUT_S = 60.0
+_COUNT_LEFT = """
+SELECT key, sum(value::int)::int FROM releases JOIN orders ON order_id = part_of, jsonb_each_text(units)
+WHERE orders.sale_id = $1 AND orders.status <> 'cancelled' GROUP BY key
+"""
+_COUNT_WRITTEN_OFF = """
+SELECT key, sum(value::int)::int FROM releases, jsonb_each_text(written_off) WHERE sale_id = $1 GROUP BY key
+"""
 
 
 async def run_audit(stack: LocalStack, sale_id: str) -> SaleAudit:
@@ -40,14 +47,24 @@ async def check_final_state(
         await _check_orders(shop, record)
         available = (await lua.cut(shop.redis, SaleKeys(record.sale_id))).stock
         assert await shop.audit.count_dead_letters() == 0
+        left, written_off = await _count_reversals(shop, record.sale_id)
     promised = record.count_promised_units()
-    assert {sku: available[sku] + promised[sku] for sku in initial} == dict(initial)
+    promised.subtract(left)
+    assert {sku: available[sku] + promised[sku] + written_off[sku] for sku in initial} == dict(initial)
     assert min(available.values()) >= 0
     audit = await run_audit(stack, record.sale_id)
-    assert {row.sku: (row.initial, row.available, row.held + row.sold, row.in_stream) for row in audit.rows} == {
-        sku: (units, available[sku], promised[sku], 0) for sku, units in initial.items()
-    }
+    assert {
+        row.sku: (row.initial, row.available, row.held + row.sold, row.written_off, row.in_stream) for row in audit.rows
+    } == {sku: (units, available[sku], promised[sku], written_off[sku], 0) for sku, units in initial.items()}
     return audit
+
+
+async def _count_reversals(shop: CliServices, sale_id: str) -> tuple[Counter[str], Counter[str]]:
+    """Count units by SKU that have left orders which are not cancelled, and units that were written off."""
+    async with shop.db.connection() as connection:
+        left = await connection.fetch(_COUNT_LEFT, sale_id)
+        written_off = await connection.fetch(_COUNT_WRITTEN_OFF, sale_id)
+    return Counter(dict(map(tuple, left))), Counter(dict(map(tuple, written_off)))
 
 
 async def wait_until_idle(shop: CliServices, sale_id: str) -> None:

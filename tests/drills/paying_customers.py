@@ -309,9 +309,10 @@ class SandboxClient:
     def __init__(self, stack: LocalStack) -> None:
         self._base = f"http://127.0.0.1:{stack.sandbox_port}"
 
-    async def set_faults(self) -> None:
+    async def set_faults(self, faults: Mapping[str, Any] | None = None) -> None:
         for provider in PROVIDERS:
-            await self._call("PUT", f"/faults/{provider}", {**PROVIDER_FAULTS, "slow_ms": SLOW_MS[provider]})
+            default = {**PROVIDER_FAULTS, "slow_ms": SLOW_MS[provider]}
+            await self._call("PUT", f"/faults/{provider}", default if faults is None else faults)
 
     async def clear_faults(self) -> None:
         for provider in PROVIDERS:
