@@ -117,10 +117,14 @@ class CancellationProgress:
         order's next job, or removes it."""
         await refunds.refund_collected(connection, self._ids, order, ACTOR, now)
         fulfilment = await fulfilments.get_fulfilment(connection, order.order_id)
-        if order.status not in CANCELLABLE or fulfilment is None:
+        is_delivered = order.status in (OrderStatus.DELIVERED, OrderStatus.COMPLETED)
+        if fulfilment is None or not (is_delivered or order.status in CANCELLABLE):
             await jobs.remove(connection, CANCELLATIONS, [order.order_id])
             return "unchanged"
         before = await store.read_units(connection, order.order_id)
+        if is_delivered and not before.open_lines:  # else its units were delivered before they could be stopped
+            await jobs.remove(connection, CANCELLATIONS, [order.order_id])
+            return "unchanged"
         decide_at = await self._open_due(connection, order, before, now)
         units = await self._decide(connection, order, now)
         if units.has_units_to_plan and not await self._is_about_to_plan(connection, order.order_id):

@@ -224,3 +224,17 @@ async def test_open_cancellation_is_listed_with_the_error_that_keeps_it_open(shi
     assert (item.cancellation.order_id, item.last_error) == (order_id, "cheap refuses: no_service: not there")
     count, age_s = await waiting.measure()
     assert (count, 0 <= age_s < 60) == (1, True)
+
+
+async def test_shipment_delivered_before_it_could_be_stopped_keeps_its_units(ship: ShippingShop) -> None:
+    order_id, [first, second] = await ship.add_booked_order(("a", 1, 0), ("c", 2, 0))
+    assert (await cancel(ship, order_id)).status == "fulfilling"
+    for shipment in (first, second):
+        await ship.apply_events(shipment.shipment_id, tracking_event("delivered", -1))
+    assert await read_order(ship, order_id) == ("delivered", None)
+    await ship.work_until_idle()
+    rows = await ship.fetch_rows("SELECT cancelled, kept FROM cancellation_lines ORDER BY line_no")
+    assert [tuple(row) for row in rows] == [(0, 1), (0, 2)]
+    assert await ship.fetch_value("SELECT status FROM cancellations") == "done"
+    assert await ship.fetch_value("SELECT sum(cancelling) FROM fulfilment_lines") == 0
+    assert await sum_refunds(ship, order_id) == 0

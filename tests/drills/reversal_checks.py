@@ -1,4 +1,4 @@
-"""The end of a drill with returns: every order has ended, and all books agree.
+"""The end of a drill with returns: every order has ended, and all records agree.
 
 The records of the providers are read from the sandbox's file, trade by trade.
 """
@@ -107,7 +107,7 @@ def _waits_for_staff(shipments: str | None) -> bool:
 
 
 async def check_reversals(stack: LocalStack, shop: CliServices, customers: ReturningCustomers) -> ReversalResult:
-    """Compare the books of the shop with those of the providers, and each order with what its customer paid."""
+    """Compare our records with those of the providers, and each order with its price."""
     sale_id = customers.record.sale_id
     contradictions = customers.record.contradictions
     assert not contradictions, format_examples(contradictions)
@@ -136,7 +136,7 @@ async def check_reversals(stack: LocalStack, shop: CliServices, customers: Retur
 
 
 def _check_providers(stack: LocalStack, captures: list[Any], refunds: list[Any]) -> None:
-    """Check that captures and refunds are those in the providers' own books, one by one."""
+    """Check that captures and refunds are those that the providers have, one by one."""
     with closing(PaymentStore(stack.home / "sandbox" / "payments.sqlite")) as payment_store:
         trades = {UUID(trade.out_no): trade for name in PROVIDERS for trade in payment_store.list_paid_trades(name)}
         paid_back = {

@@ -1,4 +1,4 @@
-"""P5, P6, P7 at full load: what is sold and paid goes back in every way, with faults of providers and carriers."""
+"""P5, P6, P7 at full load: paid orders are cancelled, refused, lost, returned, exchanged."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ class _Reversals:
 
 @asynccontextmanager
 async def _open(stack: LocalStack, rng: Random) -> AsyncIterator[_Reversals]:
-    """Open a sale with enough stock, grant store credit and set the faults. Robots work until the block ends."""
+    """Open a sale with enough stock, grant store credit and set the faults.
+
+    Robots work until the block ends."""
     async with AsyncExitStack() as exit_stack:
         shop = await exit_stack.enter_async_context(open_cli_services(stack.settings()))
         items = {sku: (units, PRICES[sku], None) for sku, units in STOCK.items()}
@@ -102,7 +104,7 @@ async def _open(stack: LocalStack, rng: Random) -> AsyncIterator[_Reversals]:
 
 
 async def _finish(stack: LocalStack, reversals: _Reversals, done: str) -> None:
-    """Wait for the end of everything, and compare all books."""
+    """Wait for the end of everything, and compare all records."""
     await wait_until_all_ended(stack, reversals.shop, reversals.customers, reversals.aftersales, _IDLE_TIMEOUT_S)
     result = await check_reversals(stack, reversals.shop, reversals.customers)
     actions = reversals.aftersales.actions
@@ -116,7 +118,7 @@ async def _finish(stack: LocalStack, reversals: _Reversals, done: str) -> None:
 
 
 @pytest.mark.parametrize("stack", [_SETTINGS], indirect=True, ids=["faults"])
-async def test_every_order_ends_and_all_books_agree(stack: LocalStack, rng: Random) -> None:
+async def test_every_order_ends_and_all_records_agree(stack: LocalStack, rng: Random) -> None:
     """A tenth is cancelled after paying, 8% are refused, 10% returned, 3% exchanged, 2% lost."""
     started = perf_counter()
     async with _open(stack, rng) as reversals:
