@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from commerce.kernel.moments import WithMoments
 from commerce.kernel.money import Currency, Minor, minor_digits
 from commerce.kernel.types import Reason, filled_line
 
@@ -53,7 +54,7 @@ class NewPosting(NamedTuple):
     booked_on: date | None = None
 
 
-class CashDeposit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CashDeposit(WithMoments, frozen=True, forbid_unknown_fields=True):
     """Cash that a carrier or a driver hands over, or that the shop takes to the bank, once per key.
 
     `amount` is what arrives. `fee` is what the carrier keeps for its service. `missing` is what should have come and

@@ -13,6 +13,7 @@ import typer
 from commerce.kernel.csv_rows import read_lines
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import format_money
+from commerce.kernel.types import Reason
 from commerce.payments.model import OrderPayments
 from commerce.refunds.list_csv import read_refund_list, write_report
 from commerce.refunds.model import (
@@ -78,7 +79,10 @@ def refund(
     cash are refunded at once, as store credit. A payment worker does the rest.
     """
 
+    message = "--reason: give 1 to 200 characters, on one line, with a letter or digit"
+
     async def work() -> OrderPayments | RefundPreview:
+        checked_reason = parse_argument(reason, Reason, message)
         async with open_cli_services() as shop:
             currency = (await shop.payments.get(order_id, None)).total.currency
             terms: dict[str, object] = {
@@ -94,7 +98,7 @@ def refund(
                 return await refunds.preview(order_id, parse_argument(terms, RefundTerms))
             if key is None:
                 raise Invalid("cannot refund without a key: send --key, which makes a repeat refund nothing more")
-            wanted = parse_argument(terms | {"idempotency_key": key, "reason": reason}, RefundInput)
+            wanted = parse_argument(terms | {"idempotency_key": key, "reason": checked_reason}, RefundInput)
             return await refunds.refund(order_id, wanted, get_actor())
 
     result = run(work()) if dry_run else run_change(work())

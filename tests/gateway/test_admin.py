@@ -147,6 +147,7 @@ def test_support_reads_shipments_and_changes_none() -> None:
     assert {id_: roles for id_, roles in changes.items() if roles} == {
         "retry_job": ("warehouse",),
         "retry_jobs": ("warehouse",),
+        **dict.fromkeys(("collect_return", "cancel_return_shipment", "set_return_outcome"), ("support",)),
     }
 
 

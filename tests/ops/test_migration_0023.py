@@ -30,7 +30,7 @@ _FULFILMENTS = (
     ("pending", True, False, "order.plan"),
     ("pending", False, True, "order.plan"),
     ("pending", False, False, None),
-    ("planned", True, False, "order.stop"),
+    ("planned", True, False, None),
     ("planned", False, False, None),
     ("delivered", True, False, "order.complete"),
     ("done", False, False, None),

@@ -29,6 +29,19 @@ COMMANDS = {
     "draw announce --at": ["draw", "announce", "a", "--at"],
     "screening clear --until": ["screening", "clear", "a", "user", "--reason", "a", "--until"],
     "reconcile --date": ["reconcile", "{file}", "--provider", "alipay", "--date"],
+    "payment balances --until": ["payment", "balances", "--until"],
+    "cash deposit --date": [
+        "cash",
+        "deposit",
+        "carrier:sf_express",
+        "1",
+        "CNY",
+        "--key",
+        "k",
+        "--to",
+        "bank",
+        "--date",
+    ],
     "route plan --date": ["route", "plan", "--date"],
     "route show --date": ["route", "show", "--date"],
     "route links --date": ["route", "links", "--date"],
@@ -57,7 +70,8 @@ def test_argument_out_of_bounds_is_refused(name: str, tmp_path: Path) -> None:
         assert "in the years 2000 to 2999" in result.output
 
 
-MOMENTS = [name for name in COMMANDS if name.split()[-1] not in ("--date", "--by", "--hand-over")]
+DAYS = {"payment balances --until"}
+MOMENTS = [name for name in COMMANDS if name not in DAYS and name.split()[-1] not in ("--date", "--by", "--hand-over")]
 BERLIN = {"COLUMNS": "300", "FLOODGATE_SHOP__TIME_ZONE": "Europe/Berlin"}
 
 

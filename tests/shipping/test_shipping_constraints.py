@@ -55,7 +55,8 @@ FORBIDDEN = {
 
 
 async def test_contradictory_rows_are_refused(ship: ShippingShop) -> None:
-    await ship.add_booked_order(("a", 2, 0))
+    order_id, _ = await ship.add_booked_order(("a", 2, 0))
+    ship.unchecked_orders.add(order_id)  # its rows are changed by hand
     accepted = []
     for name, sql in FORBIDDEN.items():
         try:

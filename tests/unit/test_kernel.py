@@ -122,7 +122,7 @@ def test_id_is_parsed_from_its_hex_only(text: str | None, *, is_id: bool) -> Non
 
 def test_queries_are_loaded_by_block_name() -> None:
     queries = load_queries("commerce.orders")
-    assert queries.get_order.startswith("SELECT")
+    assert queries.find_existing.startswith("SELECT")
     with pytest.raises(AttributeError, match="no block"):
         _ = queries.nonsense
     assert Queries({"a": "SELECT 1"}).all() == {"a": "SELECT 1"}
