@@ -25,7 +25,7 @@ from tests.drills.staff_robots import DriverRobots, WarehouseRobot
 from tests.support.gateway import token
 from tests.support.sales import eventually, make_sale
 
-ORDERS = int(os.environ.get("FLOODGATE_DRILL_ORDERS", "1500"))
+ORDERS = int(os.environ.get("FLOODGATE_DRILL_ORDERS", "500"))
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(420 + ORDERS // 10)]
 CONNECTIONS, FEW_CONNECTIONS = 32, 6
 _IDLE_TIMEOUT_S = 180 + ORDERS / 20
