@@ -32,7 +32,7 @@ _COUNT_OPEN = f"""
 SELECT (SELECT count(*) FROM ({_LIST_CUSTOMERS_ORDERS}) AS customers_orders) AS orders,
        (SELECT count(*) FROM refunds WHERE status NOT IN ('done', 'failed')) AS refunds,
        (SELECT count(*) FROM cancellations WHERE status = 'open') AS cancellations,
-       (SELECT count(*) FROM cases WHERE ended_at IS NULL) AS cases,
+       (SELECT count(*) FROM cases WHERE ended_at IS NULL AND order_id <> ALL($2::uuid[])) AS cases,
        (SELECT count(*) FROM releases WHERE status = 'pending') AS releases
 """
 _LIST_OPEN_ORDERS = """
@@ -87,10 +87,12 @@ async def wait_until_all_ended(
     expected |= dict.fromkeys(("refunds", "cancellations", "cases", "releases"), 0)
     while True:
         async with shop.db.connection() as connection:
-            [row] = await connection.fetch(_COUNT_OPEN, customers.record.sale_id)
             orders = await connection.fetch(_LIST_OPEN_ORDERS, customers.record.sale_id)
+            # A case may need the cash of a shipment that waits for staff.
+            waiting = [order["order_id"] for order in orders if _waits_for_staff(order["shipments"])]
+            [row] = await connection.fetch(_COUNT_OPEN, customers.record.sale_id, waiting)
             refunds = await connection.fetch(_LIST_OPEN_REFUNDS)
-        unended = [dict(order) for order in orders if not _waits_for_staff(order["shipments"])]
+        unended = [dict(order) for order in orders if order["order_id"] not in waiting]
         if dict(row) == expected and not unended and await robot.is_idle():
             return
         if asyncio.get_running_loop().time() > deadline:
