@@ -8,7 +8,9 @@ from pathlib import Path
 
 from commerce.kernel.postgres import Connection
 
-_STATEMENTS = Path(__file__).with_suffix(".sql")
+_FOLDER = Path(__file__).parent
+_FILES = ("grown_shop.sql", "grown_returns.sql", "grown_jobs.sql")
+"""in the sequence in which they run"""
 
 
 async def fill(connection: Connection, orders: int) -> None:
@@ -17,7 +19,8 @@ async def fill(connection: Connection, orders: int) -> None:
     Needs a superuser: triggers and foreign keys are off meanwhile. All tables have statistics afterwards.
     """
     now = datetime.now(UTC).replace(microsecond=0)
-    text = _STATEMENTS.read_text(encoding="utf-8").format(orders=orders, now=now.isoformat())
+    text = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _FILES)
+    text = text.format(orders=orders, now=now.isoformat())
     await connection.execute(
         "SET session_replication_role = replica; SET synchronous_commit = off; SET work_mem = '256MB';"
         "SET max_parallel_workers_per_gather = 0; SET jit = off"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import csv
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -28,6 +27,7 @@ from commerce.kernel.ids import parse_uuid_hex
 from commerce.kernel.money import Money
 from commerce.payments.fund_lines import read_fee
 from commerce.payments.provider_port import StatementLine
+from commerce.payments.providers.alipay.statement_rows import read_rows
 
 CURRENCY = "CNY"
 MAX_WEBHOOK_BYTES = 65_536
@@ -149,36 +149,13 @@ _REQUIRED = (TRADE_NO, OUT_TRADE_NO, KIND, AMOUNT, REQUEST_NO)
 
 
 def read_statement(text: str) -> Iterator[StatementLine | str]:
-    """Yield the lines of a 业务明细 file (GB18030 in Alipay's archive; decoded by the caller).
+    """Return the lines of a 业务明细 file (GB18030 in Alipay's archive; decoded by the caller).
 
-    Lines with a leading # are remarks, the first other one has the headings. Cells are padded with tabs. A text is
-    yielded for a line that cannot be read, and for a missing end."""
-    headings: list[str] = []
-    line_no, ended = 0, False
-    for line_no, padded in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
-        line = padded.strip()
-        if not line or line.startswith("#"):
-            ended = ended or END in line
-            continue
-        try:
-            cells = [cell.strip() for cell in next(csv.reader([line]))]
-            if not headings:
-                headings = cells
-                if missing := [name for name in _REQUIRED if name not in cells]:
-                    yield f"line {line_no}: no column {', '.join(missing)}, so nothing below can be read"
-                    return
-                continue
-            yield _statement_line(headings, cells)
-        except (ValueError, csv.Error) as reason:
-            yield f"line {line_no}: {reason}"
-    if not ended:
-        yield f"line {line_no}: the statement is cut short, {END} is missing"
+    A text stands for a line that cannot be read, and for a missing end."""
+    return read_rows(text, _REQUIRED, END, _statement_line)
 
 
-def _statement_line(headings: list[str], cells: list[str]) -> StatementLine:
-    if len(cells) != len(headings):
-        raise ValueError(f"{len(cells)} cells under {len(headings)} headings")
-    row = dict(zip(headings, cells, strict=True))
+def _statement_line(row: Mapping[str, str]) -> StatementLine:
     kind, amount, refund_id = row[KIND], row[AMOUNT], None
     if kind == REFUND:  # written as a negative amount
         if not amount.startswith("-"):
