@@ -191,6 +191,8 @@ async def test_readiness_with_refusing_postgres_shows_it_and_orders_go_on(
 ) -> None:
     """Open connections work on, so only a new one shows what awaits the process."""
     monkeypatch.setattr(dependency_checks, "_DATABASE_INTERVAL_S", 0.05)
+    monkeypatch.setattr(dependency_checks, "_DATABASE_TIMEOUT_S", 20.0)  # a busy machine is no refusal
+    monkeypatch.setattr(dependency_checks, "_REDIS_TIMEOUT_S", 20.0)
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     role = f"gateway_{uuid4().hex[:8]}"
     name = urlsplit(database_url).path[1:] if "DATABASE" in statement else role
