@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -21,6 +20,7 @@ from tests.drills.final_checks import wait_until_idle as wait_until_stock_is_rel
 from tests.drills.local_stack import LocalStack
 from tests.drills.paying_customers import PROVIDERS
 from tests.drills.returning_customers import AftersalesRobot, ReturningCustomers
+from tests.support.order_sums import SUMS_OF_ORDERS, find_wrong_sums
 
 _POLL_INTERVAL_S = 1.0
 _PARKED = ("no carrier takes it: ", "zto refuses: ", "yto refuses: ")
@@ -57,16 +57,6 @@ WHERE method = ANY($1) AND refunds.status = 'done'
 """
 _LIST_CAPTURES = """
 SELECT payment_id, method, payments.captured_minor FROM payments WHERE method = ANY($1) AND status = 'captured'
-"""
-_SUM_ORDERS = """
-SELECT order_id, orders.status, total_minor,
-       (SELECT min(exchanges.order_id::text) FROM exchanges WHERE replacement_id = orders.order_id) AS replaces,
-       (SELECT coalesce(sum(payments.captured_minor), 0) FROM payments
-        WHERE payments.order_id = orders.order_id AND status = 'captured')::bigint AS captured,
-       (SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
-        WHERE refunds.order_id = orders.order_id AND status = 'done')::bigint AS refunded,
-       (SELECT sum(amount_minor) FROM refund_grants WHERE refund_grants.order_id = orders.order_id)::bigint AS granted
-FROM orders WHERE sale_id = $1 ORDER BY order_id
 """
 
 
@@ -124,11 +114,11 @@ async def check_reversals(stack: LocalStack, shop: CliServices, customers: Retur
         cases = await connection.fetch("SELECT kind || ' ' || status AS name, count(*) FROM cases GROUP BY 1")
         captures = await connection.fetch(_LIST_CAPTURES, PROVIDERS)
         refunds = await connection.fetch(_LIST_REFUNDS, PROVIDERS)
-        sums = await connection.fetch(_SUM_ORDERS, sale_id)
+        sums = await connection.fetch(f"{SUMS_OF_ORDERS} WHERE sale_id = $1 ORDER BY order_id", sale_id)
         dead = await connection.fetchval("SELECT count(*) FROM dead_letters")
     assert dead == 0
     _check_providers(stack, captures, refunds)
-    wrong = _find_wrong_sums(sums)
+    wrong = find_wrong_sums(sums)
     assert not wrong, f"orders that keep other money than they are worth, {format_examples(wrong)}"
     return ReversalResult(
         audit=await run_audit(stack, sale_id),
@@ -150,20 +140,3 @@ def _check_providers(stack: LocalStack, captures: list[Any], refunds: list[Any])
     assert not [trade for trade in trades.values() if trade.times_paid > 1]
     by_provider = {row["refund_id"]: row["amount_minor"] for row in refunds if row["way"] == "provider"}
     assert by_provider == {id_: refund.amount for id_, refund in paid_back.items()}
-
-
-def _find_wrong_sums(rows: Sequence[Any]) -> list[str]:
-    """List orders that keep other money than their price less what was granted back.
-
-    An order and the one that replaces a part of it keep their money together. Those that wait for staff are left out:
-    their cash is not collected yet."""
-    roots: dict[UUID, UUID] = {}
-    differences = Counter[UUID]()
-    for row in rows:  # a replacement comes after the order that it replaces
-        root = roots[row["order_id"]] = roots[UUID(row["replaces"])] if row["replaces"] else row["order_id"]
-        if row["status"] not in ("completed", "cancelled"):
-            continue
-        was_never_sold = row["status"] == "cancelled" and row["granted"] is None
-        worth = 0 if was_never_sold else row["total_minor"] - (row["granted"] or 0)
-        differences[root] += row["captured"] - row["refunded"] - worth
-    return [str(dict(row)) for row in rows if differences[roots[row["order_id"]]]]

@@ -181,7 +181,11 @@ class PaymentChecks:
         async def is_idle() -> bool:
             return not await self.fetch_value(_UNFINISHED_JOBS)
 
-        await eventually(is_idle, timeout_s=25)
+        try:
+            await eventually(is_idle)
+        except AssertionError as error:
+            jobs = await self.fetch_rows("SELECT * FROM jobs ORDER BY created_at LIMIT 10")
+            raise AssertionError(f"workers are not idle: {[dict(job) for job in jobs]}") from error
 
     async def check_records(self) -> None:
         """Check that the audits are clean, orders have their money, and the providers' records equal ours."""

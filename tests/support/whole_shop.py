@@ -75,7 +75,9 @@ async def open_whole_shop(
     items: Mapping[str, tuple[int, int, int | None]],
 ) -> AsyncIterator[WholeShop]:
     """Open a sale of products of `PRODUCT_LOGISTICS`, and all that sells, pays and ships them."""
-    settings = make_settings(shipping=CARRIER_SETTINGS, limits={"database_connections": 12})
+    settings = make_settings(
+        shipping=CARRIER_SETTINGS, limits={"database_connections": 12, "request_head_timeout_s": 60}
+    )
     async with AsyncExitStack() as stack:
         ship = await stack.enter_async_context(open_shipping_shop(shop, settings, rates=RATES, max_attempts=1_000))
         ship.carriers.clear()
@@ -111,10 +113,12 @@ SELECT payments.order_id, payments.amount_minor, sum(refunds.amount_minor)
 FROM payments JOIN refunds USING (payment_id) WHERE refunds.status <> 'failed'
 GROUP BY payments.payment_id HAVING sum(refunds.amount_minor) > payments.amount_minor
 """
+# What is taken off a replacement was paid with the order that it comes from.
 _GRANTS_BEYOND = """
-SELECT order_id, total_minor, granted FROM orders JOIN (
-    SELECT order_id, sum(amount_minor) AS granted FROM refund_grants GROUP BY order_id) AS grants USING (order_id)
-WHERE granted > total_minor
+SELECT orders.order_id, total_minor, granted FROM orders
+JOIN (SELECT order_id, sum(amount_minor) AS granted FROM refund_grants GROUP BY order_id) AS grants USING (order_id)
+LEFT JOIN exchanges ON replacement_id = orders.order_id AND exchanges.status = 'done'
+WHERE granted > total_minor + CASE WHEN replacement_id IS NULL THEN 0 ELSE discount_minor END
 """
 BEYOND = (_UNITS_BEYOND, _REFUNDS_BEYOND, _GRANTS_BEYOND)
 """Queries that return what is beyond what was ordered, delivered, captured or paid."""
