@@ -63,7 +63,7 @@ _units = st.tuples(st.integers(1, 4), st.integers(0, 3)).map(lambda counts: {"a"
 _methods = st.sampled_from(_METHODS)
 _skus = st.sampled_from(list(ITEMS))
 _numbers = st.integers(0, 15)
-"""an order, counted from the newest; no bundle, because what is placed depends on more than hypothesis draws"""
+"""orders, counted from the newest; no bundle, because workers place orders too"""
 _OUTCOMES = """
 SELECT exchanges.status || CASE
     WHEN discount_minor < credit_minor THEN ' less' WHEN total_minor > 0 THEN ' more' WHEN total_minor = 0 THEN ' equal'

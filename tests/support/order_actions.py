@@ -1,4 +1,4 @@
-"""Actions of customers, staff, providers and carriers on orders of a `WholeShop`, from placing to exchanging.
+"""Actions of customers, staff, providers and carriers on orders of a `WholeShop`.
 
 Each action may come at any time: it is done, or refused for a reason.
 """
@@ -221,9 +221,9 @@ class OrderActions:
         await eventually(are_waiting)
         users = {order.user for order in self.placed}
         rows = await self.fetch("SELECT order_id, user_id FROM orders WHERE user_id = ANY($1) ORDER BY 1", list(users))
-        known = set(self.ids)
+        adopted = set(self.ids)
         return [
-            await self.adopt(row["order_id"], row["user_id"], method) for row in rows if row["order_id"] not in known
+            await self.adopt(row["order_id"], row["user_id"], method) for row in rows if row["order_id"] not in adopted
         ]
 
     async def decide_on_undelivered(self, order: PlacedOrder, *, is_sent_again: bool) -> None:

@@ -1,4 +1,4 @@
-"""Ends of orders: each waits for somebody by name, and ends once everybody has done what they are waited for."""
+"""Ends of orders: each waits for somebody by name, and ends once everybody has acted."""
 
 from __future__ import annotations
 
@@ -73,22 +73,22 @@ WHERE granted_minor + exchanged_minor <> paid_minor
 
 
 async def check_excess(actions: OrderActions) -> None:
-    """Check that nothing is beyond what was sold, delivered, captured or paid, and that parts add up to the whole."""
+    """Check that nothing is beyond what was delivered or captured, and that parts add up to the whole."""
     rows = [row for query in BEYOND for row in await actions.fetch(query)]
     rows += await actions.fetch(_PARTS_UNLIKE_WHOLE, actions.ids)
     assert not rows, [tuple(row) for row in rows]
 
 
 async def end_all(actions: OrderActions, clear_faults: Callable[[], None]) -> None:
-    """Check that each order waits for somebody. Then let everybody act, and check that all have ended as they should.
+    """Check that each order waits for somebody, and that all end once everybody acts.
 
     `clear_faults` lets providers work again."""
     whole = actions.whole
     await whole.work_until_idle()
     await actions.follow_exchanges("balance")
     for query in (_ORDERS_WAITING_FOR_NOBODY, _MONEY_WAITING_FOR_NOBODY):
-        found = await _list(actions, query)
-        assert not found, ("it waits for nobody", found)
+        idle = await _list(actions, query)
+        assert not idle, ("it waits for nobody", idle)
     clear_faults()
     for _ in range(_ROUNDS):
         if not await _find_unfinished(actions):

@@ -21,10 +21,10 @@ FROM orders
 
 
 def find_wrong_sums(rows: Sequence[Any], final: Sequence[str] = ("completed", "cancelled")) -> list[str]:
-    """List orders that keep other money than their price less what was granted back. `rows` are `SUMS_OF_ORDERS`.
+    """List orders that keep other money than their price less what was granted back.
 
-    An order and the one that replaces a part of it keep their money together. Those without a final status are left
-    out: they wait for staff, and their cash is not collected yet."""
+    `rows` are `SUMS_OF_ORDERS`. An order and the one that replaces a part of it keep their money together. Those
+    without a final status are left out: they wait for staff, and their cash is not collected yet."""
     roots: dict[UUID, UUID] = {}
     differences = Counter[UUID]()
     for row in rows:
