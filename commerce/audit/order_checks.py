@@ -28,6 +28,7 @@ ORDER_CHECKS = (
     ("P6", "cash_and_shipments", "cash of delivered shipments is not posted"),
     ("P6", "uncaptured_cash", "collected cash belongs to no payment, or more is captured than was collected"),
     ("P6", "freight_refunded_again", "more freight is refunded than was paid"),
+    ("P6", "grants_and_money", "captured less refunded money of orders is not their total less their refund grants"),
     ("P6", "cases_and_grants", "money of resolved cases differs from its grant"),
     ("P6", "refunds_and_ways", "refunds that are done were paid another way than they say, or without proof"),
     ("P6", "credit_and_ledger", "store credit differs from its account in the ledger"),

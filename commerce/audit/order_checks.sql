@@ -223,7 +223,7 @@ SELECT orders.order_id::text FROM orders WHERE orders.order_id = ANY($1::uuid[])
       FROM payments
       WHERE payments.order_id = orders.order_id
         AND (payments.status IN ('captured', 'authorised')
-             OR (method = 'cod' AND payments.status = 'closed' AND orders.status IN ('shipped', 'delivered', 'completed')))
+             OR (method = 'cod' AND payments.status = 'closed'))
         AND plan_revision = (SELECT max(plan_revision) FROM payments AS last WHERE last.order_id = orders.order_id));
 
 -- name: wrong_exchanges

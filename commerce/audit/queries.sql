@@ -144,7 +144,10 @@ WHERE payments.order_id = ANY($1::uuid[]) AND payments.status = 'captured'
 UNION
 SELECT reacquires FROM releases JOIN orders ON order_id = reacquires
 WHERE reacquires = ANY($1::uuid[]) AND releases.status = 'applied' AND orders.status = 'cancelled'
-  AND cancel_reason = 'expired';
+  AND cancel_reason = 'expired'
+UNION
+SELECT payments.order_id FROM payments JOIN jobs ON jobs.subject = payments.order_id AND queue = 'cancellations'
+WHERE payments.order_id = ANY($1::uuid[]) AND method = 'cod' AND payments.status = 'captured';
 
 -- name: unreadable_dead_letters
 SELECT order_id::text FROM dead_letters WHERE sale_id = $1 AND units IS NULL AND status = 'held';

@@ -13,11 +13,10 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Database
 from commerce.orders import store as orders
-from commerce.orders.model import CANCELLATIONS
+from commerce.orders.model import ADVANCE_CANCELLATIONS, CANCELLATIONS
 from commerce.payments.errors import RefundExceedsCaptured
 from commerce.shipping.carrier_port import CarrierRegistry
 from commerce.shipping.policy import ShippingPolicy
-from commerce.shipping.shipment_tasks import ADVANCE_CANCELLATIONS
 
 
 class CancellationJobs:

@@ -18,10 +18,12 @@ from commerce.cancellations.model import Cause, LineKey
 from commerce.fulfilment import store as fulfilments
 from commerce.fulfilment.carrier_jobs import cancel_before_dispatch
 from commerce.jobs import store as jobs
+from commerce.jobs.model import INTERNAL_SYSTEM, NewJob
 from commerce.kernel.ids import IdGenerator
+from commerce.kernel.money import format_money
 from commerce.kernel.postgres import Connection
 from commerce.orders import store as orders
-from commerce.orders.model import CANCELLATIONS, FULFILMENTS, OrderStatus
+from commerce.orders.model import ADVANCE_CANCELLATIONS, CANCELLATIONS, FULFILMENTS, OrderStatus
 from commerce.orders.store import OrderHeader, StoryEvent
 from commerce.payments import locked_orders
 from commerce.payments import store as payments
@@ -33,7 +35,7 @@ from commerce.reservations.store import GiveBack
 from commerce.shipping import shipment_status
 from commerce.shipping import store as shipments
 from commerce.shipping.carrier_port import CarrierRegistry
-from commerce.shipping.cash_on_delivery import finish_cash
+from commerce.shipping.cash_on_delivery import find_missing_cash, finish_cash
 from commerce.shipping.model import ShipmentStatus
 from commerce.shipping.order_progress import OrderProgress
 from commerce.shipping.policy import ShippingPolicy
@@ -42,6 +44,7 @@ from commerce.shipping.shipment_tasks import put_cancellation_jobs, put_case_ope
 ACTOR = shipment_status.ACTOR
 CANCELLABLE = (OrderStatus.PAID, OrderStatus.CONFIRMED, OrderStatus.FULFILLING, OrderStatus.SHIPPED)
 """statuses of orders of which units may still be cancelled"""
+_WAYS = "record it (`floodgate payment record-cash`) or waive it (`floodgate payment waive-cash`)"
 _REASONS: Mapping[Cause, str] = {
     "delivery_refused": "it was not accepted at the door",
     "undeliverable": "it could not be delivered",
@@ -114,7 +117,9 @@ class CancellationProgress:
         """Bring the cancellations of an order as far as they can go now. Returns a result word.
 
         Opens those that nobody has to ask for: of shipments that did not arrive, and of refunded orders. Then puts the
-        order's next job, or removes it."""
+        order's next job, removes it, or parks it if cash is missing."""
+        if await payments.list_cash_due(connection, order.order_id):
+            await finish_cash(connection, order, now)
         await refunds.refund_collected(connection, self._ids, order, ACTOR, now)
         fulfilment = await fulfilments.get_fulfilment(connection, order.order_id)
         is_delivered = order.status in (OrderStatus.DELIVERED, OrderStatus.COMPLETED)
@@ -123,7 +128,7 @@ class CancellationProgress:
             return "unchanged"
         before = await store.read_units(connection, order.order_id)
         if is_delivered and not before.open_lines:  # else its units were delivered before they could be stopped
-            await jobs.remove(connection, CANCELLATIONS, [order.order_id])
+            await _end_job(connection, order, now)
             return "unchanged"
         decide_at = await self._open_due(connection, order, before, now)
         units = await self._decide(connection, order, now)
@@ -133,7 +138,7 @@ class CancellationProgress:
         if ended == "advanced" and await self._is_refunded(connection, order):
             return await self.advance(connection, order, now)  # this refund was the last of the money
         if decide_at is None or ended == "cancelled":
-            await jobs.remove(connection, CANCELLATIONS, [order.order_id])
+            await _end_job(connection, order, now)
         else:
             await put_cancellation_jobs(connection, [order.order_id], decide_at, now)
         return ended
@@ -284,6 +289,17 @@ class CancellationProgress:
             request = request._replace(fee_minor=min(before_minor, value_minor))
         request = request._replace(source_id=lines[0].cancellation_id)
         await refunds.grant(connection, self._ids, order, request, now)
+
+
+async def _end_job(connection: Connection, order: OrderHeader, now: datetime) -> None:
+    """Remove the job of an order, or park it while cash is missing."""
+    missing_minor = await find_missing_cash(connection, order)
+    if not missing_minor:
+        await jobs.remove(connection, CANCELLATIONS, [order.order_id])
+        return
+    text = f"{format_money(missing_minor, order.total.currency)} of cash are missing, and all is delivered: {_WAYS}"
+    job = NewJob(order.order_id, ADVANCE_CANCELLATIONS, INTERNAL_SYSTEM, now)
+    await jobs.put_parked(connection, CANCELLATIONS, job, text, now)
 
 
 async def make_grant_request(

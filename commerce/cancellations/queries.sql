@@ -67,13 +67,17 @@ UPDATE cancellations SET status = 'done', ended_at = $2 WHERE cancellation_id = 
 SELECT EXISTS (SELECT FROM cancellation_lines WHERE order_id = $1 AND kept > 0);
 
 -- name: sum_refunded_without_units
--- Refunds of an amount that named no units, less what cancellations have withheld for them.
-SELECT greatest(0, coalesce(sum(amount_minor), 0) - (
-    SELECT coalesce(sum(fee_minor), 0) FROM refund_grants WHERE refund_grants.order_id = $1 AND kind = 'cancellation'))::bigint
-FROM refunds
-WHERE refunds.order_id = $1 AND refunds.status <> 'failed' AND NOT EXISTS (
-    SELECT FROM refund_grant_lines
-    WHERE refund_grant_lines.order_id = $1 AND refunds.refund_key LIKE 'grant ' || refund_grant_lines.grant_id || '%');
+-- Grants of an amount that named no units, and refunds by staff before there were grants, less what cancellations have
+-- withheld for them. Money of replaced payments and that of other orders' units is none of it.
+SELECT greatest(0, (
+    SELECT coalesce(sum(amount_minor), 0) FROM refund_grants WHERE refund_grants.order_id = $1 AND NOT EXISTS (
+        SELECT FROM refund_grant_lines WHERE refund_grant_lines.grant_id = refund_grants.grant_id)
+) + (
+    SELECT coalesce(sum(amount_minor), 0) FROM refunds
+    WHERE refunds.order_id = $1 AND refunds.status <> 'failed' AND refund_key LIKE 'staff %'
+) - (
+    SELECT coalesce(sum(fee_minor), 0) FROM refund_grants
+    WHERE refund_grants.order_id = $1 AND kind = 'cancellation'))::bigint;
 
 -- name: end_fulfilment
 -- Nothing of the order is to be shipped any more.

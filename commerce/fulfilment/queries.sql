@@ -54,17 +54,10 @@ WHERE shipment_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND resolved_at IS NUL
 
 -- name: sum_cash_to_collect
 -- Cash on delivery that no shipment has collected or is to collect: what is due, less what refund grants took off it.
-SELECT order_id, greatest(0, sum(amount_minor)
-    - coalesce((SELECT sum(refund_grants.amount_minor) FROM refund_grants
-                WHERE refund_grants.order_id = payments.order_id), 0)
-    + coalesce((SELECT sum(refunds.amount_minor) FROM refunds
-                WHERE refunds.order_id = payments.order_id AND refund_key LIKE 'grant %' AND refunds.status <> 'failed'), 0)
-    - coalesce((SELECT sum(cod_minor) FROM shipments WHERE shipments.order_id = payments.order_id
-                AND shipments.status NOT IN ('lost', 'returned_to_sender', 'cancelled')), 0))::bigint AS amount_minor
-FROM payments
-WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND method = 'cod' AND payments.status = 'authorised'
-  AND plan_revision = (SELECT max(plan_revision) FROM payments AS every WHERE every.order_id = payments.order_id)
-GROUP BY order_id;
+SELECT order_id, greatest(0, due - coalesce((
+    SELECT sum(cod_minor) FROM shipments WHERE shipments.order_id = input.order_id
+      AND shipments.status NOT IN ('lost', 'returned_to_sender', 'cancelled')), 0))::bigint AS amount_minor
+FROM unnest($1::uuid[]) AS input (order_id), cash_due(order_id) AS due WHERE due IS NOT NULL;
 
 -- name: assign_carriers
 UPDATE shipments SET carrier = input.carrier, carrier_choice = input.choice::jsonb, price_minor = input.price_minor,

@@ -37,6 +37,8 @@ FULFILMENTS = "fulfilments"
 """queue of orders that are to be shipped; a trigger fills it when one is paid"""
 CANCELLATIONS = "cancellations"
 """queue of orders of which units are cancelled or undecided; a trigger fills it with each refund"""
+ADVANCE_CANCELLATIONS = "cancellation.advance"
+"""its only kind of job"""
 CASES = "cases"
 """queue of cases, and of orders for which cases are to be opened"""
 

@@ -100,6 +100,12 @@ class OrderPayments(msgspec.Struct, frozen=True):
     payments: list[PaymentView]
 
 
+class CashWaiverInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The reason why cash that is missing need not be paid; the customer sees it among the order's events."""
+
+    reason: Reason
+
+
 class ConsentInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A customer's consent to store credit, as staff have it: when and how it was given."""
 

@@ -208,12 +208,30 @@ def record_cash(order: LockedOrder, collected_minor: int, now: datetime, *, is_f
         captured_minor = min(payment.amount_minor, collected_minor)
         collected_minor -= captured_minor
         if captured_minor:
-            uncollected_minor = payment.amount_minor - captured_minor
-            order.changes.captures.append(Capture(payment, now, None, uncollected_minor))
-            order.replace_payment(payment, status="captured", uncollected_minor=uncollected_minor, task=None)
+            capture_cash(order, payment, captured_minor, now)
         else:
             record_ending(order, Ending(payment.payment_id, "closed", "no cash was collected"))
     return bool(order.changes.captures or order.changes.endings)
+
+
+def capture_cash(order: LockedOrder, payment: Payment, captured_minor: int, now: datetime) -> None:
+    """Capture a payment on delivery with so much cash; the rest of it is no longer due."""
+    uncollected_minor = payment.amount_minor - captured_minor
+    order.changes.captures.append(Capture(payment, now, None, uncollected_minor))
+    order.replace_payment(payment, status="captured", uncollected_minor=uncollected_minor, task=None)
+
+
+def list_due_cash(order: LockedOrder, taken_off_minor: int) -> dict[UUID, int]:
+    """Return what is still to be paid on delivery, by payment of the current tenders.
+
+    Grants have taken off `taken_off_minor` in all: of the first payments first."""
+    due = dict[UUID, int]()
+    for payment in current_payments(order.payments.values()):
+        if payment.method == "cod" and payment.status not in ("pending", "failed"):
+            due_minor = payment.amount_minor - payment.captured_minor
+            due[payment.payment_id] = max(0, due_minor - taken_off_minor)
+            taken_off_minor -= due_minor - due[payment.payment_id]
+    return due
 
 
 def record_ending(order: LockedOrder, ending: Ending) -> bool:

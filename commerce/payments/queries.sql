@@ -128,14 +128,25 @@ WHERE queue = 'payments' AND subject = ANY($1::uuid[]) AND kind <> 'payment.clos
   AND EXISTS (SELECT FROM payments WHERE payment_id = jobs.subject AND status = 'pending');
 
 -- name: list_fully_refunded
--- All money of the current tenders is refunded or being refunded; cash still to be collected counts as money.
-SELECT order_id FROM payments
-WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND status IN ('captured', 'authorised')
-  AND plan_revision = (SELECT max(plan_revision) FROM payments AS every WHERE every.order_id = payments.order_id)
-GROUP BY order_id
-HAVING sum(amount_minor - uncollected_minor) > 0 AND sum(amount_minor - uncollected_minor) <= sum((
-    SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
-    WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed'));
+-- All money of the current tenders is refunded or being refunded, and what was paid for the units that the order replaces;
+-- cash still to be collected counts as money.
+SELECT order_id FROM (
+    SELECT orders.order_id, coalesce(paid_minor, 0) + coalesce(behind_minor, 0) AS held_minor,
+           coalesce(refunded_minor, 0) + CASE WHEN behind_minor IS NULL THEN 0 ELSE (
+               SELECT coalesce(sum(amount_minor), 0) FROM refunds_of_grants(orders.order_id) AS refund
+               WHERE refund.order_id <> orders.order_id) END AS refunded_minor
+    FROM orders CROSS JOIN LATERAL (
+        SELECT sum(amount_minor - uncollected_minor) AS paid_minor, sum((
+            SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
+            WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed')) AS refunded_minor
+        FROM payments WHERE payments.order_id = orders.order_id AND payments.status IN ('captured', 'authorised')
+          AND plan_revision = (SELECT max(plan_revision) FROM payments AS every WHERE every.order_id = orders.order_id)
+    ) AS own LEFT JOIN LATERAL (
+        SELECT orders.discount_minor AS behind_minor FROM exchanges
+        WHERE replacement_id = orders.order_id AND exchanges.status = 'done'
+    ) AS replaced ON true
+    WHERE orders.order_id = ANY(ARRAY(SELECT unnest($1::uuid[])))
+) AS sums WHERE held_minor > 0 AND held_minor <= refunded_minor;
 
 -- name: list_captured_late
 SELECT order_id, payment_id FROM payments JOIN orders USING (order_id)
@@ -146,6 +157,12 @@ WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND payments.status = 'ca
 SELECT order_id, payment_id, amount_minor FROM payments
 WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND method = 'cod' AND status = 'authorised'
   AND plan_revision = (SELECT max(plan_revision) FROM payments AS every WHERE every.order_id = payments.order_id);
+
+-- name: get_cash_due
+SELECT coalesce(cash_due($1), 0);
+
+-- name: get_taken_off_cash
+SELECT taken_off_cash($1);
 
 -- name: sum_uncaptured_cash
 -- Of the account $2, by order.

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime
 from uuid import UUID
 
+from commerce.jobs import store as jobs
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import KeyReused
 from commerce.kernel.ids import IdGenerator
@@ -16,13 +17,13 @@ from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection, Database
 from commerce.ledger import store as ledger
 from commerce.ledger.model import NewPosting
-from commerce.orders.model import Method
+from commerce.orders.model import CANCELLATIONS, Method
 from commerce.payments import locked_orders, order_status, reconciliation, store
 from commerce.payments.errors import NoSuchPayment, NotCollectable
 from commerce.payments.model import OrderPayments, StoreCredit, TenderInput
 from commerce.payments.payment_reads import PaymentReads
 from commerce.payments.payment_starts import PaymentStarts, StartRequest
-from commerce.payments.provider_port import PaymentWebhook, Provider, ProviderPayment, StatementLine
+from commerce.payments.provider_port import PaymentWebhook, Provider, StatementLine
 from commerce.payments.reconciliation import DAY, NEAR_MIDNIGHT, ReconciliationReport, RecordedDay
 from commerce.payments.tenders import PaymentPolicy
 from commerce.payments.webhooks import PaymentWebhooks, WebhookResult
@@ -78,7 +79,8 @@ class Payments:
         """Record that the cash of a payment was collected, and who has it. The same again changes nothing.
 
         `holder` is `shop`, `carrier:NAME` or `driver:VEHICLE`. Cash that was collected with shipments is not counted
-        again. Raises `NoSuchPayment`, and `NotCollectable` if no cash is due or shipments still collect it."""
+        again, nor what grants have taken off it. Raises `NoSuchPayment`, and `NotCollectable` if no cash is due or
+        shipments still collect it."""
         async with self._db.transaction() as connection:
             order = (await locked_orders.lock_orders(connection, [payment_id])).get(payment_id)
             if order is None:
@@ -93,20 +95,27 @@ class Payments:
                 raise NotCollectable(
                     "carriers collect the cash: record the outcome of the order's shipments, or cancel these first"
                 )
-            if payment.uncollected_minor:
+            name = f"cash {payment_id}"
+            if payment.uncollected_minor and not await ledger.get_entries(connection, name):
                 raise NotCollectable(
                     f"only {payment.captured_minor} of {payment.amount_minor} minor units were collected, and the rest "
                     "is no longer due"
                 )
+            if payment.status == "captured":
+                return
             now = self._now()
-            if payment.status == "authorised":
-                earlier = await store.sum_uncaptured_cash(connection, [order.order_id])
-                if (rest_minor := payment.amount_minor - earlier[order.order_id]) > 0:
-                    entries = {f"cash:{holder}": rest_minor, order_status.COLLECTED: -rest_minor}
-                    posting = NewPosting(f"cash {payment_id}", order.order_id, payment.currency, entries, actor)
-                    await ledger.insert_postings(connection, [posting], now)
-            collected = ProviderPayment(payment_id, "captured", payment.amount, None, now)
-            order_status.record_capture(order, payment, collected, now)
+            taken_off_minor = await store.get_taken_off_cash(connection, order.order_id)
+            due_minor = order_status.list_due_cash(order, taken_off_minor).get(payment_id, 0)
+            earlier_minor = (await store.sum_uncaptured_cash(connection, [order.order_id]))[order.order_id]
+            captured_minor = min(payment.amount_minor, max(due_minor, earlier_minor))
+            if not captured_minor:
+                raise NotCollectable("no cash is due any more: refunds have taken it off")
+            if (rest_minor := due_minor - earlier_minor) > 0:
+                entries = {f"cash:{holder}": rest_minor, order_status.COLLECTED: -rest_minor}
+                posting = NewPosting(name, order.order_id, payment.currency, entries, actor)
+                await ledger.insert_postings(connection, [posting], now)
+            order_status.capture_cash(order, payment, captured_minor, now)
+            await jobs.retry(connection, CANCELLATIONS, [order.order_id], now)  # one that waits for this cash
             await locked_orders.update_and_write(connection, self._ids, [order], now)
 
     async def grant_store_credit(

@@ -221,6 +221,16 @@ async def sum_cash_due(connection: Connection, order_ids: Sequence[UUID]) -> Cou
     return sums
 
 
+async def get_cash_due(connection: Connection, order_id: UUID) -> int:
+    """Return the cash that an order has to bring on delivery, collected or not, in minor units."""
+    return int(await connection.fetchval(queries.get_cash_due, order_id))
+
+
+async def get_taken_off_cash(connection: Connection, order_id: UUID) -> int:
+    """Return what refund grants have taken off the cash that is due on delivery, in minor units."""
+    return int(await connection.fetchval(queries.get_taken_off_cash, order_id))
+
+
 async def sum_uncaptured_cash(connection: Connection, order_ids: Sequence[UUID]) -> Counter[UUID]:
     """Sum up the cash that was collected for payments which are not captured yet, in minor units by order."""
     rows = await connection.fetch(queries.sum_uncaptured_cash, order_ids, COLLECTED)

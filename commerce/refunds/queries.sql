@@ -32,17 +32,11 @@ SELECT grant_id, amount_minor FROM refund_grants WHERE order_id = $1 ORDER BY cr
 
 -- name: list_owed_orders
 -- Those of the orders whose grants are more than what was refunded and the cash that was not collected.
-SELECT order_id FROM (
-    SELECT order_id, sum(amount_minor) AS granted_minor FROM refund_grants
-    WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) GROUP BY order_id
-) AS grants
-WHERE granted_minor > coalesce((
-    SELECT sum(amount_minor) FROM refunds
-    WHERE refunds.order_id = grants.order_id AND refund_key LIKE 'grant %' AND refunds.status <> 'failed'), 0)
-  + coalesce((
+SELECT order_id FROM unnest($1::uuid[]) AS input (order_id)
+WHERE taken_off_cash(order_id) > coalesce((
     SELECT sum(payments.amount_minor - payments.captured_minor) FROM payments
-    WHERE payments.order_id = grants.order_id AND method = 'cod' AND plan_revision = (
-        SELECT max(plan_revision) FROM payments AS every WHERE every.order_id = grants.order_id)), 0);
+    WHERE payments.order_id = input.order_id AND method = 'cod' AND plan_revision = (
+        SELECT max(plan_revision) FROM payments AS every WHERE every.order_id = input.order_id)), 0);
 
 -- name: list_grant_lines
 SELECT line_no, address_no AS ship_to, first_unit, quantity, amount_minor AS amount

@@ -8,11 +8,14 @@ from uuid import UUID
 
 import msgspec
 
+from commerce.jobs import store as jobs
+from commerce.jobs.model import INTERNAL_SYSTEM, NewJob
 from commerce.kernel.errors import KeyReused
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.money import format_money
 from commerce.kernel.postgres import Connection
 from commerce.orders import store as orders
+from commerce.orders.model import ADVANCE_CANCELLATIONS, CANCELLATIONS
 from commerce.orders.store import OrderHeader, StoryEvent
 from commerce.payments import locked_orders, order_status
 from commerce.payments import store as payments
@@ -58,9 +61,37 @@ async def grant(
                 )
             )
     await locked_orders.write_changes(connection, ids, [locked], now)
+    if request.kind != "cancellation" and (
+        backing.payments or any(part.goes_to == "not_collected" for part in value.allocations)
+    ):  # refunds of its own payments put this job, too
+        job = NewJob(order.order_id, ADVANCE_CANCELLATIONS, INTERNAL_SYSTEM, now)
+        await jobs.put(connection, CANCELLATIONS, [job], now)
     if value.amount:
         await orders.insert_story_events(connection, [_story(value, grant_id, request)], now, request.actor)
     return msgspec.structs.replace(value, grant_id=grant_id)
+
+
+async def waive_cash(
+    connection: Connection,
+    order: OrderHeader,
+    payment_id: UUID,
+    grant_id: UUID,
+    amount_minor: int,
+    reason: str,
+    actor: str,
+    now: datetime,
+) -> bool:
+    """Grant that cash of a payment need not be paid: it refunds no units. False if that was granted before.
+
+    Call inside a transaction that holds the order lock."""
+    if await store.find_grant(connection, "staff", payment_id) is not None:
+        return False
+    part = Allocation(payment_id, "cod", amount_minor, "not_collected")
+    value = Grant(None, order.order_id, amount_minor, order.total.currency, 0, 0, "ratio", [], [part])
+    request = GrantRequest("staff", payment_id, reason, actor)
+    await store.insert_grant(connection, grant_id, value, request, now)
+    await orders.insert_story_events(connection, [_story(value, grant_id, request)], now, actor)
+    return True
 
 
 async def preview(connection: Connection, order: OrderHeader, request: GrantRequest) -> Grant:
@@ -154,21 +185,17 @@ def _list_open_payments(
     collect is fixed: only the rest need not be paid.
     """
     refunds = [refund for refund in locked.refunds if refund.status != "failed"]
-    lowered_minor = sums.granted_minor - sum(
+    taken_off_minor = sums.granted_minor - sum(
         refund.amount_minor for refund in [*refunds, *backing.refunds] if refund.refund_key in granted
     )
-    current = order_status.current_payments(locked.payments.values())
+    due_cash = order_status.list_due_cash(locked, taken_off_minor)
     open_payments = []
     for payment in locked.payments.values():
         refunded_minor = sum(refund.amount_minor for refund in refunds if refund.payment_id == payment.payment_id)
         remaining_minor = payment.captured_minor - refunded_minor
         if remaining_minor > 0:
             open_payments.append(OpenPayment(payment.payment_id, payment.method, remaining_minor))
-        if payment.method == "cod" and payment in current and payment.status not in ("pending", "failed"):
-            due_minor = payment.amount_minor - payment.captured_minor
-            taken_minor = min(due_minor, lowered_minor)
-            lowered_minor -= taken_minor
-            due_minor -= taken_minor
+        if due_minor := due_cash.get(payment.payment_id):
             part_minor = min(due_minor, coming_minor)
             coming_minor -= part_minor
             cash = OpenPayment(payment.payment_id, "cod", due_minor - part_minor, is_collected=False)

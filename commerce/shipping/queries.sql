@@ -194,6 +194,8 @@ WHERE shipments.shipment_id = input.shipment_id AND shipments.status = input.fro
 -- name: is_cash_final
 SELECT NOT EXISTS (SELECT FROM shipments WHERE order_id = $1 AND cod_minor > 0 AND ended_at IS NULL)
    AND (EXISTS (SELECT FROM orders WHERE order_id = $1 AND status = 'cancelled')
+        OR coalesce(cash_due($1) <= (SELECT -coalesce(sum(amount_minor), 0) FROM ledger
+                                     WHERE order_id = $1 AND account = 'collected'), false)
         OR coalesce((SELECT sum(cancelled) > 0 AND sum(delivered) = sum(ordered - cancelled)
                      FROM fulfilment_lines WHERE order_id = $1), false));
 

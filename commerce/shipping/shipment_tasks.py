@@ -10,7 +10,7 @@ from uuid import UUID
 from commerce.jobs import store as jobs
 from commerce.jobs.model import INTERNAL_SYSTEM, NewJob
 from commerce.kernel.postgres import Connection
-from commerce.orders.model import CANCELLATIONS, CASES, FULFILMENTS
+from commerce.orders.model import ADVANCE_CANCELLATIONS, CANCELLATIONS, CASES, FULFILMENTS
 from commerce.shipping.carrier_port import Carrier
 from commerce.shipping.model import ShipmentJob
 
@@ -24,7 +24,6 @@ Task = Literal[
     "shipment.track",
 ]
 OrderTask = Literal["order.plan", "order.complete"]
-ADVANCE_CANCELLATIONS = "cancellation.advance"
 OPEN_CASES = "case.open"
 
 

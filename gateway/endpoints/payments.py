@@ -18,11 +18,13 @@ from commerce.orders.model import OrderStatus
 from commerce.payments.errors import NotPayable
 from commerce.payments.model import (
     INTERNAL_METHODS,
+    CashWaiverInput,
     OrderPayments,
     StartPayments,
     StoreCredit,
     StoreCreditGrant,
 )
+from commerce.shipping.cash_waivers import CashWaivers
 from gateway.endpoints.orders import STORE_WAIT_S
 from gateway.endpoints.parameters import ORDER
 from gateway.operations import Call, Operation, Parameter, json_response
@@ -103,6 +105,18 @@ async def record_cash_collected(call: Call) -> web.Response:
     return web.Response(status=204)
 
 
+async def waive_cash(call: Call) -> web.Response:
+    """Waive cash that is missing though all of the order is delivered. A repeat changes nothing.
+
+    The payment is captured with what was collected. The customer sees the reason.
+    """
+    waiver: CashWaiverInput = call.body
+    services = call.services
+    waivers = CashWaivers(services.db, services.clock, services.ids)
+    await waivers.waive(call.parameters["payment_id"], waiver.reason, call.staff_actor)
+    return web.Response(status=204)
+
+
 async def grant_store_credit(call: Call) -> web.Response:
     """Grant a customer store credit, once per key."""
     grant: StoreCreditGrant = call.body
@@ -173,6 +187,17 @@ ADMIN = [
         answers={204: ("recorded", None)},
         problems=(404, 409, 503),
         parameters=(_PAYMENT, _HOLDER),
+    ),
+    _staff(
+        method="POST",
+        is_one_transaction=True,
+        path="/v1/admin/payments/{payment_id}/cash-waived",
+        handler=waive_cash,
+        summary="Waive missing cash",
+        answers={204: ("waived", None)},
+        problems=(404, 409, 503),
+        parameters=(_PAYMENT,),
+        body=CashWaiverInput,
     ),
     _staff(
         method="POST",

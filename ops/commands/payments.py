@@ -16,11 +16,12 @@ from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MoneyError, format_money, parse_money
 from commerce.kernel.text_files import read_file
 from commerce.ledger.model import CashHolder, TrialBalance
-from commerce.payments.model import OrderPayments
+from commerce.payments.model import CashWaiverInput, OrderPayments
 from commerce.payments.provider_port import Provider, StatementLine
 from commerce.payments.providers import PROVIDER_NAMES, open_providers
 from commerce.payments.reconciliation import ReconciliationReport, check_readable, decode_statement
 from commerce.payments.statement_postings import PostedStatement, StatementPostings
+from commerce.shipping.cash_waivers import CashWaivers
 from ops.commands.console import (
     JsonOption,
     format_time,
@@ -76,6 +77,21 @@ def record_cash(
 
     run_change(work())
     print_line(f"the cash of {payment_id} is collected")
+
+
+@app.command("waive-cash")
+def waive_cash(
+    payment_id: PaymentId, reason: Annotated[str, typer.Option(help="for the customer and the books")]
+) -> None:
+    """Waive cash that is missing though all of an order is delivered: the payment ends with what was collected."""
+    waiver = parse_argument({"reason": reason}, CashWaiverInput)
+
+    async def work() -> None:
+        async with open_cli_services() as shop:
+            await CashWaivers(shop.db, shop.clock, shop.ids).waive(payment_id, waiver.reason, get_actor())
+
+    run_change(work())
+    print_line(f"the missing cash of {payment_id} is waived")
 
 
 @app.command()

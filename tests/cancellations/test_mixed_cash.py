@@ -156,3 +156,47 @@ async def test_staff_refund_captured_money_while_cash_is_under_way(ship: Shippin
     await end(ship, shipments[2], "delivered")
     await ship.work_until_idle()
     await check_money(ship, order_id, 400)
+
+
+async def test_case_that_takes_cash_of_a_lost_shipment_lets_its_replacement_end_the_payment(
+    ship: ShippingShop,
+) -> None:
+    """Nothing is cancelled, and less is collected than the payment: the case has taken the rest off."""
+    order_id, [first, second] = await ship.add_booked_order(("a", 1, 0), ("c", 2, 0), cod=300)
+    await end(ship, first, "delivered")
+    await end(ship, second, "lost")
+    async with ship.shop.db.transaction() as connection:
+        order = await orders.lock_order(connection, order_id)
+        assert order is not None
+        request = GrantRequest("case", None, "broken", "test", lines=[GrantLine(0, 0, 1)])
+        now = from_ms(ship.shop.clock.now_ms())
+        granted = await service.grant(connection, ship.shop.ids, order, request, now)
+    assert [(part.amount, part.goes_to) for part in granted.allocations] == [(100, "not_collected")]
+    replacement = await ship.fulfilment.repacking.reship(second.shipment_id, "lost", "dan")
+    assert (await ship.get_shipment(replacement)).cod_minor == 100
+    await ship.work_until_idle()
+    await ship.apply_events(replacement, tracking_event("delivered", -1))
+    await ship.work_until_idle()
+    assert await read_order(ship, order_id) == ("delivered", None)
+    await check_money(ship, order_id, 100)
+
+
+async def test_money_of_a_replaced_payment_is_not_withheld_from_cancelled_units(ship: ShippingShop) -> None:
+    """The customer has paid twice and got the first payment back. That refund was for no unit of the order."""
+    order_id, [first, second] = await ship.add_booked_order(("a", 1, 0), ("c", 1, 0))
+    await ship.fetch_rows(
+        "WITH current AS (UPDATE payments SET plan_revision = 2 WHERE order_id = $1 RETURNING *), replaced AS ("
+        "INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, amount_minor, "
+        "currency, status, created_at, expires_at, captured_at, refunded_minor) SELECT gen_random_uuid(), order_id, "
+        "user_id, 1, 0, method, flow, amount_minor, currency, status, created_at, expires_at, captured_at, "
+        "amount_minor FROM current RETURNING *) INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, "
+        "amount_minor, currency, reason, actor, created_at, status, ended_at, way) SELECT gen_random_uuid(), "
+        "payment_id, order_id, 'whole', amount_minor, currency, 'replaced', 'payment_worker', created_at, "
+        "'done', created_at, 'store_credit' FROM replaced",
+        order_id,
+    )
+    await end(ship, first, "delivered")
+    await end(ship, second, "lost")
+    await ship.cancellations.refund_shipment(second.shipment_id, "lost", "staff dan")
+    await ship.work_until_idle()
+    assert await ship.fetch_value("SELECT amount_minor FROM refund_grants WHERE order_id = $1", order_id) == 100

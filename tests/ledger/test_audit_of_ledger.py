@@ -58,6 +58,11 @@ FAULTS = {
         "actor, created_at) SELECT gen_random_uuid(), order_id, 'staff', 1, 1, 'CNY', 'ratio', 'late', 'x', now() "
         "FROM orders",
     ),
+    "a grant whose money did not move": (
+        "grants_and_money",
+        "INSERT INTO refund_grants (grant_id, order_id, kind, amount_minor, currency, strategy, reason, actor, "
+        "created_at) SELECT gen_random_uuid(), order_id, 'staff', 1, 'CNY', 'ratio', 'late', 'x', now() FROM orders",
+    ),
     "a posting that does not add up": (
         "unbalanced_postings",
         "UPDATE ledger SET amount_minor = amount_minor + 1 WHERE account LIKE 'cash:%'",

@@ -8,9 +8,11 @@ from uuid import UUID
 
 import pytest
 
+from commerce.cancellations.model import CancelRequest, UnitsToCancel
 from commerce.orders import store as orders
 from commerce.payments import locked_orders
 from commerce.payments.errors import NotCollectable, RefundExceedsCaptured
+from commerce.shipping.cash_waivers import CashWaivers
 from commerce.shipping.model import Shipment
 from tests.support.shipping_shop import SHANGHAI, ShippingShop, tracking_event
 from tests.support.staff_refunds import refund_as_staff
@@ -181,16 +183,65 @@ async def test_payment_is_closed_if_no_cash_was_collected(ship: ShippingShop) ->
 
 
 async def test_cash_that_is_missing_after_delivery_stays_due(ship: ShippingShop) -> None:
-    """Nothing was cancelled, so the customer owes the rest; staff record it."""
+    """Nothing was cancelled, so the customer owes the rest; a parked job names it, and staff record it."""
     order_id, [first, second] = await ship.add_booked_order(("a", 1, 0), ("c", 2, 0), cod=300)
     await ship.fetch_rows("UPDATE shipments SET cod_minor = 150 WHERE shipment_id = $1", second.shipment_id)
     for shipment in (first, second):
         await ship.apply_events(shipment.shipment_id, tracking_event("delivered", -9))
     assert await read_payment(ship, order_id) == ("authorised", 250, 0, 0)
+    await ship.work_until_idle()
+    assert "0.50 CNY of cash are missing" in await read_parked(ship, order_id)
     await collect(ship, order_id)
     await collect(ship, order_id)
+    await ship.work_until_idle()
+    assert await read_parked(ship, order_id) == ""
     assert await read_payment(ship, order_id) == ("captured", 300, 300, 300)
     assert await balances(ship, order_id) == {"cash:carrier:cheap": 250, "cash:shop": 50, "orders": -300}
+
+
+async def read_parked(ship: ShippingShop, order_id: UUID) -> str:
+    """Return why the job of an order waits for staff, or nothing."""
+    query = "SELECT last_error FROM jobs WHERE queue = 'cancellations' AND subject = $1 AND parked"
+    return await ship.fetch_value(query, order_id) or ""
+
+
+@pytest.mark.parametrize("collected", [250, 0])
+async def test_missing_cash_is_waived_once_by_staff(ship: ShippingShop, collected: int) -> None:
+    order_id, [first, second] = await ship.add_booked_order(("a", 1, 0), ("c", 2, 0), cod=300)
+    waivers = CashWaivers(ship.shop.db, ship.shop.clock, ship.shop.ids)
+    payment_id = await ship.fetch_value("SELECT payment_id FROM payments WHERE order_id = $1", order_id)
+    with pytest.raises(NotCollectable, match="none is missing until all of the order is delivered"):
+        await waivers.waive(payment_id, "the driver lost it", "staff sue")
+    for shipment, cash in ((first, min(100, collected)), (second, max(0, collected - 100))):
+        await ship.fetch_rows("UPDATE shipments SET cod_minor = $2 WHERE shipment_id = $1", shipment.shipment_id, cash)
+        await ship.apply_events(shipment.shipment_id, tracking_event("delivered", -9))
+    await ship.work_until_idle()
+    assert await read_parked(ship, order_id)
+    for _ in range(2):
+        await waivers.waive(payment_id, "the driver lost it", "staff sue")
+        await ship.work_until_idle()
+        status = "captured" if collected else "closed"
+        assert await read_payment(ship, order_id) == (status, collected, collected, collected)
+        assert await read_parked(ship, order_id) == ""
+    [grant] = await ship.fetch_rows(
+        "SELECT amount_minor, actor, reason FROM refund_grants WHERE order_id = $1", order_id
+    )
+    assert tuple(grant) == (300 - collected, "staff sue", "the driver lost it")
+    await ship.check_records()
+
+
+async def test_staff_record_the_cash_that_cancelled_units_leave_due(ship: ShippingShop) -> None:
+    """Not the amount of the payment: the books would have money that nobody brought, and refund it."""
+    order_id = await ship.add_order(("a", 1, 0), ("c", 2, 0), cod=300)
+    units = [UnitsToCancel(0, 1)]
+    await ship.cancellations.cancel(CancelRequest(order_id, "customer user", "user", "not wanted", units), [], 0)
+    for _ in range(2):
+        await collect(ship, order_id)
+        await ship.work_until_idle()
+        assert await read_payment(ship, order_id) == ("captured", 200, 200, 200)
+        assert await balances(ship, order_id) == {"cash:shop": 200, "orders": -200}
+    [shipment] = await ship.list_shipments(order_id)
+    assert shipment.cod_minor == 0
 
 
 async def test_cash_of_two_payments_is_captured_in_sequence_of_tenders(ship: ShippingShop) -> None:

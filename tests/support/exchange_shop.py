@@ -20,7 +20,7 @@ from commerce.orders import store as orders
 from commerce.orders.model import Order
 from commerce.payments import locked_orders
 from commerce.payments import store as payments
-from commerce.payments.order_status import Capture
+from commerce.payments.order_status import Capture, record_authorisation
 from commerce.reservations.service import Reservations
 from commerce.sales.loading import load_sale
 from config.settings import Settings
@@ -73,11 +73,12 @@ class ExchangeShop:
         await self.deliver(order.order_id)
         return order.order_id
 
-    async def pay(self, order_id: UUID) -> None:
-        """Pay an order whole with store credit."""
+    async def pay(self, order_id: UUID, method: str = "balance") -> None:
+        """Pay an order whole with store credit, or choose that it is paid on delivery (`cod`)."""
         order = await self.get(order_id)
         total = order.total.amount
-        await self.shop.payments.grant_store_credit(USER, Money(total, "CNY"), f"for {order_id}")
+        if method == "balance":
+            await self.shop.payments.grant_store_credit(USER, Money(total, "CNY"), f"for {order_id}")
         now, payment_id = self.now(), self.shop.ids.new()
         async with self.shop.db.transaction() as connection:
             header = await orders.lock_order(connection, order_id)
@@ -85,14 +86,17 @@ class ExchangeShop:
             await connection.execute(
                 "INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, "
                 "amount_minor, currency, status, created_at, expires_at) "
-                "VALUES ($1, $2, $3, 1, 0, 'balance', 'none', $4, 'CNY', 'pending', $5, $6)",
-                *(payment_id, order_id, USER, total, now, now + timedelta(hours=1)),
+                "VALUES ($1, $2, $3, 1, 0, $7, 'none', $4, 'CNY', 'pending', $5, $6)",
+                *(payment_id, order_id, USER, total, now, now + timedelta(hours=1), method),
             )
-            assert await payments.adjust_store_credit(connection, USER, "CNY", -total)
             [locked] = await locked_orders.read_orders(connection, [header])
             payment = locked.payments[payment_id]
-            locked.changes.captures.append(Capture(payment, now, None))
-            locked.replace_payment(payment, status="captured")
+            if method == "cod":
+                record_authorisation(locked, payment)
+            else:
+                assert await payments.adjust_store_credit(connection, USER, "CNY", -total)
+                locked.changes.captures.append(Capture(payment, now, None))
+                locked.replace_payment(payment, status="captured")
             await locked_orders.update_and_write(connection, self.shop.ids, [locked], now)
 
     async def deliver(self, order_id: UUID) -> None:
