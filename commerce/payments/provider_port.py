@@ -136,13 +136,15 @@ class StatementLine(NamedTuple):
 
     `refund_id` is None on the line of a payment. `transaction_id` is the provider's own number of the payment or of the
     refund. `fee` is what it charges for the movement, in minor units (less than 0 if it comes back with a refund), or
-    the reason why that is unreadable."""
+    the reason why that is unreadable. `hand_number` is that of a refund which the shop has not requested: somebody made
+    it at the provider, and its `refund_id` is derived from this number."""
 
     payment_id: UUID
     refund_id: UUID | None
     amount: Money
     transaction_id: str
     fee: int | str = 0
+    hand_number: str | None = None
 
 
 class Provider(Protocol):

@@ -149,7 +149,11 @@ def explain(line: StatementLine, method: str, payment: Payment | None, refund: R
             f"`floodgate payment show {payment.order_id}`"
         )
     elif refund is None or refund.payment_id != payment.payment_id:
-        reason = f"{amount} was refunded, and we requested no such refund: did staff refund it at {method}?"
+        number = "" if line.hand_number is None else f" under {line.hand_number[:40]!r}, which is no number of ours"
+        reason = (
+            f"{amount} was refunded{number}, and we requested no such refund: it was made at {method} by hand; list it "
+            "with `floodgate reconcile --post`, then see `floodgate refunds list-by-hand`"
+        )
     elif refund.status == "done":
         kind, reason = "recorded_on_other_day", other_day
     else:

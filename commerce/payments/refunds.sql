@@ -112,10 +112,13 @@ SELECT refund_id, 'refunds', 'refund.request', method, $2, $3 FROM reopened JOIN
 RETURNING subject;
 
 -- name: measure_refunds
--- Refunds that wait, and those that need another way.
+-- Refunds that wait, those that need another way, and those that were made by hand and are not posted.
 SELECT method, refunds.currency, wait_reason AS reason, count(*) AS refunds, sum(refunds.amount_minor)::bigint AS amount_minor,
        min(waiting_since) AS since
 FROM refunds JOIN payments USING (payment_id) WHERE wait_reason IS NOT NULL GROUP BY 1, 2, 3
 UNION ALL
 SELECT method, refunds.currency, 'needs_other_way', count(*), sum(refunds.amount_minor)::bigint, min(other_way_since)
-FROM refunds JOIN payments USING (payment_id) WHERE refunds.status = 'needs_other_way' GROUP BY 1, 2;
+FROM refunds JOIN payments USING (payment_id) WHERE refunds.status = 'needs_other_way' GROUP BY 1, 2
+UNION ALL
+SELECT method, by_hand.currency, 'by_hand', count(*), sum(by_hand.amount_minor)::bigint, min(found_at)
+FROM refunds_by_hand AS by_hand JOIN payments USING (payment_id) WHERE confirmed_by IS NULL GROUP BY 1, 2;

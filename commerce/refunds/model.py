@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date, datetime
 from typing import Annotated, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from commerce.kernel.money import MAX_MINOR, Minor
+from commerce.kernel.money import MAX_MINOR, Minor, Money
 from commerce.kernel.types import Reason
 from commerce.orders.model import AddressNo, Method, Quantity
+from commerce.payments.model import Proof
 
 GrantKind = Literal["cancellation", "case", "staff"]
 Strategy = Literal["ratio", "first", "last"]
@@ -154,6 +156,42 @@ class RefundPreview(msgspec.Struct, frozen=True):
     strategy: Strategy
     lines: list[PreviewLine]
     allocations: list[Allocation]
+
+
+# Refunds that were made at a provider by hand.
+
+
+class HandRefund(msgspec.Struct, frozen=True):
+    """A refund on a provider's statement that the shop has not requested, for staff.
+
+    `number` is the provider's own. `proof` is what one person has found out about it; another person confirms that."""
+
+    refund_id: UUID
+    payment_id: UUID
+    order_id: UUID
+    method: Method
+    amount: Money
+    number: str
+    booked_on: date
+    found_at: datetime
+    proof: str | None
+    recorded_by: str | None
+
+
+class HandRefundInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is known of a refund that somebody made at a provider: who did it, and why."""
+
+    proof: Proof
+
+
+HandRefundOutcome = Literal["refund", "loss"]
+"""`refund`: it counts as a refund of its order; `loss`: the customer has that money twice"""
+
+
+class HandRefundResult(msgspec.Struct, frozen=True):
+    """How a refund by hand was posted."""
+
+    outcome: HandRefundOutcome
 
 
 # Lists.

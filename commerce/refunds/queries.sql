@@ -52,3 +52,33 @@ INSERT INTO refund_grant_lines (grant_id, order_id, line_no, address_no, first_u
 SELECT $1, $2, line_no, address_no, first_unit, quantity, amount
 FROM unnest($3::integer[], $4::integer[], $5::integer[], $6::integer[], $7::bigint[])
      AS input (line_no, address_no, first_unit, quantity, amount);
+
+-- name: insert_refunds_by_hand
+-- Those that are new.
+INSERT INTO refunds_by_hand (refund_id, payment_id, order_id, amount_minor, currency, number, booked_on, found_at, found_by)
+SELECT refund_id, input.payment_id, order_id, amount, input.currency, number, $1, $2, $3
+FROM unnest($4::uuid[], $5::uuid[], $6::bigint[], $7::text[], $8::text[])
+     AS input (refund_id, payment_id, amount, currency, number)
+JOIN payments ON payments.payment_id = input.payment_id AND payments.method = $9
+WHERE NOT EXISTS (SELECT FROM refunds WHERE refunds.refund_id = input.refund_id)
+ON CONFLICT DO NOTHING RETURNING refund_id;
+
+-- name: list_refunds_by_hand
+SELECT refund_id, payment_id, refunds_by_hand.order_id, method, refunds_by_hand.amount_minor, refunds_by_hand.currency,
+       number, booked_on, found_at, proof, recorded_by
+FROM refunds_by_hand JOIN payments USING (payment_id)
+WHERE confirmed_by IS NULL AND (found_at, refund_id) > ($1, $2) ORDER BY found_at, refund_id LIMIT $3;
+
+-- name: lock_refund_by_hand
+SELECT refund_id, payment_id, order_id, amount_minor, currency, number, booked_on, proof, recorded_by, confirmed_by, outcome
+FROM refunds_by_hand WHERE refund_id = $1 FOR UPDATE;
+
+-- name: record_refund_by_hand
+UPDATE refunds_by_hand SET proof = $2, recorded_by = $3, recorded_at = $4 WHERE refund_id = $1;
+
+-- name: confirm_refund_by_hand
+UPDATE refunds_by_hand SET confirmed_by = $2, confirmed_at = $3, outcome = $4 WHERE refund_id = $1;
+
+-- name: date_refund
+-- By the provider's day, on which its statement has it.
+UPDATE refunds SET created_at = least(created_at, $2), ended_at = $2, requested = true WHERE refund_id = $1;

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.refunds.model import Grant, GrantedLine, GrantKind, GrantRequest, Strategy
+from commerce.payments.provider_port import StatementLine
+from commerce.refunds.model import (
+    Grant,
+    GrantedLine,
+    GrantKind,
+    GrantRequest,
+    HandRefund,
+    HandRefundOutcome,
+    Strategy,
+)
 from commerce.refunds.valuation import RefundableLine
 
 
@@ -29,6 +39,22 @@ class StoredGrant(NamedTuple):
     actor: str
     created_at: datetime
     request_digest: bytes | None
+
+
+class StoredHandRefund(NamedTuple):
+    """A row of `refunds_by_hand`."""
+
+    refund_id: UUID
+    payment_id: UUID
+    order_id: UUID
+    amount_minor: int
+    currency: str
+    number: str
+    booked_on: date
+    proof: str | None
+    recorded_by: str | None
+    confirmed_by: str | None
+    outcome: HandRefundOutcome | None
 
 
 class GrantedSums(NamedTuple):
@@ -100,3 +126,62 @@ async def insert_grant(
             [line.quantity for line in grant.lines],
             [line.amount for line in grant.lines],
         )
+
+
+# Refunds that were made by hand.
+
+
+async def insert_refunds_by_hand(
+    connection: Connection, method: str, day: date, lines: Mapping[UUID, StatementLine], actor: str, now: datetime
+) -> int:
+    """Insert refunds of payments by a method, by their ids. Returns the number of those that are new."""
+    lines = dict(sorted(lines.items()))
+    rows = await connection.fetch(
+        queries.insert_refunds_by_hand,
+        *(day, now, actor, list(lines)),
+        [line.payment_id for line in lines.values()],
+        [line.amount.amount for line in lines.values()],
+        [line.amount.currency for line in lines.values()],
+        [line.transaction_id for line in lines.values()],
+        method,
+    )
+    return len(rows)
+
+
+async def list_refunds_by_hand(connection: Connection, after: tuple[datetime, UUID], size: int) -> list[HandRefund]:
+    """List refunds by hand that are not posted, the oldest first, after a time and a refund."""
+    return [
+        HandRefund(
+            refund_id=row["refund_id"],
+            payment_id=row["payment_id"],
+            order_id=row["order_id"],
+            method=row["method"],
+            amount=Money(row["amount_minor"], row["currency"]),
+            number=row["number"],
+            booked_on=row["booked_on"],
+            found_at=row["found_at"],
+            proof=row["proof"],
+            recorded_by=row["recorded_by"],
+        )
+        for row in await connection.fetch(queries.list_refunds_by_hand, *after, size)
+    ]
+
+
+async def lock_refund_by_hand(connection: Connection, refund_id: UUID) -> StoredHandRefund | None:
+    row = await connection.fetchrow(queries.lock_refund_by_hand, refund_id)
+    return StoredHandRefund(*row) if row else None
+
+
+async def record_refund_by_hand(connection: Connection, refund_id: UUID, proof: str, actor: str, now: datetime) -> None:
+    await connection.execute(queries.record_refund_by_hand, refund_id, proof, actor, now)
+
+
+async def confirm_refund_by_hand(
+    connection: Connection, refund_id: UUID, actor: str, now: datetime, outcome: HandRefundOutcome
+) -> None:
+    await connection.execute(queries.confirm_refund_by_hand, refund_id, actor, now, outcome)
+
+
+async def date_refund(connection: Connection, refund_id: UUID, at: datetime) -> None:
+    """Date a refund that is done by the provider's day."""
+    await connection.execute(queries.date_refund, refund_id, at)

@@ -1,4 +1,4 @@
-"""Refunds that cannot go back to their payments: store credit, bank transfers, bank cards."""
+"""Refunds that staff end: those that cannot go back to their payments, and those that were made by hand."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from commerce.payments.model import (
     TransferInput,
 )
 from commerce.payments.other_ways import OtherWays
+from commerce.refunds.hand_refunds import HandRefunds
+from commerce.refunds.model import HandRefund, HandRefundInput, HandRefundResult
 from gateway.endpoints.parameters import LIMIT, ORDER, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
 
@@ -94,6 +96,32 @@ async def redirect_refund(call: Call) -> web.Response:
     return web.Response(status=202)
 
 
+def _hand_refunds(call: Call) -> HandRefunds:
+    services = call.services
+    return HandRefunds(services.db, services.clock, services.ids)
+
+
+async def list_hand_refunds(call: Call) -> web.Response:
+    """List refunds on providers' statements that the shop has not requested and nobody has posted, the oldest first."""
+    return json_response(await _hand_refunds(call).list_open(call.parameters["cursor"], page_size(call)))
+
+
+async def record_hand_refund(call: Call) -> web.Response:
+    """Record what is known of a refund that was made by hand. It is posted once another person has confirmed it."""
+    found: HandRefundInput = call.body
+    await _hand_refunds(call).record(call.parameters["refund_id"], found.proof, call.staff_actor)
+    return web.Response(status=204)
+
+
+async def confirm_hand_refund(call: Call) -> web.Response:
+    """Confirm a refund by hand that another person has recorded: it counts as a refund of its order.
+
+    If its payment holds less by now, it is posted as a loss: the customer has that money twice.
+    """
+    outcome = await _hand_refunds(call).confirm(call.parameters["refund_id"], call.staff_actor)
+    return json_response(HandRefundResult(outcome))
+
+
 _PATH = "/v1/admin/refunds/{refund_id}"
 _staff = partial(Operation, tag="staff: payments", access="support", problems=(404, 409, 503), parameters=(_REFUND,))
 _change = partial(_staff, method="POST", is_one_transaction=True, answers={204: ("recorded", None)})
@@ -123,6 +151,31 @@ ADMIN = [
         answers={200: ("a page", Page[StuckRefundView])},
         problems=(503,),
         parameters=(cursor_parameter(_Cursor), LIMIT),
+    ),
+    Operation(
+        tag="staff: payments",
+        access="support",
+        method="GET",
+        path="/v1/admin/refunds/by-hand",
+        handler=list_hand_refunds,
+        summary="List refunds that were made by hand",
+        answers={200: ("a page", Page[HandRefund])},
+        problems=(503,),
+        parameters=(cursor_parameter(_Cursor), LIMIT),
+    ),
+    _change(
+        path=f"{_PATH}/by-hand",
+        handler=record_hand_refund,
+        summary="Record a refund that was made by hand",
+        body=HandRefundInput,
+    ),
+    _staff(
+        method="POST",
+        is_one_transaction=True,
+        path=f"{_PATH}/by-hand/confirm",
+        handler=confirm_hand_refund,
+        summary="Confirm a refund that was made by hand",
+        answers={200: ("how it was posted", HandRefundResult)},
     ),
     _change(
         path=f"{_PATH}/store-credit",

@@ -21,6 +21,7 @@ from commerce.payments.provider_port import Provider, StatementLine
 from commerce.payments.providers import PROVIDER_NAMES, open_providers
 from commerce.payments.reconciliation import ReconciliationReport, check_readable, decode_statement
 from commerce.payments.statement_postings import PostedStatement, StatementPostings
+from commerce.refunds.hand_refunds import HandRefunds
 from commerce.shipping.cash_waivers import CashWaivers
 from ops.commands.console import (
     JsonOption,
@@ -179,7 +180,9 @@ def reconcile(
         list[Path] | None,
         typer.Option(exists=True, dir_okay=False, help="statement of the day before or after, for midnight"),
     ] = None,
-    post: Annotated[bool, typer.Option("--post", help="post the fees on lines that agree, each once")] = False,
+    post: Annotated[
+        bool, typer.Option("--post", help="post the fees on lines that agree, and list refunds that were made by hand")
+    ] = False,
 ) -> None:
     """Compare a provider's daily statement with our records and list every difference.
 
@@ -187,15 +190,17 @@ def reconcile(
     Status 1 if anything differs, or a fee was not posted.
     """
 
-    async def work() -> tuple[ReconciliationReport, PostedStatement | None]:
+    async def work() -> tuple[ReconciliationReport, PostedStatement | None, int]:
         async with open_cli_services() as shop:
             lines, report = await _reconcile(shop, provider, day, file, neighbour or [])
             if not post:
-                return report, None
+                return report, None, 0
+            by_hand = HandRefunds(shop.db, shop.clock, shop.ids)
+            found = await by_hand.find(provider, day, lines, report, get_actor())
             postings = StatementPostings(shop.db, shop.clock)
-            return report, await postings.post_fees(provider, day, lines, report, get_actor())
+            return report, await postings.post_fees(provider, day, lines, report, get_actor()), found
 
-    report, posted = (run_change if post else run)(work())
+    report, posted, found = (run_change if post else run)(work())
     for difference in report.differences:
         subject = ""
         if difference.key is not None:
@@ -211,6 +216,8 @@ def reconcile(
     problems = bool(report.differences)
     if posted is not None:
         problems |= _print_posted(posted, "fees")
+        if found:
+            print_line(f"{found} refunds were made by hand and are listed now: floodgate refunds list-by-hand")
     if problems:
         raise typer.Exit(1)
 

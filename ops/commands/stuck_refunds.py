@@ -1,4 +1,4 @@
-"""`floodgate refunds`: refunds that cannot go back to their payments."""
+"""`floodgate refunds`: refunds that cannot go back to their payments, and those that were made by hand."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from commerce.payments.model import ConsentInput, OtherWayInput, StuckRefundView
 from commerce.payments.other_ways import OtherWays
 from commerce.payments.provider_port import BankCard
 from commerce.payments.providers import open_providers
+from commerce.refunds.hand_refunds import HandRefunds
+from commerce.refunds.model import HandRefund, HandRefundInput
 from ops.commands.console import (
     JsonOption,
     format_time,
@@ -66,6 +68,63 @@ def list_refunds(
             refund.transfer_reference or "",
         )
     print_table(table, "no refund needs another way")
+
+
+@app.command("list-by-hand")
+def list_by_hand(
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="at most so many, the oldest first")] = 100,
+    json: JsonOption = False,
+) -> None:
+    """List refunds on providers' statements that the shop has not requested and nobody has posted."""
+
+    async def work() -> Page[HandRefund]:
+        async with open_cli_services() as shop:
+            return await _hand_refunds(shop).list_open(None, limit)
+
+    page = run(work())
+    if json:
+        print_json(page)
+        return
+    table = Table("refund", "order", "amount", "method", "number", "day", "recorded by", "proof")
+    table.columns[0].no_wrap = True
+    for refund in page.items:
+        table.add_row(
+            str(refund.refund_id),
+            str(refund.order_id),
+            format_money(refund.amount.amount, refund.amount.currency),
+            refund.method,
+            refund.number,
+            refund.booked_on.isoformat(),
+            refund.recorded_by or "",
+            refund.proof or "",
+        )
+    print_table(table, "no statement has a refund that was made by hand and is not posted")
+
+
+@app.command("record-by-hand")
+def record_by_hand(
+    refund_id: RefundId, proof: Annotated[str, typer.Option(help="who refunded it at the provider, and why")]
+) -> None:
+    """Record what is known of a refund that was made by hand. Another person confirms it."""
+    found = parse_argument({"proof": proof}, HandRefundInput)
+
+    async def work() -> None:
+        async with open_cli_services() as shop:
+            await _hand_refunds(shop).record(refund_id, found.proof, get_actor())
+
+    run_change(work())
+    print_line(f"it is recorded; another person confirms it: floodgate refunds confirm-by-hand {refund_id}")
+
+
+@app.command("confirm-by-hand")
+def confirm_by_hand(refund_id: RefundId) -> None:
+    """Confirm a refund by hand that another person has recorded, which posts it."""
+
+    async def work() -> str:
+        async with open_cli_services() as shop:
+            return await _hand_refunds(shop).confirm(refund_id, get_actor())
+
+    print_line(f"the refund {refund_id} is posted as a {run_change(work())}")
 
 
 @app.command()
@@ -175,6 +234,10 @@ async def _open() -> AsyncIterator[OtherWays]:
     """Open what needs no provider."""
     async with open_cli_services() as shop:
         yield _without_providers(shop)
+
+
+def _hand_refunds(shop: CliServices) -> HandRefunds:
+    return HandRefunds(shop.db, shop.clock, shop.ids)
 
 
 def _without_providers(shop: CliServices) -> OtherWays:

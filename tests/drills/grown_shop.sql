@@ -129,6 +129,13 @@ FROM (SELECT *, age < 5000 OR n % 30000 = 1 AS waits, n % 3 = 0 AS is_stuck FROM
 INSERT INTO refund_other_ways (refund_id, order_id, way, proof, recorded_by, recorded_at)
 SELECT refund_id, order_id, 'transfer', 'B-1', 'staff', created_at FROM refunds;
 
+INSERT INTO refunds_by_hand (refund_id, payment_id, order_id, amount_minor, currency, number, booked_on, found_at, found_by,
+                             proof, recorded_by, recorded_at, confirmed_by, confirmed_at, outcome)
+SELECT refund_id, payment_id, order_id, 1000, 'CNY', 'R-1', created_at::date, created_at, 'cli sam', 'in the console', 'staff sue',
+       created_at, CASE WHEN status = 'done' THEN 'staff max' END, CASE WHEN status = 'done' THEN created_at END,
+       CASE WHEN status = 'done' THEN 'refund' END
+FROM refunds;
+
 INSERT INTO cancellations (cancellation_id, order_id, cause, reason, actor, idempotency_key, status, created_at, ended_at)
 SELECT id, id, 'by_customer', 'changed my mind', user_id, 'key', CASE WHEN age < 5000 THEN 'open' ELSE 'done' END, at,
        CASE WHEN age >= 5000 THEN at END

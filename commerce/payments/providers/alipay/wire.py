@@ -25,7 +25,7 @@ from commerce.kernel.external import ExternalOutcomeUnknown, InvalidWebhook
 from commerce.kernel.external_text import repair_json
 from commerce.kernel.ids import parse_uuid_hex
 from commerce.kernel.money import Money
-from commerce.payments.fund_lines import read_fee
+from commerce.payments.fund_lines import read_fee, read_refund_number
 from commerce.payments.provider_port import StatementLine
 from commerce.payments.providers.alipay.statement_rows import read_rows
 
@@ -156,20 +156,17 @@ def read_statement(text: str) -> Iterator[StatementLine | str]:
 
 
 def _statement_line(row: Mapping[str, str]) -> StatementLine:
-    kind, amount, refund_id = row[KIND], row[AMOUNT], None
+    kind, amount, refund_id, hand_number = row[KIND], row[AMOUNT], None, None
+    payment_id = parse_our_id(row[OUT_TRADE_NO])
     if kind == REFUND:  # written as a negative amount
         if not amount.startswith("-"):
             raise ValueError(f"{amount[:40]!r} is not the amount of a refund like -2.55")
-        amount, refund_id = amount[1:], parse_uuid_hex(row[REQUEST_NO])
-        if refund_id is None:
-            raise ValueError(
-                f"a refund of {amount[:20]} of {row[OUT_TRADE_NO][:40]!r} under {row[REQUEST_NO][:40]!r}, which is not "
-                "a number of ours: it was made at Alipay by hand"
-            )
+        amount = amount[1:]
+        refund_id, hand_number = read_refund_number(payment_id, row[REQUEST_NO])
     elif kind != PAYMENT:
         raise ValueError(f"{KIND} {kind[:40]!r} is neither {PAYMENT} nor {REFUND}")
     if not row[TRADE_NO]:
         raise ValueError(f"there is no {TRADE_NO}")
     fee = read_fee(row.get(FEE, ""), is_refund=refund_id is not None)
     money = Money(parse_yuan(amount), CURRENCY)
-    return StatementLine(parse_our_id(row[OUT_TRADE_NO]), refund_id, money, row[TRADE_NO], fee)
+    return StatementLine(payment_id, refund_id, money, row[TRADE_NO], fee, hand_number)

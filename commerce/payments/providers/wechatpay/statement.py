@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from commerce.kernel.ids import parse_uuid_hex
 from commerce.kernel.money import Money, MoneyError, parse_money
-from commerce.payments.fund_lines import read_fee
+from commerce.payments.fund_lines import read_fee, read_refund_number
 from commerce.payments.provider_port import StatementLine
 
 MERCHANT, TRANSACTION, OUT_TRADE, STATE = "商户号", "微信订单号", "商户订单号", "交易状态"
@@ -61,14 +61,9 @@ def _read_line(row: str, headings: list[str], mch_id: str) -> StatementLine:
         return StatementLine(payment_id, None, _parse_money(cells[TOTAL]), cells[TRANSACTION], fee)
     if cells[STATE] != "REFUND" or cells[REFUND_STATUS] not in ("SUCCESS", "PROCESSING"):
         raise ValueError(f"its state is {cells[STATE][:40]!r}, {cells[REFUND_STATUS][:40]!r}")
-    refund_id = parse_uuid_hex(cells[OUT_REFUND])
-    if refund_id is None:
-        raise ValueError(
-            f"a refund of {cells[REFUND_TOTAL][:20]} of {cells[OUT_TRADE]} under {cells[OUT_REFUND][:40]!r}, which is "
-            "not a number of ours: it was made at WeChat Pay by hand"
-        )
+    refund_id, hand_number = read_refund_number(payment_id, cells[OUT_REFUND])
     fee = read_fee(cells.get(FEE, ""), is_refund=True)
-    return StatementLine(payment_id, refund_id, _parse_money(cells[REFUND_TOTAL]), cells[REFUND], fee)
+    return StatementLine(payment_id, refund_id, _parse_money(cells[REFUND_TOTAL]), cells[REFUND], fee, hand_number)
 
 
 def _parse_money(text: str) -> Money:
