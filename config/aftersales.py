@@ -43,6 +43,12 @@ class AftersalesSettings(SettingsSection):
     undelivered_refund_after_s: Seconds = Field(
         default=259_200, description="for staff to resend a prepaid shipment that is lost, returned or stopped"
     )
+    return_overdue_after_s: Seconds = Field(
+        default=604_800, description="without a report, after which a return shipment is on the worklist `overdue`"
+    )
+    return_warning_after_s: Seconds = Field(
+        default=432_000, description="for staff to receive or inspect a return that has arrived, before an alert"
+    )
     lines_per_case: Positive = 50
     evidence_dir: AbsolutePath | None = Field(
         default=None, description="pictures of customers; shared by all gateways; if not set, DATA_DIR/evidence"

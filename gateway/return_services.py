@@ -40,7 +40,7 @@ def build_returns(
     return_carriers = ReturnCarriers(Rates(db, clock), carriers, shipping, ids)
     returns = ReturnShipments(ids, return_carriers, CaseFollower(ids, aftersales))
     return ReturnServices(
-        CaseReturns(db, clock, returns),
+        CaseReturns(db, clock, returns, aftersales),
         CaseReceipts(db, clock, ids, aftersales),
         CaseInspections(db, clock, aftersales),
     )

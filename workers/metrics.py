@@ -195,6 +195,11 @@ OLDEST_RETURN_SECONDS = Gauge(
     ["step"],
     multiprocess_mode=_LATEST,
 )
+RETURN_WARNING_SECONDS = Gauge(
+    "floodgate_return_warning_seconds",
+    "The setting aftersales.return_warning_after_s",
+    multiprocess_mode=_LATEST,
+)
 FULFILMENT_SECONDS = Gauge(
     "floodgate_fulfilment_seconds",
     "Time from paid to handed_over and to delivered, by quantile of the last day's orders",

@@ -21,6 +21,7 @@ from commerce.kernel.postgres import Database
 from commerce.ledger.service import Ledger
 from commerce.payments.ledger_sums import LedgerSums
 from commerce.payments.other_ways import measure_refunds
+from config.aftersales import AftersalesSettings
 from lua import SaleKeys
 from workers import metrics
 from workers.loop import run_steps
@@ -75,7 +76,7 @@ async def observer(services: WorkerServices) -> None:
         with failures.catch(gauges="held_cash"):
             await _measure_held_cash(Ledger(services.db, services.clock), shown_holders, services.clock)
         with failures.catch(gauges="returns"):
-            await _measure_returns(services.db, from_ms(services.clock.now_ms()))
+            await _measure_returns(services.db, services.settings.aftersales, from_ms(services.clock.now_ms()))
         failures.raise_any()
         return 0
 
@@ -148,9 +149,10 @@ async def _measure_held_cash(ledger: Ledger, shown: set[tuple[str, str]], clock:
     shown.update(held_cash)
 
 
-async def _measure_returns(db: Database, now: datetime) -> None:
+async def _measure_returns(db: Database, policy: AftersalesSettings, now: datetime) -> None:
     """Set the gauges of returns."""
-    lengths = await measure_worklists(db, now)
+    metrics.RETURN_WARNING_SECONDS.set(policy.return_warning_after_s)
+    lengths = await measure_worklists(db, policy, now)
     for worklist, count in lengths.by_worklist.items():
         metrics.RETURN_WORKLIST_ITEMS.labels(worklist).set(count)
     for step, since in (("receive", lengths.oldest_arrival), ("inspect", lengths.oldest_receipt)):

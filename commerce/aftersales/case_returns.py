@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from commerce.aftersales import store
+from commerce.aftersales.case_policy import AftersalesPolicy
 from commerce.aftersales.case_status import LockedCase, check_status, check_version, lock_case
 from commerce.aftersales.errors import CaseStatusConflict, NoSuchCase
 from commerce.aftersales.model import CaseStatus, Payer
@@ -42,17 +43,16 @@ from commerce.return_shipments.service import ReturnShipments
 from commerce.shipping import store as outward_shipments
 
 _FIRST_ID = UUID(int=0)
-OVERDUE_AFTER = timedelta(days=7)
-"""time without a report after which a return shipment is overdue"""
 
 
 class CaseReturns:
     """Return shipments of cases over Postgres. `actor` is the member of staff, or the customer."""
 
-    def __init__(self, db: Database, clock: Clock, returns: ReturnShipments) -> None:
+    def __init__(self, db: Database, clock: Clock, returns: ReturnShipments, policy: AftersalesPolicy) -> None:
         self._db = db
         self._clock = clock
         self._returns = returns
+        self._policy = policy
 
     async def collect(self, case_id: UUID, collection: CollectionInput, actor: str) -> ReturnShipmentDetails:
         """Have a carrier collect units of an approved case at the customer.
@@ -142,7 +142,7 @@ class CaseReturns:
             if worklist == "parked":
                 ids = await receipts.list_parked(connection, start, count)
             elif worklist in ("expected", "overdue"):
-                silent_since = self._now() - OVERDUE_AFTER if worklist == "overdue" else None
+                silent_since = silence_begins(self._policy, self._now()) if worklist == "overdue" else None
                 ids = await receipts.list_expected(connection, start, warehouse_id, silent_since, count)
             else:
                 status = "delivered" if worklist == "arrived" else "lost"
@@ -170,16 +170,21 @@ class CaseReturns:
 
     async def count_worklists(self) -> ReturnWorklistCounts:
         """Count the items of each worklist."""
-        return ReturnWorklistCounts(**(await measure_worklists(self._db, self._now())).by_worklist)
+        return ReturnWorklistCounts(**(await measure_worklists(self._db, self._policy, self._now())).by_worklist)
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
 
 
-async def measure_worklists(db: Database, now: datetime) -> WorklistLengths:
+def silence_begins(policy: AftersalesPolicy, now: datetime) -> datetime:
+    """Return the time since when a return shipment must have been reported, or it is overdue."""
+    return now - timedelta(seconds=policy.return_overdue_after_s)
+
+
+async def measure_worklists(db: Database, policy: AftersalesPolicy, now: datetime) -> WorklistLengths:
     """Return the lengths of the worklists, and since when the oldest return waits at the warehouse."""
     async with db.connection() as connection:
-        return await receipts.count_worklists(connection, now - OVERDUE_AFTER)
+        return await receipts.count_worklists(connection, silence_begins(policy, now))
 
 
 def _check_awaits_units(locked: LockedCase) -> None:

@@ -38,7 +38,7 @@ FULFILMENTS = "fulfilments"
 CANCELLATIONS = "cancellations"
 """queue of orders of which units are cancelled or undecided; a trigger fills it with each refund"""
 ADVANCE_CANCELLATIONS = "cancellation.advance"
-"""its only kind of job"""
+"""the kind of all its jobs"""
 CASES = "cases"
 """queue of cases, and of orders for which cases are to be opened"""
 

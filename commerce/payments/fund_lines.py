@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import NamedTuple
-from uuid import UUID, uuid5
 
-from commerce.kernel.ids import parse_uuid_hex
 from commerce.kernel.money import Money
 
 _MAX_YUAN = Decimal(10) ** 13
@@ -63,18 +61,6 @@ def check_number(number: str, column: str) -> str:
     if not _NUMBER.fullmatch(number):
         raise ValueError(f"{number[:40]!r} is no {column}")
     return number
-
-
-def read_refund_number(payment_id: UUID, number: str) -> tuple[UUID, str | None]:
-    """Return the id of a refund on a statement, and its number if that is none of the shop's.
-
-    Raises `ValueError` if there is no number."""
-    refund_id = parse_uuid_hex(number)
-    if refund_id is not None:
-        return refund_id, None
-    if not _NUMBER.fullmatch(number):
-        raise ValueError(f"{number[:40]!r} is not a number of ours, nor another one of a refund")
-    return uuid5(payment_id, number), number
 
 
 def list_payouts(lines: Iterable[FundLine | str], kind: str) -> list[Payout | str]:

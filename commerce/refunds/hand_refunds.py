@@ -72,8 +72,8 @@ class HandRefunds:
 
         Raises `NoSuchRefund`, and `RefundNotStuck` if it is posted."""
         async with self._db.transaction() as connection:
-            found = await _lock(connection, refund_id)
-            if found.confirmed_by is not None:
+            stored = await _lock(connection, refund_id)
+            if stored.confirmed_by is not None:
                 raise RefundNotStuck("cannot record it: it is posted already")
             await store.record_refund_by_hand(connection, refund_id, proof, actor, self._now())
 
@@ -83,51 +83,53 @@ class HandRefunds:
         Raises `NoSuchRefund`, `SecondPersonNeeded`, and `RefundNotStuck` if nobody has recorded it or another person
         has posted it."""
         async with self._db.transaction() as connection:
-            found = await _lock(connection, refund_id)
-            if found.outcome is not None and found.confirmed_by == actor:
-                return found.outcome
-            if found.outcome is not None:
-                raise RefundNotStuck(f"cannot confirm it: it is posted as a {found.outcome} already")
-            if found.proof is None:
+            stored = await _lock(connection, refund_id)
+            if stored.outcome is not None and stored.confirmed_by == actor:
+                return stored.outcome
+            if stored.outcome is not None:
+                raise RefundNotStuck(f"cannot confirm it: it is posted as a {stored.outcome} already")
+            if stored.proof is None:
                 raise RefundNotStuck("cannot confirm it: record first who refunded it, and why")
-            if found.recorded_by == actor:
+            if stored.recorded_by == actor:
                 raise SecondPersonNeeded("cannot confirm the refund: you have recorded it, so another person must")
-            outcome = await self._post(connection, found, found.proof, actor)
+            outcome = await self._post(connection, stored, stored.proof, actor)
             await store.confirm_refund_by_hand(connection, refund_id, actor, self._now(), outcome)
             return outcome
 
-    async def _post(self, connection: Connection, found: StoredHandRefund, proof: str, actor: str) -> HandRefundOutcome:
-        """Post a refund in the books of its order, or as a loss if its payment holds less."""
+    async def _post(
+        self, connection: Connection, stored: StoredHandRefund, proof: str, actor: str
+    ) -> HandRefundOutcome:
+        """Post a refund of its order, or a loss if its payment holds less."""
         now = self._now()
-        header = await orders.lock_order(connection, found.order_id)
+        header = await orders.lock_order(connection, stored.order_id)
         assert header is not None
         [locked] = await locked_orders.read_orders(connection, [header])
-        payment = locked.payments[found.payment_id]
+        payment = locked.payments[stored.payment_id]
         held_minor = payment.captured_minor - sum(
             refund.amount_minor
             for refund in locked.refunds
             if refund.payment_id == payment.payment_id and refund.status != "failed"
         )
-        if found.amount_minor > held_minor:
-            entries = {"differences": found.amount_minor, f"provider:{payment.method}": -found.amount_minor}
-            name, on = f"by_hand {found.refund_id}", found.booked_on
-            posting = NewPosting(*(name, found.order_id, found.currency, entries, actor), found.number, proof, on)
+        if stored.amount_minor > held_minor:
+            entries = {"differences": stored.amount_minor, f"provider:{payment.method}": -stored.amount_minor}
+            name, on = f"by_hand {stored.refund_id}", stored.booked_on
+            posting = NewPosting(*(name, stored.order_id, stored.currency, entries, actor), stored.number, proof, on)
             await ledger.insert_postings(connection, [posting], now)
             return "loss"
         reason = f"it was refunded at {payment.method}: {proof}"[:500]
-        part = Allocation(payment.payment_id, payment.method, found.amount_minor, find_destination(payment.method))
-        value = Grant(None, found.order_id, found.amount_minor, found.currency, 0, 0, "ratio", [], [part])
+        part = Allocation(payment.payment_id, payment.method, stored.amount_minor, find_destination(payment.method))
+        value = Grant(None, stored.order_id, stored.amount_minor, stored.currency, 0, 0, "ratio", [], [part])
         grant_id = self._ids.new()
-        request = GrantRequest("staff", found.refund_id, reason, actor)
+        request = GrantRequest("staff", stored.refund_id, reason, actor)
         await store.insert_grant(connection, grant_id, value, request, now)
         key = store.refund_key(grant_id)
-        new = NewRefund(payment, key, found.amount_minor, reason, actor, is_announced=True)
-        await refund_store.insert_refunds(connection, {found.refund_id: new}, now)
+        new = NewRefund(payment, key, stored.amount_minor, reason, actor, is_announced=True)
+        await refund_store.insert_refunds(connection, {stored.refund_id: new}, now)
         [locked] = await locked_orders.read_orders(connection, [header])
-        [refund] = [refund for refund in locked.refunds if refund.refund_id == found.refund_id]
-        refund_status.complete(locked, payment, refund, "provider", found.number)
+        [refund] = [refund for refund in locked.refunds if refund.refund_id == stored.refund_id]
+        refund_status.complete(locked, payment, refund, "provider", stored.number)
         await locked_orders.write_changes(connection, self._ids, [locked], now, actor)
-        await store.date_refund(connection, found.refund_id, datetime.combine(found.booked_on, _NOON, CHINA))
+        await store.date_refund(connection, stored.refund_id, datetime.combine(stored.booked_on, _NOON, CHINA))
         return "refund"
 
     def _now(self) -> datetime:
@@ -135,10 +137,10 @@ class HandRefunds:
 
 
 async def _lock(connection: Connection, refund_id: UUID) -> StoredHandRefund:
-    found = await store.lock_refund_by_hand(connection, refund_id)
-    if found is None:
+    stored = await store.lock_refund_by_hand(connection, refund_id)
+    if stored is None:
         raise NoSuchRefund(f"no statement has a refund {refund_id} that was made by hand")
-    return found
+    return stored
 
 
 def _build_cursor(refund: HandRefund) -> str:

@@ -179,7 +179,7 @@ class HandRefund(msgspec.Struct, frozen=True):
 
 
 class HandRefundInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is known of a refund that somebody made at a provider: who did it, and why."""
+    """Knowledge of a refund that somebody made at a provider: who did it, and why."""
 
     proof: Proof
 
@@ -189,7 +189,7 @@ HandRefundOutcome = Literal["refund", "loss"]
 
 
 class HandRefundResult(msgspec.Struct, frozen=True):
-    """How a refund by hand was posted."""
+    """The outcome of a refund by hand that is posted."""
 
     outcome: HandRefundOutcome
 

@@ -81,9 +81,9 @@ async def waive_cash(
     actor: str,
     now: datetime,
 ) -> bool:
-    """Grant that cash of a payment need not be paid: it refunds no units. False if that was granted before.
+    """Grant cash of a payment that need not be paid. It refunds no units.
 
-    Call inside a transaction that holds the order lock."""
+    Returns False if that was granted before. Call inside a transaction that holds the order lock."""
     if await store.find_grant(connection, "staff", payment_id) is not None:
         return False
     part = Allocation(payment_id, "cod", amount_minor, "not_collected")

@@ -81,7 +81,7 @@ def value_grant(order: RefundableOrder, request: GrantRequest) -> Grant:
         amount_minor = held_minor - request.fee_minor
         fee_minor = max(value_minor + freight_minor - amount_minor, 0)
     elif amount_minor > held_minor:
-        _check_limit(order, held_minor, lines)
+        _check_limit(order, held_minor, lines, request)
         fee_minor += amount_minor - held_minor
         amount_minor = held_minor
     return Grant(
@@ -91,8 +91,12 @@ def value_grant(order: RefundableOrder, request: GrantRequest) -> Grant:
     )
 
 
-def _check_limit(order: RefundableOrder, held_minor: int, lines: Sequence[GrantedLine]) -> None:
-    """Refuse to reduce an amount without units, and one whose cash is captured later."""
+def _check_limit(order: RefundableOrder, held_minor: int, lines: Sequence[GrantedLine], request: GrantRequest) -> None:
+    """Refuse to reduce an amount without units, and one whose cash is captured later.
+
+    Those of cancellations include that cash, and are reduced: an order must be able to end."""
+    if request.kind == "cancellation":
+        return
     if not lines:
         raise RefundExceedsCaptured(f"{held_minor} minor units are captured and not refunded")
     if order.coming_minor:

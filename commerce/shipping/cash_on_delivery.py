@@ -43,7 +43,7 @@ async def collect_cash(connection: Connection, headers: Mapping[UUID, OrderHeade
 
 
 async def find_missing_cash(connection: Connection, order: OrderHeader) -> int:
-    """Return the cash that an order should have brought and has not, in minor units, though all of it is delivered."""
+    """Return the cash that is missing though all of an order is delivered, in minor units."""
     is_delivered = order.status in (OrderStatus.DELIVERED, OrderStatus.COMPLETED)
     if not is_delivered or await store.has_cash_shipments(connection, order.order_id):
         return 0

@@ -1,4 +1,4 @@
-"""Refunds that staff end: those that cannot go back to their payments, and those that were made by hand."""
+"""Refunds for staff to end: stuck ones, and those that were made by hand."""
 
 from __future__ import annotations
 
@@ -107,9 +107,12 @@ async def list_hand_refunds(call: Call) -> web.Response:
 
 
 async def record_hand_refund(call: Call) -> web.Response:
-    """Record what is known of a refund that was made by hand. It is posted once another person has confirmed it."""
-    found: HandRefundInput = call.body
-    await _hand_refunds(call).record(call.parameters["refund_id"], found.proof, call.staff_actor)
+    """Record what is known of a refund that was made by hand.
+
+    It is posted once another person has confirmed it.
+    """
+    hand_refund: HandRefundInput = call.body
+    await _hand_refunds(call).record(call.parameters["refund_id"], hand_refund.proof, call.staff_actor)
     return web.Response(status=204)
 
 

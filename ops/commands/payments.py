@@ -82,9 +82,9 @@ def record_cash(
 
 @app.command("waive-cash")
 def waive_cash(
-    payment_id: PaymentId, reason: Annotated[str, typer.Option(help="for the customer and the books")]
+    payment_id: PaymentId, reason: Annotated[str, typer.Option(help="for the customer and the ledger")]
 ) -> None:
-    """Waive cash that is missing though all of an order is delivered: the payment ends with what was collected."""
+    """Waive cash that is missing though all of an order is delivered."""
     waiver = parse_argument({"reason": reason}, CashWaiverInput)
 
     async def work() -> None:
@@ -196,11 +196,11 @@ def reconcile(
             if not post:
                 return report, None, 0
             by_hand = HandRefunds(shop.db, shop.clock, shop.ids)
-            found = await by_hand.find(provider, day, lines, report, get_actor())
+            by_hand_count = await by_hand.find(provider, day, lines, report, get_actor())
             postings = StatementPostings(shop.db, shop.clock)
-            return report, await postings.post_fees(provider, day, lines, report, get_actor()), found
+            return report, await postings.post_fees(provider, day, lines, report, get_actor()), by_hand_count
 
-    report, posted, found = (run_change if post else run)(work())
+    report, posted, by_hand_count = (run_change if post else run)(work())
     for difference in report.differences:
         subject = ""
         if difference.key is not None:
@@ -216,8 +216,8 @@ def reconcile(
     problems = bool(report.differences)
     if posted is not None:
         problems |= _print_posted(posted, "fees")
-        if found:
-            print_line(f"{found} refunds were made by hand and are listed now: floodgate refunds list-by-hand")
+        if by_hand_count:
+            print_line(f"{by_hand_count} refunds were made by hand: floodgate refunds list-by-hand")
     if problems:
         raise typer.Exit(1)
 

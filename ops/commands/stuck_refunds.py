@@ -1,4 +1,4 @@
-"""`floodgate refunds`: refunds that cannot go back to their payments, and those that were made by hand."""
+"""`floodgate refunds`: stuck refunds, and those that were made by hand."""
 
 from __future__ import annotations
 
@@ -106,11 +106,11 @@ def record_by_hand(
     refund_id: RefundId, proof: Annotated[str, typer.Option(help="who refunded it at the provider, and why")]
 ) -> None:
     """Record what is known of a refund that was made by hand. Another person confirms it."""
-    found = parse_argument({"proof": proof}, HandRefundInput)
+    hand_refund = parse_argument({"proof": proof}, HandRefundInput)
 
     async def work() -> None:
         async with open_cli_services() as shop:
-            await _hand_refunds(shop).record(refund_id, found.proof, get_actor())
+            await _hand_refunds(shop).record(refund_id, hand_refund.proof, get_actor())
 
     run_change(work())
     print_line(f"it is recorded; another person confirms it: floodgate refunds confirm-by-hand {refund_id}")

@@ -1,4 +1,4 @@
-"""P6: money of a replacement stays with earlier payments: its refunds, its cash and its end count them."""
+"""P6: earlier payments behind a replacement count for its refunds, its cash and its end."""
 
 from __future__ import annotations
 

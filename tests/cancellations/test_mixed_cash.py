@@ -182,7 +182,7 @@ async def test_case_that_takes_cash_of_a_lost_shipment_lets_its_replacement_end_
 
 
 async def test_money_of_a_replaced_payment_is_not_withheld_from_cancelled_units(ship: ShippingShop) -> None:
-    """The customer has paid twice and got the first payment back. That refund was for no unit of the order."""
+    """Two payments, of which the first came back. That refund was for no unit of the order."""
     order_id, [first, second] = await ship.add_booked_order(("a", 1, 0), ("c", 1, 0))
     await ship.fetch_rows(
         "WITH current AS (UPDATE payments SET plan_revision = 2 WHERE order_id = $1 RETURNING *), replaced AS ("
@@ -200,3 +200,20 @@ async def test_money_of_a_replaced_payment_is_not_withheld_from_cancelled_units(
     await ship.cancellations.refund_shipment(second.shipment_id, "lost", "staff dan")
     await ship.work_until_idle()
     assert await ship.fetch_value("SELECT amount_minor FROM refund_grants WHERE order_id = $1", order_id) == 100
+
+
+async def test_customer_cancels_units_after_goodwill_of_their_price(ship: ShippingShop) -> None:
+    """The order must be able to end: what its payments hold no more is withheld, and nothing refuses it."""
+    order_id, shipments = await add_booked(ship, 300)
+    await end(ship, shipments[0], "delivered")
+    goodwill = GrantRequest("staff", None, "late", "test", amount_override=300)
+    async with ship.shop.db.transaction() as connection:
+        order = await orders.lock_order(connection, order_id)
+        assert order is not None
+        now = from_ms(ship.shop.clock.now_ms())
+        await service.grant(connection, ship.shop.ids, order, goodwill, now)
+    units = [UnitsToCancel(1, 2, 1), UnitsToCancel(2, 2, 2)]
+    await ship.cancellations.cancel(CancelRequest(order_id, "customer user", "user", "not wanted", units), [], 0)
+    await ship.work_until_idle()
+    assert await read_order(ship, order_id) == ("delivered", None)
+    await check_money(ship, order_id, 600)

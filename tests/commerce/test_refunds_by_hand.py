@@ -1,4 +1,4 @@
-"""P6: money that somebody refunds at the provider by hand changes nothing here until two people have posted it."""
+"""P6: a refund at the provider by hand changes nothing here until two people have posted it."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ async def find(pay: PaymentShop, *lines: StatementLine) -> tuple[int, list[str]]
     """Compare a statement and list its refunds by hand. Returns how many are new, and all reasons."""
     report = await pay.shop.payments.reconcile("alipay", TODAY, lines)
     by_hand = HandRefunds(pay.shop.db, pay.shop.clock, pay.shop.ids)
-    found = await by_hand.find("alipay", TODAY, lines, report, "cli sam")
-    return found, [difference.reason for difference in report.differences if difference.key == _key(lines[0])]
+    new = await by_hand.find("alipay", TODAY, lines, report, "cli sam")
+    return new, [difference.reason for difference in report.differences if difference.key == _key(lines[0])]
 
 
 def _key(line: StatementLine) -> tuple[UUID, UUID | None]:
@@ -84,10 +84,10 @@ async def post(pay: PaymentShop, line: StatementLine, path: str, user: str = "sa
 async def test_refund_by_hand_on_a_statement_is_posted_by_two_people_once(pay: PaymentShop) -> None:
     order_id, [payment] = await pay.add_paid_order(("alipay", 100))
     line = await refund_by_hand(pay, UUID(payment["payment_id"]))
-    found, [reason] = await find(pay, line)
-    assert found == 1
+    new, [reason] = await find(pay, line)
+    assert new == 1
     assert "1.00 CNY was refunded under 'console-100', which is no number of ours" in reason
-    assert (await find(pay, line))[0] == 0, "found before"
+    assert (await find(pay, line))[0] == 0, "it is listed already"
     [item] = (await pay.call_as_staff("GET", "/refunds/by-hand"))["items"]
     assert (item["order_id"], item["amount"]["amount"], item["number"]) == (str(order_id), 100, line.transaction_id)
     loads = {(load.method, load.reason): load.amount_minor for load in await measure_refunds(pay.shop.db)}
@@ -112,7 +112,7 @@ async def test_refund_by_hand_on_a_statement_is_posted_by_two_people_once(pay: P
 
 
 async def test_refund_by_hand_beside_one_of_the_shop_is_a_loss(pay: PaymentShop) -> None:
-    """The customer has the money twice: the order's books stay, and the provider's account shows what is gone."""
+    """Paid twice: the order stays as it is, and the provider's account shows what is gone."""
     order_id, [payment] = await pay.add_paid_order(("alipay", 100))
     line = await refund_by_hand(pay, UUID(payment["payment_id"]), 60)
     pay.payment_store._db.execute("DELETE FROM refunds")

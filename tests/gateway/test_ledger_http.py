@@ -36,3 +36,13 @@ async def test_cash_may_be_recorded_for_a_driver(pay: PaymentShop) -> None:
     await pay.call_as_staff("POST", f"{path}?holder=driver:V1")
     [held] = (await pay.call_as_staff("GET", "/cash"))["items"]
     assert held["holder"] == "driver:V1"
+
+
+async def test_cash_is_waived_only_if_it_is_missing(pay: PaymentShop) -> None:
+    _, [payment] = await pay.add_order_with_payments(("cod", 100))
+    path = "/v1/admin/payments/{}/cash-waived"
+    for payment_id, status, code in ((payment["payment_id"], 409, "not_collectable"), (UUID(int=7), 404, "not_found")):
+        answer = await pay.gateway.call(
+            "POST", path.format(payment_id), user="sam", roles=["support"], json={"reason": "the driver lost it"}
+        )
+        assert (answer.status, answer.code) == (status, code)

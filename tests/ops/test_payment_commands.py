@@ -135,6 +135,28 @@ async def test_payment_commands_show_and_refund_payments(
     assert (status, "that is pending" in output) == (1, True), output
 
 
+async def test_refund_by_hand_is_listed_and_needs_two_people(
+    floodgate: Command, actions: PaymentActions, shop: CliServices
+) -> None:
+    [alipay] = await actions.start(("alipay", 500))
+    await actions.capture(alipay, "T1", from_ms(shop.clock.now_ms()))
+    assert "no statement has a refund that was made by hand" in (await floodgate("refunds", "list-by-hand"))[1]
+    async with shop.db.connection() as connection:
+        await connection.execute(
+            "INSERT INTO refunds_by_hand (refund_id, payment_id, order_id, amount_minor, currency, number, booked_on, "
+            "found_at, found_by) SELECT payment_id, payment_id, order_id, 120, currency, 'R-9', now(), now(), "
+            "'cli sam' FROM payments"
+        )
+    refund = alipay.payment_id
+    assert (await floodgate("refunds", "confirm-by-hand", refund))[0] == 1
+    assert (await floodgate("refunds", "record-by-hand", refund, "--proof", "sue in the console"))[0] == 0
+    assert "R-9" in (await floodgate("refunds", "list-by-hand", "--json"))[1]
+    status, output = await floodgate("refunds", "confirm-by-hand", refund)
+    assert (status, "another person must" in output) == (1, True), output
+    status, output = await floodgate("payment", "waive-cash", refund, "--reason", "nobody will pay it")
+    assert (status, "none is missing" in output) == (1, True), output
+
+
 async def test_refund_that_needs_another_way_is_listed_and_ended(
     floodgate: Command, actions: PaymentActions, shop: CliServices
 ) -> None:

@@ -147,7 +147,7 @@ async def test_statement_with_bad_line_reports_its_number(kit: AlipayKit) -> Non
         (6, "2026", '"2026', "cells"),
         (6, kit.trade(payment_id).trade_no, "", "there is no"),
         (7, "-10.00", "10.00", "not the amount of a refund"),
-        (7, refund.refund_id.hex, "", "not a number of ours"),
+        (7, refund.refund_id.hex, "", "no number of ours"),
         (7, "-10.00", "-1e1", "not an amount"),
         (7, "退款", "\r退款", "new-line"),
     ):

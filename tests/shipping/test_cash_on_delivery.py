@@ -231,7 +231,7 @@ async def test_missing_cash_is_waived_once_by_staff(ship: ShippingShop, collecte
 
 
 async def test_staff_record_the_cash_that_cancelled_units_leave_due(ship: ShippingShop) -> None:
-    """Not the amount of the payment: the books would have money that nobody brought, and refund it."""
+    """Not the amount of the payment: nobody brought so much, and it would be refunded."""
     order_id = await ship.add_order(("a", 1, 0), ("c", 2, 0), cod=300)
     units = [UnitsToCancel(0, 1)]
     await ship.cancellations.cancel(CancelRequest(order_id, "customer user", "user", "not wanted", units), [], 0)

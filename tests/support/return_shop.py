@@ -225,7 +225,7 @@ async def open_return_shop(
         ship=ship,
         jobs=ReturnShipmentJobs(shop.db, shop.clock, retry_policy, 5, carriers, policy, hook),
         shipments=ReturnShipments(shop.ids, carriers, hook),
-        returns=CaseReturns(shop.db, shop.clock, ReturnShipments(shop.ids, carriers, hook)),
+        returns=CaseReturns(shop.db, shop.clock, ReturnShipments(shop.ids, carriers, hook), settings.aftersales),
         receipts=CaseReceipts(shop.db, shop.clock, shop.ids, settings.aftersales),
         inspections=CaseInspections(shop.db, shop.clock, settings.aftersales),
         shipping=Shipping(shop.db, shop.clock, policy, ReturnShipmentUpdates(hook)),

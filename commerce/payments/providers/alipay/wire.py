@@ -25,9 +25,10 @@ from commerce.kernel.external import ExternalOutcomeUnknown, InvalidWebhook
 from commerce.kernel.external_text import repair_json
 from commerce.kernel.ids import parse_uuid_hex
 from commerce.kernel.money import Money
-from commerce.payments.fund_lines import read_fee, read_refund_number
+from commerce.payments.fund_lines import read_fee
 from commerce.payments.provider_port import StatementLine
 from commerce.payments.providers.alipay.statement_rows import read_rows
+from commerce.payments.refund_numbers import read_refund_number
 
 CURRENCY = "CNY"
 MAX_WEBHOOK_BYTES = 65_536

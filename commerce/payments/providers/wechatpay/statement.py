@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from commerce.kernel.ids import parse_uuid_hex
 from commerce.kernel.money import Money, MoneyError, parse_money
-from commerce.payments.fund_lines import read_fee, read_refund_number
+from commerce.payments.fund_lines import read_fee
 from commerce.payments.provider_port import StatementLine
+from commerce.payments.refund_numbers import read_refund_number
 
 MERCHANT, TRANSACTION, OUT_TRADE, STATE = "商户号", "微信订单号", "商户订单号", "交易状态"
 CURRENCY, REFUND, OUT_REFUND, REFUND_STATUS = "货币种类", "微信退款单号", "商户退款单号", "退款状态"
