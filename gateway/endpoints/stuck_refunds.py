@@ -102,7 +102,7 @@ def _hand_refunds(call: Call) -> HandRefunds:
 
 
 async def list_hand_refunds(call: Call) -> web.Response:
-    """List refunds on providers' statements that the shop has not requested and nobody has posted, the oldest first."""
+    """List refunds on providers' statements that were made by hand and nobody has posted."""
     return json_response(await _hand_refunds(call).list_open(call.parameters["cursor"], page_size(call)))
 
 
