@@ -31,6 +31,7 @@ Share = Literal["customers", "staff", "webhooks"]
 _NOBODY = Identity("", frozenset(), 0)
 ROOM_TICKET_HEADER = "Room-Ticket"
 _KEY_HEADER = "Idempotency-Key"
+PDF = "application/pdf"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,3 +256,8 @@ def _decode(parameter: Parameter, request: web.Request) -> Any:
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Build a JSON answer from any type that msgspec encodes."""
     return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json", headers=headers)
+
+
+def pdf_response(content: bytes) -> web.Response:
+    """Build the answer of a document. Nobody may store it, because it has an address."""
+    return web.Response(body=content, content_type=PDF, headers={"Cache-Control": "no-store"})

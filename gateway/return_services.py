@@ -14,6 +14,7 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Database
 from commerce.rates.service import Rates
 from commerce.return_shipments.carrier_selection import ReturnCarriers
+from commerce.return_shipments.return_labels import ReturnLabels
 from commerce.return_shipments.service import ReturnShipments
 from commerce.shipping.carrier_port import CarrierRegistry
 from commerce.shipping.policy import ShippingPolicy
@@ -21,11 +22,12 @@ from commerce.shipping.policy import ShippingPolicy
 
 @dataclass(frozen=True, slots=True)
 class ReturnServices:
-    """Return shipments of cases, what warehouses receive of them, and inspections."""
+    """Return shipments of cases, what warehouses receive of them, inspections and labels."""
 
     shipments: CaseReturns
     receipts: CaseReceipts
     inspections: CaseInspections
+    labels: ReturnLabels
 
 
 def build_returns(
@@ -43,4 +45,5 @@ def build_returns(
         CaseReturns(db, clock, returns, aftersales),
         CaseReceipts(db, clock, ids, aftersales),
         CaseInspections(db, clock, aftersales),
+        ReturnLabels(db),
     )

@@ -45,7 +45,7 @@ class DocumentPrinter:
         """
         async with self._db.snapshot() as connection:
             label = await self._label_data(connection, shipment_id)
-        return await asyncio.to_thread(_draw_label, label)
+        return await asyncio.to_thread(render_label, label)
 
     async def print_labels(self, wave_id: UUID) -> bytes:
         """Print the labels of all booked shipments of a wave, in its order.
@@ -113,7 +113,8 @@ class DocumentPrinter:
         return await asyncio.to_thread(_draw_pick_list, wave, warehouse.name, self._zone)
 
 
-def _draw_label(label: LabelData) -> bytes:
+def render_label(label: LabelData) -> bytes:
+    """Draw a label in milliseconds; call it in a thread. Raises `NoLabel` if it cannot be printed."""
     require_extra("print labels", "fulfilment", *_MODULES)
     from commerce.fulfilment.documents.label import UnprintableText, draw_label
 

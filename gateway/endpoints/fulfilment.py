@@ -29,7 +29,7 @@ from commerce.shipping.model import (
     WorklistName,
 )
 from gateway.endpoints.parameters import LIMIT, ORDER, cursor_parameter, page_size
-from gateway.operations import Call, Operation, Parameter, json_response
+from gateway.operations import PDF, Call, Operation, Parameter, json_response, pdf_response
 
 _SHIPMENT = Parameter(name="shipment_id", location="path", type=UUID, description="the shipment's id")
 _WAVE = Parameter(name="wave_id", location="path", type=UUID, description="the wave's id")
@@ -211,26 +211,22 @@ async def show_wave(call: Call) -> web.Response:
 
 async def print_label(call: Call) -> web.Response:
     """Print a shipment's label as PDF, once a carrier is booked; repeatable."""
-    return _pdf_response(await call.services.printing.print_label(call.parameters["shipment_id"]))
+    return pdf_response(await call.services.printing.print_label(call.parameters["shipment_id"]))
 
 
 async def print_packing_list(call: Call) -> web.Response:
     """Print the contents of a shipment as PDF."""
-    return _pdf_response(await call.services.printing.print_packing_list(call.parameters["shipment_id"]))
+    return pdf_response(await call.services.printing.print_packing_list(call.parameters["shipment_id"]))
 
 
 async def print_pick_list(call: Call) -> web.Response:
     """Print the units to pick for a wave as PDF."""
-    return _pdf_response(await call.services.printing.print_pick_list(call.parameters["wave_id"]))
+    return pdf_response(await call.services.printing.print_pick_list(call.parameters["wave_id"]))
 
 
 async def print_wave_labels(call: Call) -> web.Response:
     """Print the labels of all booked shipments of a wave as one PDF."""
-    return _pdf_response(await call.services.printing.print_labels(call.parameters["wave_id"]))
-
-
-def _pdf_response(content: bytes) -> web.Response:
-    return web.Response(body=content, content_type="application/pdf")
+    return pdf_response(await call.services.printing.print_labels(call.parameters["wave_id"]))
 
 
 _SHIPMENTS_PATH = "/v1/admin/shipments"
@@ -242,7 +238,7 @@ _IDS_ANSWER = {200: ("the resulting shipments", ShipmentIds)}
 _WRITE_PROBLEMS, _READ_PROBLEMS, _LIST_PROBLEMS = (404, 409, 503), (404, 503), (503,)
 _operation = partial(Operation, tag="staff: fulfilment", access="warehouse")
 _get = partial(_operation, method="GET", also_for=("support",))  # who answer "where is my shipment?"
-_pdf = partial(_get, answers={200: ("a PDF", None)}, content_type="application/pdf", also_for=())
+_pdf = partial(_get, answers={200: ("a PDF", None)}, content_type=PDF, also_for=())
 _post = partial(_operation, method="POST", problems=_WRITE_PROBLEMS, is_one_transaction=True)
 _change = partial(_post, parameters=(_SHIPMENT,))
 

@@ -19,7 +19,7 @@ from commerce.return_shipments.model import ReturnShipmentDetails, ReturnShipmen
 from commerce.shipping.model import ReasonInput, WarehouseId
 from gateway.endpoints.parameters import LIMIT, cursor_parameter, page_size
 from gateway.endpoints.returns import CASE, RETURNS_PATH
-from gateway.operations import Call, Operation, Parameter, json_response
+from gateway.operations import PDF, Call, Operation, Parameter, json_response, pdf_response
 
 _SHIPMENT = Parameter(name="return_shipment_id", location="path", type=UUID, description="the return shipment's id")
 _WORKLIST = Parameter(
@@ -52,6 +52,17 @@ async def set_return_tracking(call: Call) -> web.Response:
     case_id, user_id = call.parameters["case_id"], call.identity.subject
     shipments = await call.services.returns.shipments.set_tracking(case_id, call.body, user_id)
     return json_response(CaseShipments(shipments))
+
+
+async def print_return_label(call: Call) -> web.Response:
+    """Print the label of a return shipment that the shop has booked, as PDF; repeatable."""
+    return_shipment_id, user_id = call.parameters["return_shipment_id"], call.identity.subject
+    return pdf_response(await call.services.returns.labels.print_label(return_shipment_id, user_id))
+
+
+async def print_label_for_customer(call: Call) -> web.Response:
+    """Print the label of a customer's return shipment as PDF; repeatable."""
+    return pdf_response(await call.services.returns.labels.print_label(call.parameters["return_shipment_id"]))
 
 
 async def collect_return(call: Call) -> web.Response:
@@ -95,6 +106,7 @@ async def set_return_outcome(call: Call) -> web.Response:
 _SHIPMENTS_PATH = "/v1/admin/return-shipments"
 _SHIPMENT_PATH = f"{_SHIPMENTS_PATH}/{{return_shipment_id}}"
 _customer = partial(Operation, tag="returns", access="customer", answers={200: ("its return shipments", CaseShipments)})
+_PDF_ANSWER = {200: ("a PDF", None)}
 _staff = partial(Operation, tag="staff: returns", access="warehouse", also_for=("support",))
 _change = partial(
     _staff,
@@ -122,6 +134,18 @@ OPERATIONS = [
         problems=(404, 409, 503),
         parameters=(CASE,),
         body=TrackingInput,
+    ),
+    Operation(
+        tag="returns",
+        access="customer",
+        method="GET",
+        path="/v1/return-shipments/{return_shipment_id}/label",
+        handler=print_return_label,
+        summary="Print the label of a return shipment",
+        answers=_PDF_ANSWER,
+        problems=(404, 409, 503),
+        parameters=(_SHIPMENT,),
+        content_type=PDF,
     ),
 ]
 ADMIN = [
@@ -152,6 +176,16 @@ ADMIN = [
         summary="Count the worklists of returns",
         answers={200: ("the counts", ReturnWorklistCounts)},
         problems=(503,),
+    ),
+    _staff(
+        method="GET",
+        path=f"{_SHIPMENT_PATH}/label",
+        handler=print_label_for_customer,
+        summary="Print the label of a customer's return shipment",
+        answers=_PDF_ANSWER,
+        problems=(404, 409, 503),
+        parameters=(_SHIPMENT,),
+        content_type=PDF,
     ),
     _change(
         path=f"{_SHIPMENT_PATH}/cancel",

@@ -60,7 +60,11 @@ def _write(file: Path, render: Callable[[DocumentPrinter], Awaitable[bytes]]) ->
         async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
             return await render(DocumentPrinter(shop.db, fulfilment, shop.settings.shipping.timezone))
 
-    content = run(work())
+    write_pdf(file, run(work()))
+
+
+def write_pdf(file: Path, content: bytes) -> None:
+    """Write a document to its file."""
     try:
         file.write_bytes(content)
     except OSError as error:

@@ -40,6 +40,7 @@ from ops.commands.console import (
     run,
     run_change,
 )
+from ops.commands.documents import PdfFile, write_pdf
 from ops.commands.safe_console import Table
 from ops.commands.shipment_actions import parse_warehouse_id
 from ops.services import open_cli_services
@@ -223,6 +224,12 @@ def cancel(return_shipment_id: ReturnId, reason: ReasonOption) -> None:
     _print_shipment(
         run_change(_work(lambda returns: returns.shipments.cancel(return_shipment_id, reason, get_actor())))
     )
+
+
+@app.command()
+def label(return_shipment_id: ReturnId, file: PdfFile) -> None:
+    """Print the label of a return shipment that a carrier is booked for. May be repeated."""
+    write_pdf(file, run(_work(lambda returns: returns.labels.print_label(return_shipment_id))))
 
 
 @app.command("set-outcome")

@@ -13,6 +13,7 @@ from config.settings import Settings
 from ops.services import CliServices
 from tests.support.case_shop import CaseShop, open_case_shop
 from tests.support.commands import Command, make_command
+from tests.support.gateway import bearer
 from tests.support.processes import Processes
 from tests.support.sales import ADDRESS
 from tests.support.shipping_gateway import ShippingGateway, open_shipping_gateway
@@ -107,6 +108,39 @@ async def test_staff_have_return_collected_and_cancel_it(shipping_gateway: Shipp
     assert unknown.status == 404
     forbidden = await shipping_gateway.call_as_staff("GET", "/return-worklists", role="sales")
     assert forbidden.status == 403
+
+
+async def test_label_is_printed_for_its_customer_and_staff(
+    shipping_gateway: ShippingGateway, command: Command, tmp_path: Path
+) -> None:
+    gateway, cases = shipping_gateway.gateway, open_case_shop(shipping_gateway.ship)
+    _, case_id = await _approved_case(cases, 1)
+    body = {"version": await _version(cases, case_id)}
+    answer = await shipping_gateway.call_as_staff("POST", f"/cases/{case_id}/shipments", json=body)
+    id_ = answer.body["shipment"]["return_shipment_id"]
+    path = f"/v1/return-shipments/{id_}/label"
+    early = await gateway.call("GET", path, user="u1")
+    assert (early.status, early.body["code"]) == (409, "no_label")
+    await shipping_gateway.ship.fetch_rows(
+        "UPDATE return_shipments SET status = 'booked', tracking_no = 'SF1', booked_at = now()"
+    )
+    staff_path = f"/v1/admin/return-shipments/{id_}/label"
+    labels = set()
+    for url, user, roles in ((path, "u1", []), (staff_path, "ann", ["warehouse"]), (staff_path, "joe", ["support"])):
+        headers = bearer(gateway.settings, user, roles=roles)
+        async with gateway.client.get(f"{gateway.base}{url}", headers=headers) as printed:
+            assert (printed.status, printed.headers["Content-Type"], printed.headers["Cache-Control"]) == (
+                *(200, "application/pdf", "no-store"),
+            )
+            labels.add(await printed.read())
+    [content] = labels
+    assert content.startswith(b"%PDF-")
+    assert (await gateway.call("GET", path, user="mallory")).status == 404
+    file = tmp_path / "label.pdf"
+    status, _ = await command("returns", "label", id_, "--out", file)
+    assert (status, file.read_bytes()) == (0, content)
+    status, text = await command("returns", "label", case_id, "--out", file)
+    assert (status, "no return shipment" in text) == (1, True)
 
 
 async def test_return_with_commands(ship: Any, command: Command) -> None:
