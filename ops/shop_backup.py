@@ -1,4 +1,4 @@
-"""Backups of a shop: orders that wait in Redis, then Postgres.
+"""Backups of a shop: orders that wait in Redis, then Postgres, then the pictures of cases.
 
 The sequence matters. An order leaves Redis once it is in Postgres: what is read from Redis first is in the backup in
 any case, and an order that is in both is stored once. The other way round, an order that moved in between would be in
@@ -31,10 +31,12 @@ from commerce.orders.errors import OrdersNotStorable
 from commerce.orders.persistence import FailedOrder, SalePersistence, insert_dead_letter
 from commerce.sales.loading import load_sale
 from lua import EntryId, SaleKeys, iter_stream
+from ops.picture_backup import back_up_pictures
 from ops.postgres_tools import run_postgres_tool
 from ops.services import CliServices
 
 _ORDERS, _DUMP, _SUMMARY = "waiting-orders.jsonl", "postgres.dump", "backup.json"
+PICTURES = "pictures.tar"
 _ORDERS_PER_BATCH = 1_000
 _CONNECT_TIMEOUT_S = 10
 _PORTABLE = ("--no-owner", "--no-privileges", "--no-tablespaces", "--no-publications", "--no-subscriptions")
@@ -58,6 +60,9 @@ class BackupSummary(msgspec.Struct, frozen=True):
     waiting_orders: int
     digests: dict[str, str] = {}
     """SHA-256 of the other files by name"""
+    pictures: int = 0
+    missing_pictures: int = 0
+    """pictures that Postgres names, whose files were not in the folder or damaged"""
 
 
 class RestoreReport(NamedTuple):
@@ -89,8 +94,10 @@ async def create_backup(shop: CliServices, directory: Path) -> BackupSummary:
         os.fsync(file.fileno())
     options = ["--format=custom", *_PORTABLE, "--exclude-table=restore_progress", f"--file={unfinished / _DUMP}"]
     await run_postgres_tool("pg_dump", shop.settings.database(), options)
-    digests = {name: await asyncio.to_thread(_compute_digest, unfinished / name) for name in (_ORDERS, _DUMP)}
-    summary = BackupSummary(created_at, len(sales), count, digests)
+    pictures = await back_up_pictures(shop, unfinished / PICTURES)
+    names = (_ORDERS, _DUMP, PICTURES)
+    digests = {name: await asyncio.to_thread(_compute_digest, unfinished / name) for name in names}
+    summary = BackupSummary(created_at, len(sales), count, digests, pictures.stored, pictures.missing)
     replace_file(unfinished / _SUMMARY, msgspec.json.encode(summary))
     unfinished.rename(directory)
     sync_directory(directory.parent)

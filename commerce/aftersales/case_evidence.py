@@ -36,10 +36,15 @@ class EvidencePolicy(Protocol):
     def evidence_per_order(self) -> int: ...
 
 
+def open_evidence_folder(policy: EvidencePolicy, data_dir: Path) -> EvidenceFolder:
+    """Return the folder of pictures: `policy.evidence_dir`, or else `evidence` in `data_dir`."""
+    return EvidenceFolder(policy.evidence_dir or data_dir / "evidence")
+
+
 class CaseEvidence:
     """Stores and reads pictures. Only their customer and staff read them.
 
-    Without `files` they are in `policy.evidence_dir`, or else in the folder `evidence` of `data_dir`."""
+    Without `files` they are in the folder of the settings."""
 
     def __init__(
         self,
@@ -54,7 +59,7 @@ class CaseEvidence:
         self._clock = clock
         self._ids = ids
         self._policy = policy
-        self._files = files or EvidenceFolder(policy.evidence_dir or data_dir / "evidence")
+        self._files = files or open_evidence_folder(policy, data_dir)
 
     async def check_upload(self, order_id: UUID, user_id: str) -> None:
         """Check before an upload is read that it may be stored. Raises `NoSuchOrder`, `TooManyPictures`."""

@@ -183,3 +183,6 @@ RETURNING sha256;
 -- name: list_unused_files
 SELECT DISTINCT sha256 FROM unnest($1::bytea[]) AS input (sha256)
 WHERE NOT EXISTS (SELECT FROM case_evidence WHERE case_evidence.sha256 = input.sha256);
+
+-- name: list_evidence_files
+SELECT DISTINCT sha256 FROM case_evidence WHERE sha256 > $1 ORDER BY sha256 LIMIT $2;

@@ -348,6 +348,11 @@ async def list_unused_files(connection: Connection, sha256s: Sequence[bytes]) ->
     return [row["sha256"] for row in await connection.fetch(queries.list_unused_files, sha256s)]
 
 
+async def list_evidence_files(connection: Connection, after: bytes, count: int) -> list[bytes]:
+    """List the digests of pictures' files that follow one, in their order."""
+    return [row["sha256"] for row in await connection.fetch(queries.list_evidence_files, after, count)]
+
+
 async def list_evidence(connection: Connection, case_id: UUID) -> list[Evidence]:
     """List the pictures of a case, oldest first."""
     return [Evidence(**row) for row in await connection.fetch(queries.list_evidence, case_id)]

@@ -13,14 +13,17 @@ from commerce.kernel.redis_client import open_redis
 from config.settings import Settings, load
 from lua import check_writable
 from ops.commands.console import print_line, run, run_change
+from ops.picture_backup import restore_pictures
 from ops.services import open_cli_services
-from ops.shop_backup import BackupSummary, RestoreReport, create_backup, restore_database, restore_redis
+from ops.shop_backup import PICTURES, BackupSummary, RestoreReport, create_backup, restore_database, restore_redis
 
 _MIGRATION_TIMEOUT_S = 6 * 3_600
 
 
 def backup(directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="a new directory")]) -> None:
-    """Back up the orders that wait in Redis, and Postgres, while orders flow. Needs pg_dump."""
+    """Back up the orders that wait in Redis, Postgres, and customers' pictures.
+
+    Orders may flow meanwhile. Needs pg_dump."""
 
     async def work() -> BackupSummary:
         async with open_cli_services() as shop:
@@ -28,8 +31,14 @@ def backup(directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="
 
     summary = run(work())
     print_line(
-        f"{directory}: Postgres, and {summary.waiting_orders} orders of {summary.sales} sales that waited in Redis"
+        f"{directory}: Postgres, {summary.waiting_orders} orders of {summary.sales} sales that waited in Redis, "
+        f"and {summary.pictures} pictures"
     )
+    if summary.missing_pictures:
+        print_line(
+            f"{summary.missing_pictures} pictures are not in the backup, because their files are missing or damaged: "
+            "run it where aftersales.evidence_dir is the folder of the gateways"
+        )
 
 
 def restore(
@@ -37,10 +46,10 @@ def restore(
 ) -> None:
     """Restore a backup into an empty database, and load every sale into Redis.
 
-    Stop gateways and workers first. If it fails, repeat it with the same database.
+    Pictures of customers go into their folder. Stop gateways and workers first. If it fails, repeat it with the same database.
     """
 
-    async def work() -> tuple[BackupSummary, RestoreReport]:
+    async def work() -> tuple[BackupSummary, int, RestoreReport]:
         settings = load()
         await _check_redis(settings)
         summary = await restore_database(directory, settings.database())
@@ -50,11 +59,13 @@ def restore(
         finally:
             await connection.close()
         async with open_cli_services(settings) as shop:
-            return summary, await restore_redis(shop, directory)
+            pictures = await restore_pictures(shop, directory / PICTURES)
+            return summary, pictures, await restore_redis(shop, directory)
 
-    summary, report = run_change(work())
+    summary, pictures, report = run_change(work())
     print_line(
-        f"restored the state of {summary.created_at:%Y-%m-%d %H:%M:%S} UTC: {report.sales} sales are loaded; now audit"
+        f"restored the state of {summary.created_at:%Y-%m-%d %H:%M:%S} UTC: {report.sales} sales are loaded, "
+        f"{pictures} pictures are stored; now audit"
     )
     if report.dead_letters:
         print_line(f"{report.dead_letters} of the orders that waited are dead letters; retry or discard them")

@@ -8,17 +8,22 @@ import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
 import pytest
+from PIL import Image
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from commerce.aftersales.case_evidence import CaseEvidence
+from commerce.aftersales.errors import NoSuchEvidence
 from commerce.kernel.errors import NotReady
 from commerce.kernel.stream_payload import decode_accepted, encode_accepted
+from config.aftersales import AftersalesSettings
 from config.settings import Settings
 from lua import SaleKeys
 from ops import shop_backup
@@ -28,6 +33,7 @@ from ops.shop_backup import BackupSummary
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, make_sale, reservation, reserve
 from tests.support.servers import Servers
+from tests.support.shipping_shop import ShippingShop
 
 
 async def test_restore_after_wipe_has_every_order_of_the_backup(
@@ -111,6 +117,47 @@ async def test_restore_that_failed_after_postgres_is_repeated(
         assert await shop.redis.hget(keys.stock, "A") == b"94"  # dead letters hold their units
 
 
+async def test_pictures_of_customers_are_restored_and_those_without_file_are_counted(
+    ship: ShippingShop, settings: Settings, servers: Servers, tmp_path: Path
+) -> None:
+    """Those of a case, unused ones, and one that two orders share."""
+    shop = ship.shop
+    evidence = CaseEvidence(shop.db, shop.clock, shop.ids, AftersalesSettings(), tmp_path)
+    ids = list[UUID]()
+    for color in ("red", "green", "blue", "green"):
+        order_id, _ = await ship.add_booked_order()
+        content = BytesIO()
+        Image.new("RGB", (40, 30), color).save(content, "JPEG")
+        ids.append((await evidence.upload(order_id, "user", content.getvalue())).evidence_id)
+    red, green, blue, _ = [await evidence.read(id_, None) for id_ in ids]
+    folder = tmp_path / "evidence"
+    digest = hashlib.sha256(blue).hexdigest()
+    (folder / digest[:2] / digest).write_bytes(b"not blue")
+    env = {"REDIS_URL": settings.redis(), "DATABASE_URL": settings.database(), "FLOODGATE_DATA_DIR": str(tmp_path)}
+    status, output = await _invoke("backup", str(tmp_path / "backup"), env)
+    assert status == 0, output
+    assert "and 2 pictures" in output
+    assert "1 pictures are not in the backup" in output
+
+    async with _new_database(servers) as url:
+        new_folder = tmp_path / "new" / "pictures"
+        env |= {"DATABASE_URL": url, "FLOODGATE_AFTERSALES__EVIDENCE_DIR": str(tmp_path / "backup" / "backup.json")}
+        status, output = await _invoke("restore", str(tmp_path / "backup"), env)
+        assert (status, "set aftersales.evidence_dir" in output) == (1, True)
+        env["FLOODGATE_AFTERSALES__EVIDENCE_DIR"] = str(new_folder)
+        status, output = await _invoke("restore", str(tmp_path / "backup"), env)
+        assert status == 0, output
+        assert "2 pictures are stored" in output
+        restored = settings.model_copy(update={"database_url": SecretStr(url)})
+        async with open_cli_services(restored) as new_shop:
+            policy = AftersalesSettings(evidence_dir=new_folder)
+            moved = CaseEvidence(new_shop.db, new_shop.clock, new_shop.ids, policy, tmp_path)
+            assert [await moved.read(ids[place], "user") for place in (0, 1, 3)] == [red, green, green]
+            with pytest.raises(NoSuchEvidence):
+                await moved.read(ids[2], "user")
+    assert len([file for file in new_folder.rglob("*") if file.is_file()]) == 2
+
+
 NOW = datetime(2026, 11, 11, tzinfo=UTC)
 LINE = msgspec.json.encode(shop_backup.WaitingOrder("sale", "1-0", UUID(int=1), b"payload")) + b"\n"
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -120,6 +167,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "dump cut": lambda folder: _cut(folder / "postgres.dump", 1),
     "no dump": lambda folder: (folder / "postgres.dump").unlink(),
     "summary cut": lambda folder: _cut(folder / "backup.json", 1),
+    "pictures cut": lambda folder: _cut(folder / "pictures.tar", 1),
+    "no pictures": lambda folder: (folder / "pictures.tar").unlink(),
     "another number of orders, without digests": lambda folder: (folder / "backup.json").write_bytes(
         msgspec.json.encode(BackupSummary(NOW, 1, 3))
     ),
@@ -130,10 +179,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 async def test_damaged_backup_is_refused_before_anything_is_restored(damage: str, tmp_path: Path) -> None:
     (tmp_path / "waiting-orders.jsonl").write_bytes(LINE * 2)
     (tmp_path / "postgres.dump").write_bytes(b"dump")
-    digests = {
-        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in (tmp_path / "waiting-orders.jsonl", tmp_path / "postgres.dump")
-    }
+    (tmp_path / "pictures.tar").write_bytes(b"pictures")
+    digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in tmp_path.iterdir()}
     (tmp_path / "backup.json").write_bytes(msgspec.json.encode(BackupSummary(NOW, 1, 2, digests)))
     unreachable = f"postgresql://user@/shop?host={tmp_path}"
     with pytest.raises(NotReady, match="cannot use Postgres"):  # the backup itself is complete
