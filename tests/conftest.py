@@ -48,6 +48,7 @@ _LONGEST_FILES = [
         "promises/test_shipment_crashes.py",
         "promises/test_races.py",
         "promises/test_aftersales_races.py",
+        "gateway/test_exchanges_http.py",
         "lua/test_model.py",
         "ops/test_dockerfile.py",
         "ops/test_sandbox_process.py",

@@ -46,7 +46,8 @@ def restore(
 ) -> None:
     """Restore a backup into an empty database, and load every sale into Redis.
 
-    Pictures of customers go into their folder. Stop gateways and workers first. If it fails, repeat it with the same database.
+    Pictures of customers go into their folder. Stop gateways and workers first. If it fails, repeat it with the same
+    database.
     """
 
     async def work() -> tuple[BackupSummary, int, RestoreReport]:
