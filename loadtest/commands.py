@@ -23,7 +23,7 @@ from loadtest.capacity import (
 )
 from loadtest.replay import Replay, count_skip_reasons
 from loadtest.replay import replay as run_replay
-from loadtest.replay_refunds import PlayedReturns
+from loadtest.replay_cases import PlayedReturns
 from loadtest.replay_returns import ReturnPlan
 from loadtest.retail_dataset import CURRENCY
 from loadtest.set_up import SET_UP_STATUS
@@ -48,10 +48,11 @@ def replay(
     """Send each basket of a file as an order, and compare the stored orders with the file.
 
     Creates the products and a sale with enough stock. Lists each invoice that is no order, with the reason. Lines of
-    returns are matched to earlier purchases of the customer and refunded, others are listed with the reason; this needs
-    a payment worker. A second run creates no order and no refund. Carts order in a sale of their own and play no
-    returns; a basket with more lines than a cart may hold is several carts. Status 1 if anything differs, 3 if nothing
-    could be compared: no such file format, gateway, key or database.
+    returns are matched to earlier purchases of the customer, and others are listed with the reason. Matched ones go
+    through cases: their orders are paid and delivered, units are received and inspected, and their money is refunded;
+    this needs a payment worker. A second run creates no order and no case. Carts order in a sale of their own; a basket
+    with more lines than a cart may hold is several carts. Status 1 if anything differs, 3 if nothing could be compared:
+    no such file format, gateway, key or database.
     """
 
     async def work() -> Replay:
@@ -110,7 +111,7 @@ def _print_returns(plan: ReturnPlan, played: PlayedReturns | None) -> None:
     )
     if played is not None:
         print_line(
-            f"{played.created} refunds made, {played.repeated} existed before; customers got back "
+            f"{played.created} cases resolved, {played.repeated} existed before; customers got back "
             f"{format_money(played.refunded_total, CURRENCY)}"
         )
 

@@ -21,10 +21,11 @@ from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Conflict, Invalid, NotReady
 from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import ItemInput, SaleInput
-from loadtest.replay_carts import CartSender, plan_carts
+from loadtest.replay_carts import CartSender, find_in_carts, plan_carts
+from loadtest.replay_cases import PlayedReturns, ReturnPlayer
 from loadtest.replay_client import BasketRefused, PlacedBasket, ReplayClient, create_headers, fetch
+from loadtest.replay_deliveries import SentOrder
 from loadtest.replay_orders import OrderSender
-from loadtest.replay_refunds import PlayedReturns, ReturnPlayer, SentOrder
 from loadtest.replay_returns import ReturnPlan, match_returns
 from loadtest.retail_dataset import CURRENCY, Basket, RetailDataset, read_dataset
 from ops.services import CliServices
@@ -43,7 +44,7 @@ class Replay:
 
     Each of `baskets` becomes an order; through carts a basket of the file may be several. `expected_total` is what the
     customers were shown, in pennies: not the file's if the sale has promotions or freight. `differences` has a text per
-    basket that is not stored as it was sent. `played` is the result of the returns; carts play none.
+    basket that is not stored as it was sent. `played` is the result of the returns.
     """
 
     sale_id: str
@@ -109,10 +110,15 @@ async def replay(
     await _wait_until_offered(base, result.sale_id)
     orders = await _send_baskets(shop, base, result, clients, report_progress)
     await _compare_stored(shop, result, orders)
-    if not is_through_cart:
-        sent = {basket.invoice: SentOrder(order_id, basket) for order_id, (basket, _) in orders.items()}
-        async with ReplayClient(shop, base, clients) as client:
-            result.played = await ReturnPlayer(shop, client, result.key_prefix).play(result.returns.matched, sent)
+    sent = {basket.invoice: SentOrder(id_, basket, placed.total) for id_, (basket, placed) in orders.items()}
+    matched = result.returns.matched
+    if is_through_cart:
+        lines = await _read_lines(shop, result.sale_id)
+        skus = {invoice: [sku for sku, _, _ in lines.get(order.order_id, [])] for invoice, order in sent.items()}
+        matched = find_in_carts(matched, result.source.baskets, skus)
+    key_prefix = f"carts-{result.key_prefix}" if is_through_cart else result.key_prefix
+    async with ReplayClient(shop, base, clients) as client:
+        result.played = await ReturnPlayer(shop, client, key_prefix).play(matched, sent)
     return result
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from loadtest.replay_client import BasketRefused, PlacedBasket, ReplayClient, Reply, create_address
+from loadtest.replay_returns import MatchedReturn, ReturnedUnits
 from loadtest.retail_dataset import CURRENCY, Basket, BasketLine
 
 
@@ -29,6 +30,24 @@ def plan_carts(baskets: Sequence[Basket], digest: str, max_lines: int) -> list[B
             user_id = f"replay-{digest}-{invoice}"
             carts.append(Basket(invoice, user_id, basket.country, lines[first : first + max_lines]))
     return carts
+
+
+def find_in_carts(
+    matched: Sequence[MatchedReturn], baskets: Sequence[Basket], skus: Mapping[str, Sequence[str]]
+) -> list[MatchedReturn]:
+    """Return matched returns with the carts and lines that the units of their baskets were ordered with.
+
+    `skus` has the SKUs of each cart's order by invoice, in the sequence of its lines."""
+    lines = {basket.invoice: basket.lines for basket in baskets}
+    places = {(name.partition(".")[0], sku): (name, no) for name, row in skus.items() for no, sku in enumerate(row)}
+    moved = []
+    for match in matched:
+        units = []
+        for part in match.units:
+            place = places.get((part.invoice, lines[part.invoice][part.line_no].sku), (part.invoice, part.line_no))
+            units.append(ReturnedUnits(*place, part.quantity))
+        moved.append(replace(match, units=tuple(units)))
+    return moved
 
 
 class CartSender:

@@ -19,7 +19,7 @@ _TOKEN_TTL_S = 3_600
 _MAX_ATTEMPTS = 50
 _TIMEOUT_S = 30.0
 _RETRY_INTERVAL_S = 0.5
-_COUNTRIES = {
+COUNTRIES = {
     "Australia": "AU", "Austria": "AT", "Bahrain": "BH", "Belgium": "BE", "Brazil": "BR", "Canada": "CA",
     "Channel Islands": "JE", "Cyprus": "CY", "Czech Republic": "CZ", "Denmark": "DK", "EIRE": "IE", "Finland": "FI",
     "France": "FR", "Germany": "DE", "Greece": "GR", "Hong Kong": "HK", "Iceland": "IS", "Israel": "IL",
@@ -128,7 +128,7 @@ def create_address(basket: Basket) -> dict[str, str]:
     return {
         "name": basket.user_id,
         "phone": "+44 20 0000 0000",
-        "country": _COUNTRIES.get(basket.country, "GB"),
+        "country": COUNTRIES.get(basket.country, "GB"),
         "city": basket.country,
         "line": f"Invoice {basket.invoice}",
     }

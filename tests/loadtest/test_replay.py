@@ -17,7 +17,7 @@ from commerce.kernel.errors import Invalid, NotReady, ProblemError
 from config.settings import Settings
 from loadtest import replay as replay_module
 from loadtest.replay import count_skip_reasons, replay
-from loadtest.replay_refunds import PlayedReturns
+from loadtest.replay_cases import PlayedReturns
 from loadtest.retail_dataset import read_dataset
 from loadtest.set_up import SET_UP_STATUS
 from ops.services import CliServices

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from commerce.aftersales.model import Case
+from commerce.kernel.errors import Conflict
 from config.settings import Settings
-from loadtest import replay_refunds
+from loadtest import replay_cases, replay_deliveries
 from loadtest.replay import replay
-from loadtest.replay_refunds import PlayedReturns
+from loadtest.replay_cases import PlayedReturns
 from loadtest.replay_returns import (
     MORE_THAN_IS_LEFT,
     NO_CUSTOMER,
@@ -112,12 +114,21 @@ async def test_returns_are_refunded_once_to_the_penny(shop: CliServices, setting
                 "FROM refunds JOIN payments USING (payment_id) JOIN orders ON orders.order_id = payments.order_id "
                 "WHERE refunds.status = 'done' GROUP BY 1 ORDER BY 1"
             )
+            cases = await connection.fetch(
+                "SELECT kind, status, items_state, created_by, count(*) FROM cases GROUP BY 1, 2, 3, 4"
+            )
+            returned = await connection.fetch(
+                "SELECT sku, sum(returned)::integer FROM fulfilment_lines JOIN order_lines USING (order_id, line_no) "
+                "WHERE returned > 0 GROUP BY 1 ORDER BY 1"
+            )
             await connection.execute("UPDATE refund_grant_lines SET amount_minor = amount_minor - 1 WHERE quantity = 1")
         wrong = await replay(shop, gateway.base, file, 4)
     total = 11 * 255 + 295 + 4 * 339
     assert first.played == PlayedReturns(created=5, refunded_total=total)
     assert repeat.played == PlayedReturns(repeated=5, refunded_total=total)
     assert (first.is_complete, repeat.is_complete, wrong.is_complete) == (True, True, False)
+    assert [tuple(row) for row in cases] == [("return", "resolved", "inspected", "replay", 5)]
+    assert [tuple(row) for row in returned] == [("71053", 4), ("85123A", 11), ("85123A.at295", 1)]
     assert {row["user_id"]: row[1] for row in rows} == {"customer-1": 295 - total, "customer-2": -295}
     assert wrong.played is not None
     assert wrong.played.differences == ["3, line 0: 1 units over 294 pennies are refunded, not 1 over 295"]
@@ -126,10 +137,40 @@ async def test_returns_are_refunded_once_to_the_penny(shop: CliServices, setting
     await delete_sale_keys(shop, first.sale_id)
 
 
+@pytest.mark.parametrize("status", ["approved", "received", "inspected"])
+async def test_run_that_ended_within_its_cases_is_continued_by_the_next(
+    shop: CliServices, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    """Workers of shipments and cases run beside it, and plan and book what they can."""
+    file = write(tmp_path, HEADER + RETURNS)
+    advance = replay_cases.ReturnPlayer._advance
+
+    async def end(player: replay_cases.ReturnPlayer, case: Case) -> None:
+        if case.case.status == status:
+            raise Conflict("the run ends here")
+        await advance(player, case)
+
+    async with (
+        open_gateway(settings) as gateway,
+        run_workers(settings, *WORKERS, "fulfilment_worker", "aftersales_worker"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(replay_cases.ReturnPlayer, "_advance", end)
+            ended = await replay(shop, gateway.base, file, 4)
+        result = await replay(shop, gateway.base, file, 4)
+    assert ended.played is not None
+    assert [text.rpartition(": ")[2] for text in ended.played.differences[:4]] == ["the run ends here"] * 4
+    assert result.is_complete, (result.differences, result.played)
+    assert result.played == PlayedReturns(repeated=5, refunded_total=11 * 255 + 295 + 4 * 339)
+    audit = await shop.audit.audit_sale(result.sale_id)
+    assert audit.clean, audit.findings
+    await delete_sale_keys(shop, result.sale_id)
+
+
 async def test_returns_without_payment_worker_are_differences(
     shop: CliServices, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay_refunds, "_PAID_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(replay_deliveries, "_PAID_TIMEOUT_S", 0.1)
     file = write(tmp_path, HEADER + ROWS)
     async with open_gateway(settings) as gateway, run_workers(settings, "order_writer"):
         result = await replay(shop, gateway.base, file, 4)

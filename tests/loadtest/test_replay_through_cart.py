@@ -18,9 +18,11 @@ from commerce.promotions.model import PromotionClass, PromotionInput, RepeatedRe
 from config.settings import Settings
 from loadtest import replay_carts
 from loadtest.replay import Replay, open_sale, plan_replay, replay
-from loadtest.retail_dataset import Basket, BasketLine
+from loadtest.replay_cases import PlayedReturns
+from loadtest.replay_returns import MatchedReturn, ReturnedUnits
+from loadtest.retail_dataset import Basket, BasketLine, ReturnLine
 from ops.services import CliServices
-from tests.loadtest.test_replay import HEADER, REAL, ROWS, delete_sale_keys, write
+from tests.loadtest.test_replay import HEADER, REAL, ROWS, WORKERS, delete_sale_keys, write
 from tests.support.gateway import open_gateway, run_workers
 from tests.support.locust_runs import key_environment, run_command
 
@@ -105,11 +107,19 @@ async def test_carts_with_promotion_and_freight_are_stored_to_the_penny(
     settings = make_settings(limits=UNLIMITED)
     planned = plan_replay(file, settings.limits.lines_per_cart)
     await set_terms(shop, planned)
-    async with open_gateway(settings) as gateway, run_workers(settings, "order_writer"):
+    async with open_gateway(settings) as gateway, run_workers(settings, *WORKERS):
         first = await replay(shop, gateway.base, file, 16, is_through_cart=True)
         repeat = await replay(shop, gateway.base, file, 16, is_through_cart=True)
     for result in (first, repeat):
-        assert result.is_complete, result.differences
+        assert result.is_complete, (result.differences, result.played)
+    assert first.played is not None
+    assert repeat.played is not None
+    returns = len(planned.returns.matched)
+    assert (first.played.created, first.played.repeated, repeat.played.created, repeat.played.repeated) == (
+        *(returns, 0, 0, returns),
+    )
+    assert 0.8 * planned.returns.matched_total < first.played.refunded_total < planned.returns.matched_total
+    assert repeat.played.refunded_total == first.played.refunded_total
     baskets = len(planned.baskets)
     assert (first.created, first.repeated, repeat.created, repeat.repeated) == (baskets, 0, 0, baskets)
     orders = await read_orders(shop, first.sale_id)
@@ -140,6 +150,16 @@ def test_basket_with_more_lines_than_a_cart_holds_is_several_carts() -> None:
     ]
 
 
+def test_returned_units_are_found_in_the_carts_of_their_basket() -> None:
+    lines = tuple(BasketLine(sku, sku, 2, 100, is_fee=False) for sku in ("a", "b", "a"))
+    line = ReturnLine("C8", 1, "customer-1", "a", "a", 3, 100, None, 1)
+    match = MatchedReturn(line, (ReturnedUnits("7", 2, 1), ReturnedUnits("7", 0, 1), ReturnedUnits("7", 1, 1)))
+    skus = {"7": ["c", "a"], "7.2": ["b"], "77": ["a"]}
+    [moved] = replay_carts.find_in_carts([match], [Basket("7", "customer-1", "EIRE", lines)], skus)
+    assert moved.units == (ReturnedUnits("7", 1, 1), ReturnedUnits("7", 1, 1), ReturnedUnits("7.2", 0, 1))
+    assert moved.line is line
+
+
 async def test_cart_filled_by_an_ended_run_is_checked_out_once_by_the_next(
     shop: CliServices, make_settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +170,7 @@ async def test_cart_filled_by_an_ended_run_is_checked_out_once_by_the_next(
     async def end(*_: Any, **__: Any) -> None:
         raise replay_carts.BasketRefused("the run ends here")
 
-    async with open_gateway(settings) as gateway, run_workers(settings, "order_writer"):
+    async with open_gateway(settings) as gateway, run_workers(settings, *WORKERS):
         with monkeypatch.context() as patch:
             patch.setattr(replay_carts.CartSender, "_check_out", end)
             ended = await replay(shop, gateway.base, file, 4, is_through_cart=True)
@@ -164,4 +184,5 @@ async def test_cart_filled_by_an_ended_run_is_checked_out_once_by_the_next(
     assert "0 orders created, 4 existed before" in output
     assert "4 carts" in output
     assert (result.created, result.stored_orders, result.stored_total) == (4, 4, result.sent_total)
+    assert result.played == PlayedReturns(created=1, refunded_total=255)
     await delete_sale_keys(shop, result.sale_id)
