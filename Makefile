@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-config \
 	--default-index https://pypi.org/simple --custom-compile-command "make lock" pyproject.toml
-ALL := --extra fulfilment --extra fleet --extra aftersales --extra drand
+ALL := --extra fulfilment --extra fleet --extra aftersales --extra knowledge --extra drand
 .DEFAULT_GOAL := help
 .PHONY: help setup run dev test drill drill-room fuzz loadtest bench check lint types imports dockerfile lock clean
 
@@ -79,7 +79,7 @@ lock: dev ## resolve the dependencies again and write the lock files
 	$(LOCK) $(ALL) --output-file requirements/production.lock
 	$(LOCK) --constraints requirements/production.lock --output-file requirements/orders.lock
 	$(LOCK) $(ALL) --extra embedded --constraints requirements/production.lock --output-file requirements/run.lock
-	$(LOCK) $(ALL) --extra embedded --extra dev --constraints requirements/run.lock --output-file requirements/dev.lock
+	$(LOCK) $(ALL) --extra embedded --extra evaluation --extra dev --constraints requirements/run.lock --output-file requirements/dev.lock
 
 clean: ## remove the environment and the caches (never the data)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis dist

@@ -16,7 +16,8 @@ _RepeatDays = Annotated[float, Field(ge=1, description="clients repeat a request
 class RetentionSettings(SettingsSection):
     """Ages from which rows are deleted, if nothing that is open needs them.
 
-    `screening_days` count from a customer's last request, `guest_cart_days` from a cart's last change."""
+    `screening_days` count from a customer's last request, `guest_cart_days` from a cart's last change,
+    `missed_search_days` from the last time that somebody searched so."""
 
     payment_webhook_days: _WebhookDays = 180
     carrier_webhook_days: _WebhookDays = 90
@@ -26,5 +27,7 @@ class RetentionSettings(SettingsSection):
     checkout_days: _RepeatDays = 90
     screening_days: _Days = 30
     unused_evidence_days: _Days = 7
+    article_vote_days: _RepeatDays = 2
+    missed_search_days: _Days = 90
     rows_per_step: Positive = 1_000
     step_pause_s: Seconds = 0.5

@@ -101,6 +101,8 @@ class LimitSettings(SettingsSection):
     orders_per_device_burst: Positive = 40
     guest_carts_per_address_per_s: Seconds = 10  # new ones, each of which is a row for weeks
     guest_carts_per_address_burst: Positive = 500
+    article_calls_per_address_per_s: Seconds = 10  # searches, suggestions, clicks and ratings
+    article_calls_per_address_burst: Positive = 200
     # Reserving in Redis.
     batch_orders: Annotated[int, Field(ge=1, le=2_000)] = 256  # a batch is one command, whose length is bounded
     batch_bytes: Positive = 1_048_576

@@ -29,6 +29,7 @@ from gateway.connections import SERVER, ConnectionRegistry
 from gateway.endpoints import (
     addresses,
     admin,
+    articles,
     cancellations,
     cart,
     cases,
@@ -76,6 +77,7 @@ PUBLIC = [
     *webhooks.OPERATIONS,
     *delivery_routes.OPERATIONS,
     *catalog.OPERATIONS,
+    *articles.OPERATIONS,
     *waiting_rooms.OPERATIONS,
     *wait_lists.OPERATIONS,
     *addresses.OPERATIONS,
@@ -99,6 +101,7 @@ ADMIN = [
     *ledger.ADMIN,
     *fulfilment.ADMIN,
     *cases.ADMIN,
+    *articles.ADMIN,
     *return_shipments.ADMIN,
     *return_receipts.ADMIN,
     *delivery_routes.ADMIN,

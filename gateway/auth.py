@@ -184,6 +184,11 @@ def build_issued_codes(settings: AuthSettings) -> IssuedCodes | None:
     return IssuedCodes(key) if key else None
 
 
+def article_voter_key(settings: AuthSettings) -> str | None:
+    """Return the key that hashes those who rate articles, None if there is none."""
+    return _derive_key(settings, b"floodgate-voter ") or room_ticket_key(settings)
+
+
 def _derive_key(settings: AuthSettings, purpose: bytes) -> str | None:
     """Derive the key of a purpose from the first HS256 key of tokens."""
     for key in settings.keys:

@@ -31,7 +31,7 @@ ORDER_OUTCOMES = (
     *("unsupported_media_type", "not_ready", "overloaded", "outcome_unknown"),
 )
 DATABASE_SHARES = ("customers", "staff", "webhooks", "background")
-RATE_LIMITS = ("user", "address", "device", "guest_carts")
+RATE_LIMITS = ("user", "address", "device", "guest_carts", "articles")
 ROOM_JOIN_OUTCOMES = ("placed", "listed", "full", "not_ready", "left")
 SCREENING_ACTIONS_TAKEN = ("log", "proof_of_work", "wait", "refuse")
 SCREENING_DROPPED_KINDS = ("sightings", "customers")
@@ -87,7 +87,7 @@ SALES_BEHIND = Gauge(
     multiprocess_mode="livemax",
 )
 RATE_LIMITED = Counter(
-    "floodgate_rate_limited_total", "Requests refused by a rate limit: user, address, device, guest_carts", ["limit"]
+    "floodgate_rate_limited_total", "Requests refused by a rate limit, such as user or address", ["limit"]
 )
 USAGE_SHARED = Counter(
     "floodgate_usage_shared_total",

@@ -100,7 +100,8 @@ UNAVAILABLE_TO_READ = "a database cannot be used now; repeat the request"
 
 
 class RateLimited(TooManyRequests):
-    """The tokens of a limit are used up: of a `user`, an `address`, a `device` or of `guest_carts`.
+    """The tokens of a limit are used up: of a `user`, an `address`, a `device`, of `guest_carts` or
+    of `articles`.
 
     The headers RateLimit-Policy and RateLimit are those of draft-ietf-httpapi-ratelimit-headers-11.
     """
@@ -114,14 +115,16 @@ class RateLimited(TooManyRequests):
         self.headers = (("Retry-After", str(retry_after_s)), policy, state)
 
 
+_COUNTED = {
+    "guest_carts": "new carts of guests per second of one address",
+    "articles": "searches and ratings of articles per second of one address",
+}
+
+
 @lru_cache(maxsize=1_000)
 def _rate_texts(limit: str, rate_per_s: float, burst: int, wait_s: int) -> tuple[str, tuple[str, str], tuple[str, str]]:
     """Return detail and headers of a refusal. They are kept: refused clients come again."""
-    counted = (
-        "new carts of guests per second of one address"
-        if limit == "guest_carts"
-        else f"orders per second of one {limit}"
-    )
+    counted = _COUNTED.get(limit, f"orders per second of one {limit}")
     return (
         f"more than {rate_per_s:g} {counted}; wait {wait_s} s",
         ("RateLimit-Policy", f'"{limit}";q={burst};w={ceil(burst / rate_per_s)}'),

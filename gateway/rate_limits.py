@@ -155,7 +155,11 @@ class RateLimits:
             "guest_carts", limits.guest_carts_per_address_per_s, limits.guest_carts_per_address_burst, clock
         )
         """new carts of guests, by client address"""
-        self.all = (self.users, self.addresses, self.devices, self.guest_carts)
+        self.articles = TokenBuckets(
+            "articles", limits.article_calls_per_address_per_s, limits.article_calls_per_address_burst, clock
+        )
+        """searches and ratings of articles, by client address"""
+        self.all = (self.users, self.addresses, self.devices, self.guest_carts, self.articles)
         self._monotonic = clock.monotonic
 
     def check(self, user_id: str, address: Bucket | None, device: bytes | None) -> None:

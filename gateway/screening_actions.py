@@ -15,10 +15,12 @@ from typing import Literal, NamedTuple, get_args
 from commerce.kernel.clock import Clock, from_ms, to_ms
 from commerce.kernel.errors import ProblemError
 from commerce.kernel.outages import log_failure
+from commerce.kernel.postgres import Database
 from commerce.screening.errors import JoinDelayed, RefusedByScreening
 from commerce.screening.model import Suspect
 from commerce.screening.service import Screening
 from config.screening import ScreeningSettings
+from config.settings import Settings
 from gateway import metrics
 from gateway.screening_signals import ScreeningSignals
 
@@ -214,3 +216,15 @@ def _delay(until: datetime, retry_after_s: int) -> JoinDelayed:
         until,
         retry_after_s,
     )
+
+
+async def open_screening(
+    settings: Settings, db: Database, clock: Clock
+) -> tuple[Screening, ScreeningSignals, ScreeningActions]:
+    """Read the suspected customers before one of them could join or order."""
+    screening = Screening(db, clock)
+    signals = ScreeningSignals(screening, settings.screening, clock)
+    actions = ScreeningActions(screening, signals, settings.screening, clock)
+    if signals.is_on:
+        await actions.refresh()
+    return screening, signals, actions

@@ -55,6 +55,7 @@ from commerce.waiting_rooms.tickets import RoomTickets
 from config.settings import LimitSettings, Settings
 from gateway import metrics
 from gateway.admission import Admission
+from gateway.article_services import ArticleServices
 from gateway.auth import Authenticator, room_ticket_key
 from gateway.background_loops import (
     adopt_sales_forever,
@@ -90,7 +91,7 @@ from gateway.room_joins import RoomJoins
 from gateway.room_status import RoomStatus
 from gateway.sale_snapshots import SaleSnapshots
 from gateway.sale_stock import SaleStock, build_stock
-from gateway.screening_actions import ScreeningActions
+from gateway.screening_actions import ScreeningActions, open_screening
 from gateway.screening_signals import ScreeningSignals
 from gateway.shopping import Shopping, build_shopping
 from gateway.uploads import UploadSlots
@@ -155,6 +156,10 @@ class GatewayServices:
     uploads: UploadSlots = field(default_factory=UploadSlots)
     request_ids: RequestIdGenerator = field(default_factory=RequestIdGenerator)
     head_parser: HeadParser = field(default_factory=HeadParser)
+    articles: ArticleServices = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "articles", ArticleServices(self.settings, self.db, self.clock, self.ids))
 
     @property
     def aftersales(self) -> Aftersales:
@@ -216,6 +221,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
                 services.screening_signals.export_forever(),
                 services.wait_lists.status.refresh_forever(),
                 services.watcher.poll_forever(),
+                services.articles.live.refresh_forever(),
                 adopt_sales_forever(services.adoption, snapshots, services.intake),
                 report_entries_forever(services.adoption, services.intake, clock),
                 services.database_monitor.poll_forever(),
@@ -244,7 +250,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     public_pages = PublicPages(snapshots, sales, catalog, clock)
     read_from = (stack, limits, clock, auth, snapshots, public_pages, orders, room_status, wait_lists.status)
     fast_reads = build_fast_reads(*read_from, response_heads, metrics_buffer, stopping)
-    screening, signals, actions = await _open_screening(settings, db, clock)
+    screening, signals, actions = await open_screening(settings, db, clock)
     link, providers, carriers = await _open_connections(stack, settings, clock)
     intake = OrderIntake(redis, link, settings, clock, admission, metrics_buffer, snapshots.ids_with_live_keys)
     shipping, fulfilment = _build_fulfilment(settings, db, clock, ids, carriers)
@@ -363,18 +369,6 @@ async def _open_rooms(
     status = RoomStatus(rooms, clock, tickets, refused_orders, settings.limits.concurrent_draw_downloads)
     await status.refresh()
     return status
-
-
-async def _open_screening(
-    settings: Settings, db: Database, clock: Clock
-) -> tuple[Screening, ScreeningSignals, ScreeningActions]:
-    """Read the suspected customers before one of them could join or order."""
-    screening = Screening(db, clock)
-    signals = ScreeningSignals(screening, settings.screening, clock)
-    actions = ScreeningActions(screening, signals, settings.screening, clock)
-    if signals.is_on:
-        await actions.refresh()
-    return screening, signals, actions
 
 
 def _build_fulfilment(

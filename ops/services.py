@@ -25,6 +25,7 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Database
 from commerce.kernel.startup import connect_databases
+from commerce.knowledge.service import Knowledge
 from commerce.ledger.service import Ledger
 from commerce.orders.persistence import persist
 from commerce.orders.service import Orders
@@ -77,6 +78,10 @@ class CliServices:
     def aftersales(self) -> Aftersales:
         zone = ZoneInfo(self.settings.shipping.timezone)
         return Aftersales(self.db, self.clock, self.ids, self.settings.aftersales, zone, self.redis)
+
+    @property
+    def knowledge(self) -> Knowledge:
+        return Knowledge(self.db, self.clock, ZoneInfo(self.settings.shipping.timezone))
 
 
 @asynccontextmanager

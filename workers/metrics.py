@@ -177,6 +177,9 @@ OVERDUE_CASES = Gauge(
     ["waits_for"],
     multiprocess_mode=_LATEST,
 )
+OVERDUE_ARTICLES = Gauge(
+    "floodgate_overdue_articles", "Published articles past the day of their review", multiprocess_mode=_LATEST
+)
 CASE_DECISION_SECONDS = Gauge(
     "floodgate_case_decision_seconds",
     "Time from a request to the shop's first decision, by quantile of the last day's decisions",

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from datetime import datetime
 from functools import partial
+from zoneinfo import ZoneInfo
 
 import lua
 from commerce.aftersales.case_gauges import CaseGauges
@@ -18,6 +19,7 @@ from commerce.jobs.staff_jobs import StaffJobs
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.failures import Failures
 from commerce.kernel.postgres import Database
+from commerce.knowledge.service import Knowledge
 from commerce.ledger.service import Ledger
 from commerce.payments.ledger_sums import LedgerSums
 from commerce.payments.other_ways import measure_refunds
@@ -73,6 +75,8 @@ async def observer(services: WorkerServices) -> None:
             await _measure_cancellations(OpenCancellations(services.db, services.clock))
         with failures.catch(gauges="cases"):
             await _measure_cases(case_gauges, shown_cases)
+        with failures.catch(gauges="articles"):
+            await _measure_articles(services)
         with failures.catch(gauges="held_cash"):
             await _measure_held_cash(Ledger(services.db, services.clock), shown_holders, services.clock)
         with failures.catch(gauges="returns"):
@@ -182,6 +186,11 @@ async def _measure_cancellations(cancellations: OpenCancellations) -> None:
     count, oldest_s = await cancellations.measure()
     metrics.OPEN_CANCELLATIONS.set(count)
     metrics.OLDEST_CANCELLATION_SECONDS.set(oldest_s)
+
+
+async def _measure_articles(services: WorkerServices) -> None:
+    knowledge = Knowledge(services.db, services.clock, ZoneInfo(services.settings.shipping.timezone))
+    metrics.OVERDUE_ARTICLES.set((await knowledge.measure_overdue()).count)
 
 
 async def _measure_cases(gauges: CaseGauges, shown: set[tuple[str, str]]) -> None:

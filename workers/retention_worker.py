@@ -60,6 +60,8 @@ def retention_ages(settings: RetentionSettings) -> dict[Table, timedelta]:
         "staff_requests": timedelta(days=settings.staff_request_days),
         "carts": timedelta(days=settings.guest_cart_days),
         "checkouts": timedelta(days=settings.checkout_days),
+        "article_votes": timedelta(days=settings.article_vote_days),
+        "missed_searches": timedelta(days=settings.missed_search_days),
     }
 
 

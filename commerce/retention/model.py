@@ -5,7 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal, NamedTuple
 
-Table = Literal["payment_webhooks", "carrier_webhooks", "shipment_events", "staff_requests", "carts", "checkouts"]
+Table = Literal[
+    "payment_webhooks",
+    "carrier_webhooks",
+    "shipment_events",
+    "staff_requests",
+    "carts",
+    "checkouts",
+    "article_votes",
+    "missed_searches",
+]
 
 
 class Deletion(NamedTuple):

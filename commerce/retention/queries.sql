@@ -53,3 +53,16 @@ DELETE FROM checkouts WHERE checkout_id IN (
     SELECT checkout_id FROM checkouts WHERE state = 'done' AND created_at < $1
     ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
 RETURNING created_at;
+
+-- name: delete_article_votes
+-- Their counts stay.
+DELETE FROM article_votes WHERE (article_id, voter, day, vote) IN (
+    SELECT article_id, voter, day, vote FROM article_votes WHERE voted_at < $1
+    ORDER BY voted_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING voted_at;
+
+-- name: delete_missed_searches
+DELETE FROM missed_searches WHERE (language, query) IN (
+    SELECT language, query FROM missed_searches WHERE searched_at < $1
+    ORDER BY searched_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING searched_at;

@@ -16,6 +16,8 @@ _DELETIONS: dict[Table, str] = {
     "staff_requests": queries.delete_staff_answers,
     "carts": queries.delete_guest_carts,
     "checkouts": queries.delete_checkouts,
+    "article_votes": queries.delete_article_votes,
+    "missed_searches": queries.delete_missed_searches,
 }
 
 

@@ -55,6 +55,11 @@ SMALL = {
     "wait_lists": "one row at most per sale",
     "audit_seals": "one row at most per sale",
     "audit_marks": "deleted by each round of the audit",
+    "articles": "entered by staff, 10,000 at most",
+    "article_versions": "entered by staff",
+    "article_usage": "one row per article",
+    "article_changes": "one row",
+    "missed_searches": "10,000 at most",
 }
 """Tables that may be read whole, and why; all others grow with the orders."""
 EXPECTED = {
@@ -86,6 +91,7 @@ NEEDED = {
     "shipment_events_by_age": "retention.delete_tracking_events",
     "carts_of_guests": "retention.delete_guest_carts",
     "checkouts_by_age": "retention.delete_checkouts",
+    "article_votes_by_age": "retention.delete_article_votes",
     "routes_planned": "fleet.delete_planned_routes",
 }
 """Indexes, and a statement that cannot do without."""

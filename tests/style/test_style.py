@@ -199,6 +199,7 @@ def test_library_imported_by_package_is_declared(package: str) -> None:
     allowed = _distributions(DECLARED["dependencies"])
     if package == "commerce":
         allowed |= _distributions([*extras["fulfilment"], *extras["fleet"], *extras["drand"], *extras["aftersales"]])
+        allowed |= _distributions([*extras["knowledge"], *extras["evaluation"]])
     if package in ("loadtest", "tests"):
         allowed |= _distributions([line for lines in extras.values() for line in lines])
     distributions = packages_distributions()
@@ -213,6 +214,8 @@ def test_library_imported_by_package_is_declared(package: str) -> None:
 BUSINESS_PACKAGES = sorted(folder.parent for folder in (ROOT / "commerce").glob("*/service.py"))
 # Reservations work with the rows of their store.
 WITHOUT_MODEL = existing("commerce/reservations")
+# The search of texts works in memory.
+WITHOUT_ROWS = existing("commerce/text_search")
 
 
 def test_every_package_of_commerce_but_the_kernel_has_a_service() -> None:
@@ -223,7 +226,8 @@ def test_every_package_of_commerce_but_the_kernel_has_a_service() -> None:
 @pytest.mark.parametrize("package", BUSINESS_PACKAGES, ids=name)
 def test_business_package_has_the_common_files(package: Path) -> None:
     files = {file.name for file in package.iterdir()}
-    assert {"__init__.py", "service.py", "store.py", "queries.sql"} <= files
+    assert {"__init__.py", "service.py"} <= files
+    assert ({"store.py", "queries.sql"} <= files) is (name(package) not in WITHOUT_ROWS)
     assert ("model.py" in files) is (name(package) not in WITHOUT_MODEL)
 
 
