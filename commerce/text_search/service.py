@@ -22,7 +22,7 @@ _PART_TERMS = (8, 12, 200)
 _LENGTH_SHARE = 0.6
 _SATURATION = 5.0
 _CHARACTER_WEIGHT, _PAIR_WEIGHT = 1.0, 0.5
-_SYNONYM_WEIGHT = 2.5
+_SYNONYM_WEIGHT = 3.0
 _NEAR_WEIGHT = 0.7
 _MIN_SHARE = 0.03
 """of the score that a text with all terms of the query would have; what has less is no hit"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib import resources
@@ -91,10 +92,10 @@ def drop_stop_terms(terms: TextTerms) -> TextTerms:
 
 
 class _Synonyms:
-    """Groups of words and phrases that mean the same, in both languages."""
+    """Groups of words and phrases that mean the same, in both languages. A phrase may be in several."""
 
     def __init__(self, lines: list[str]) -> None:
-        self._groups: dict[str, str] = {}
+        self._groups: defaultdict[str, list[str]] = defaultdict(list)
         han: list[str] = []
         others: list[str] = []
         for number, line in enumerate(lines):
@@ -102,16 +103,16 @@ class _Synonyms:
                 phrase = normalise(entry.strip())
                 is_han = _HAS_HAN.search(phrase) is not None
                 phrase = phrase if is_han else " ".join(stem(match[0]) for match in _RUN.finditer(phrase))
-                self._groups[phrase] = f"={number}"
+                self._groups[phrase].append(f"={number}")
                 (han if is_han else others).append(phrase)
         self._han, self._others = _any_of(han), _any_of([f" {phrase}(?= )" for phrase in others])
 
     def find_groups(self, text: str, stems: str) -> Iterator[str]:
         """Yield the term of each synonym in a normalised text and in its stems between blanks."""
         for match in self._han.finditer(text):
-            yield self._groups[match[0]]
+            yield from self._groups[match[0]]
         for match in self._others.finditer(stems):
-            yield self._groups[match[0].strip()]
+            yield from self._groups[match[0].strip()]
 
 
 def _any_of(phrases: list[str]) -> re.Pattern[str]:

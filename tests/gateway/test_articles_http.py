@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -72,9 +71,11 @@ async def test_article_is_written_reviewed_published_read_and_retired(gateway: T
     assert (version["status"], version["author"], version["reviewer"]) == ("published", "staff ann", "staff bea")
     repeated = await staff(gateway, "POST", f"{ADMIN}/freight/publish", step, "bea")
     assert repeated.body == published.body
-    async with asyncio.timeout(20):  # no refresh: the gateway reads it within a second
-        while (await gateway.call("GET", f"{PUBLIC}/freight", user=None)).status != 200:
-            await asyncio.sleep(0.05)
+
+    async def is_visible() -> bool:  # no refresh: the gateway reads it within a second
+        return (await gateway.call("GET", f"{PUBLIC}/freight", user=None)).status == 200
+
+    await eventually(is_visible)
     read = await gateway.call("GET", f"{PUBLIC}/freight?language=en", user=None)
     assert (read.body["language"], read.body["languages"], read.body["body"]) == ("zh", ["zh"], TEXT["body"])
     assert read.body["html"] == "<p>质量问题由<strong>商家</strong>承担运费。&lt;script&gt;x&lt;/script&gt;</p>\n"
@@ -224,9 +225,13 @@ async def test_missed_searches_are_listed_without_numbers_and_addresses(gateway:
     await live.refresh()
     for query in ("GIFT Card", "gift  card", "call 13800138000 or ann@example.com", "😡"):
         assert await find(gateway, query) == []
-    async with asyncio.timeout(20):
-        while len(items := (await staff(gateway, "GET", "/v1/admin/missed-searches")).body["items"]) < 3:
-            await asyncio.sleep(0.05)
+
+    async def list_misses() -> list[dict[str, Any]] | None:
+        items: list[dict[str, Any]] = (await staff(gateway, "GET", "/v1/admin/missed-searches")).body["items"]
+        return items if len(items) == 3 else None
+
+    items = await eventually(list_misses)
+    assert items is not None
     counts = {item["query"]: item["searches"] for item in items}
     assert counts == {"gift card": 2, "call #or #": 1, "😡": 1}
     await staff(gateway, "DELETE", "/v1/admin/missed-searches?language=en&q=gift card")

@@ -36,7 +36,7 @@ def make_index() -> ArticleIndex:
 
 
 @pytest.mark.parametrize(
-    ("name", "mrr", "recall"), [("questions_dev.csv", 0.87, 0.97), ("questions_held_out.csv", 0.78, 0.88)]
+    ("name", "mrr", "recall"), [("questions_dev.csv", 0.88, 0.98), ("questions_held_out.csv", 0.8, 0.91)]
 )
 def test_search_has_not_become_worse(name: str, mrr: float, recall: float) -> None:
     """The limits are just below what was measured; after an improvement, raise them."""
