@@ -26,6 +26,7 @@ class RetentionSettings(SettingsSection):
     guest_cart_days: _Days = 30
     checkout_days: _RepeatDays = 90
     screening_days: _Days = 30
+    order_view_days: _Days = 365
     unused_evidence_days: _Days = 7
     article_vote_days: _RepeatDays = 2
     missed_search_days: _Days = 90

@@ -32,6 +32,7 @@ from config.screening import ScreeningSettings
 from config.server_urls import DatabaseUrl, RedisUrl
 from config.shipping import ShippingSettings
 from config.shop import ShopSettings
+from config.support import SupportSettings
 from config.waiting_rooms import WaitingRoomSettings
 
 Durability = Literal["fsync", "replicated", "memory"]
@@ -225,6 +226,7 @@ class Settings(BaseSettings):
     rooms: WaitingRoomSettings = WaitingRoomSettings()
     screening: ScreeningSettings = ScreeningSettings()
     aftersales: AftersalesSettings = AftersalesSettings()
+    support: SupportSettings = SupportSettings()
     retention: RetentionSettings = RetentionSettings()
     sandbox: SandboxSettings = SandboxSettings()
     auth: AuthSettings = AuthSettings()

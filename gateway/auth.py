@@ -16,13 +16,14 @@ import jwt
 
 from commerce.coupons.issued_codes import IssuedCodes
 from commerce.kernel.clock import Clock
+from commerce.rights.model import SUPPORT_ROLES, SupportRole, include_lower_roles
 from config.auth import AuthKey, AuthSettings
 from gateway.problems import Forbidden, Unauthorized
 
 Audience = Literal["floodgate", "floodgate-admin"]
-Role = Literal["catalog", "sales", "support", "warehouse", "operator"]
-ROLES: tuple[Role, ...] = ("catalog", "sales", "support", "warehouse", "operator")
-"""Roles of staff; `operator` includes all others."""
+Role = Literal["catalog", "sales", "warehouse", "operator"] | SupportRole
+ROLES: tuple[Role, ...] = ("catalog", "sales", *SUPPORT_ROLES, "warehouse", "operator")
+"""Roles of staff; `operator` includes all others, and each of support those that are below it."""
 
 _SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _MAX_TOKEN_CHARS = 4_096
@@ -31,7 +32,7 @@ _MAX_SECONDS = 1 << 40
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The content of a verified token; `expires_ms` counts from 1970."""
+    """The content of a verified token, with all roles that its roles include; `expires_ms` counts from 1970."""
 
     subject: str
     roles: frozenset[str]
@@ -135,7 +136,7 @@ class Authenticator:
         if created_s is not None and (type(created_s) is not int or not 0 <= created_s < _MAX_SECONDS):
             raise Unauthorized("the token's account_created_at is not in whole seconds since 1970")
         expires_ms = (float(claims["exp"]) + self._settings.clock_leeway_s) * 1_000
-        return Identity(subject, frozenset(roles), expires_ms, created_s, zlib.crc32(subject.encode()))
+        return Identity(subject, include_lower_roles(roles), expires_ms, created_s, zlib.crc32(subject.encode()))
 
     def _find_key(self, header: dict[str, object]) -> AuthKey:
         kid = header.get("kid")

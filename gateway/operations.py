@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date
 from hashlib import sha256
@@ -19,6 +20,8 @@ from aiohttp import web
 from commerce.kernel.connection_shares import use_share
 from commerce.kernel.errors import Invalid
 from commerce.kernel.moments import check_years
+from commerce.rights.model import SUPPORT_ROLES
+from commerce.rights.service import Decider, use_decider
 from commerce.staff_requests.model import StaffAnswer
 from gateway.auth import Identity, Role
 from gateway.decoding import IDEMPOTENCY_KEY_INVALID, IdempotencyKey, decode_json
@@ -153,7 +156,7 @@ class Operation:
             body = await read_raw(request, services)
         call = Call(request, services, identity, parameters, body)
         caller: Share = "customers" if self.access in ("anyone", "customer") else "staff"
-        with use_share(self.share or caller):
+        with use_share(self.share or caller), self._judge(call):
             if self.takes_staff_key and parameters[_KEY_HEADER] is not None:
                 return await self._answer_with_key(call, parameters[_KEY_HEADER])
             return await self.handler(call)
@@ -177,6 +180,14 @@ class Operation:
             return web.Response(status=status)
         headers = {"Location": location} if location else None
         return web.Response(status=status, body=body, content_type=content_type, headers=headers)
+
+    def _judge(self, call: Call) -> AbstractContextManager[None]:
+        """Judge what support decides in this request by the rights of the person."""
+        if self.access not in SUPPORT_ROLES:
+            return nullcontext()
+        services = call.services
+        policy, certificates = services.settings.support, services.certificates
+        return use_decider(Decider(call.staff_actor, call.identity.roles, policy, certificates))
 
     def _identify(self, request: web.Request, services: GatewayServices) -> Identity:
         if self.access == "anyone":

@@ -51,6 +51,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     quote: CartQuote | None = None
     obstacles: list[Obstacle] | None = None
     version: int | None = None
+    right: str | None = None
+    certificate: str | None = None
 
 
 class BadRequest(ProblemError):

@@ -40,6 +40,7 @@ from commerce.payments.service import Payments
 from commerce.rates.service import Rates
 from commerce.return_shipments.return_job_history import JOB_HISTORIES
 from commerce.return_shipments.webhook_updates import ReturnShipmentUpdates
+from commerce.rights.certificates_port import Certificates, NoCertificates
 from commerce.sales.sale_freight import SaleFreight
 from commerce.sales.sale_promotions import SalePromotions
 from commerce.sales.server_adoption import ServerAdoption
@@ -153,6 +154,7 @@ class GatewayServices:
     redis_check: SharedCheck
     database_monitor: DatabaseMonitor
     stopping: asyncio.Event
+    certificates: Certificates = field(default_factory=NoCertificates)
     uploads: UploadSlots = field(default_factory=UploadSlots)
     request_ids: RequestIdGenerator = field(default_factory=RequestIdGenerator)
     head_parser: HeadParser = field(default_factory=HeadParser)
@@ -193,8 +195,7 @@ class GatewayServices:
 SERVICES = web.AppKey("services", GatewayServices)
 REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
-ORDER_ID = web.RequestKey("order_id", str)
-"""id of the order that a request is about, for the log"""
+ORDER_ID = web.RequestKey("order_id", str)  # of the order that a request is about, for the log
 
 
 def services_of(request: web.Request) -> GatewayServices:

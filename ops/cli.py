@@ -19,6 +19,7 @@ from ops.commands import (
     freight,
     jobs,
     knowledge,
+    order_search,
     orders,
     payments,
     processes,
@@ -89,6 +90,8 @@ for entry_point in sorted(entry_points(group=_ENTRY_POINT_GROUP), key=lambda ent
     app.command(entry_point.name)(entry_point.load())
 payments.app.command()(refunds.refund)
 payments.app.command()(refunds.refund_list)
+orders.app.command()(order_search.find)
+orders.app.command()(order_search.show)
 for group_name, group in (
     ("catalog", catalog.app),
     ("sale", sale.app),

@@ -1,7 +1,9 @@
-"""Moves cases on that nobody answers in time, and follows their money. Several may run."""
+"""Moves cases on that nobody answers in time, and indexes orders for searches. Several may run."""
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from zoneinfo import ZoneInfo
 
 from commerce.aftersales.case_deadlines import CaseJobs
@@ -12,9 +14,14 @@ from commerce.aftersales.service import Aftersales
 from commerce.exchanges.service import ReplacementOrders
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
+from commerce.order_search.service import index_contacts
 from workers.job_runner import JobRunner
 from workers.loop import run_steps
 from workers.runtime import WorkerServices
+
+_INDEX_INTERVAL_S = 1.0
+_BATCHES_PER_STEP = 5
+"""of up to 2,000 orders"""
 
 
 async def aftersales_worker(services: WorkerServices) -> None:
@@ -36,5 +43,13 @@ async def aftersales_worker(services: WorkerServices) -> None:
     due = services.due_jobs.event(jobs.queue.name)
     runner = JobRunner("aftersales_worker", [jobs.queue], (), settings, services.clock, due)
     poll_s = settings.poll_ms / 1000
-    await run_steps("aftersales_worker", runner.start_due_jobs, services.stop, poll_s, due, runner.may_have_more)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_index_orders(services))
+        await run_steps("aftersales_worker", runner.start_due_jobs, services.stop, poll_s, due, runner.may_have_more)
     await runner.drain()
+
+
+async def _index_orders(services: WorkerServices) -> None:
+    """Copy recipients of stored orders to where staff search for them."""
+    step = partial(index_contacts, services.db, _BATCHES_PER_STEP)
+    await run_steps("aftersales_worker", step, services.stop, _INDEX_INTERVAL_S)

@@ -62,6 +62,7 @@ def retention_ages(settings: RetentionSettings) -> dict[Table, timedelta]:
         "checkouts": timedelta(days=settings.checkout_days),
         "article_votes": timedelta(days=settings.article_vote_days),
         "missed_searches": timedelta(days=settings.missed_search_days),
+        "order_views": timedelta(days=settings.order_view_days),
     }
 
 

@@ -19,11 +19,13 @@ from commerce.aftersales.case_status import (
     lock_case,
 )
 from commerce.aftersales.errors import CaseStatusConflict, NoSuchEvidence
-from commerce.aftersales.model import MAX_EVIDENCE, ApprovalInput, CaseOffer, CaseStatus, OfferInput
+from commerce.aftersales.model import MAX_EVIDENCE, ApprovalInput, CaseKind, CaseOffer, CaseStatus, OfferInput
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import Invalid
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.postgres import Connection, Database
+from commerce.refunds import service as refunds
+from commerce.rights.service import find_decider
 
 _BEFORE_RECEIPT = (CaseStatus.REQUESTED, CaseStatus.APPROVED)
 
@@ -33,8 +35,9 @@ class CaseActions:
 
     A customer's `user_id` limits an action to that customer's cases.
 
-    All raise `NoSuchCase`, `CaseVersionConflict` if the case has another version than the caller has read, and
-    `CaseStatusConflict` if its status does not allow the action."""
+    All raise `NoSuchCase`, `CaseVersionConflict` if the case has another version than the caller has read,
+    `CaseStatusConflict` if its status does not allow the action, and `RightNeeded` if it is above the right of the
+    person who requests it."""
 
     def __init__(
         self, db: Database, clock: Clock, decisions: CaseDecisions, requests: CaseRequests, policy: AftersalesPolicy
@@ -52,6 +55,9 @@ class CaseActions:
         async with self._db.transaction() as connection:
             locked = await lock_case(connection, case_id, user_id)
             check_version(locked.case, version)
+            decider = find_decider()
+            if decider is not None and locked.case.kind is CaseKind.CLAIM:
+                await decider.check_claim(connection)
             yield connection, locked, from_ms(self._clock.now_ms())
             failpoint("case.before_commit")
 
@@ -161,6 +167,9 @@ class CaseActions:
 
         Before an inspection staff deviate: the products stay with the customer."""
         async with self._locked(case_id, version) as (connection, locked, now):
+            case = locked.case
+            amount_minor = (case.amount or 0) + (case.freight or 0) - (case.fee or 0)
+            await refunds.check_decision(connection, locked.order, amount_minor)
             await self._decisions.resolve(connection, locked, now, actor, reason)
 
     async def reopen(self, case_id: UUID, version: int, actor: str, reason: str) -> None:

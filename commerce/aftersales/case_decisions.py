@@ -98,10 +98,12 @@ class CaseDecisions:
         )
 
     async def check_terms(self, connection: Connection, locked: LockedCase, terms: Terms) -> None:
-        """Check that the amounts can be granted now.
+        """Check that the amounts can be granted now, and that the person whose request this is may do it.
 
-        Raises `Invalid` for a fee above the refund, and as `refunds.value_grant` for amounts that are not left."""
-        await refunds.preview(connection, locked.order, _grant_request(locked, terms, "-", "-"))
+        Raises `Invalid` for a fee above the refund, as `refunds.value_grant` for amounts that are not left, and
+        `RightNeeded`."""
+        value = await refunds.preview(connection, locked.order, _grant_request(locked, terms, "-", "-"))
+        await refunds.check_decision(connection, locked.order, value.amount)
 
     def check_offer(self, case: CaseSummary, offer: CaseOffer) -> None:
         """Raise `Invalid` if an offer's kind does not fit its other terms, or the claim."""

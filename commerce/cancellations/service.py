@@ -42,6 +42,7 @@ from commerce.orders.service import Actor, Orders
 from commerce.orders.store import OrderHeader
 from commerce.payments import store as payments
 from commerce.refunds import service as refunds
+from commerce.rights.service import find_decider
 from commerce.shipping import shipment_status
 from commerce.shipping.carrier_port import CarrierRegistry
 from commerce.shipping.model import ShipmentStatus
@@ -76,7 +77,8 @@ class Cancellations:
 
         A repeat returns the same cancellation. Waits for `wait_s` seconds at most until the order is stored. Raises
         `NoSuchOrder`, `NotStoredYet`, `CannotCancel`, `NotCancellable` for units that have left or are cancelled,
-        `Invalid` for units that the order does not have, and `KeyReused`.
+        `Invalid` for units that the order does not have, `KeyReused`, and `RightNeeded` if it is above the right of the
+        person who requests it.
         """
         actor = Actor(request.user_id, request.actor)
         if request.lines is None:
@@ -122,9 +124,11 @@ class Cancellations:
             if order.status not in CANCELLABLE:
                 raise CannotCancel(f"cannot cancel units of the order: it is {order.status}, {_what_to_do(order)}")
             lines = choose_lines(units, cancellable, request)
+        cause: Cause = "by_staff" if request.user_id is None else "by_customer"
+        await _check_right(connection, order, lines, cause)
         new = NewCancellation(
             lines,
-            "by_staff" if request.user_id is None else "by_customer",
+            cause,
             request.reason,
             request.actor,
             request.idempotency_key,
@@ -188,7 +192,9 @@ class Cancellations:
             if not lines:
                 raise NotUndelivered(f"it is {shipment.status}, and none of its units wait for a decision")
             is_cash = bool(await payments.list_cash_due(connection, order.order_id))
-            new = NewCancellation(lines, find_cause(each, is_cash=is_cash), reason, actor)
+            cause = find_cause(each, is_cash=is_cash)
+            await _check_right(connection, order, lines, cause)
+            new = NewCancellation(lines, cause, reason, actor)
             cancellation_id = await self._progress.open(connection, order.order_id, new, self._now())
             await self._progress.advance(connection, order, self._now())
             return await store.get(connection, cancellation_id)
@@ -200,6 +206,16 @@ class Cancellations:
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
+
+
+async def _check_right(connection: Connection, order: OrderHeader, lines: dict[LineKey, int], cause: Cause) -> None:
+    """Check that the person whose request this is may decide about the money of these units. Raises `RightNeeded`."""
+    if find_decider() is None:
+        return
+    wanted = await make_grant_request(connection, order, lines, cause, "-", "-")
+    if wanted.lines:
+        value = await refunds.preview(connection, order, wanted)
+        await refunds.check_decision(connection, order, value.amount)
 
 
 async def _find_open(connection: Connection, order_id: UUID) -> UUID | None:

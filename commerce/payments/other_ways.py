@@ -34,6 +34,7 @@ from commerce.payments.order_status import LockedOrder
 from commerce.payments.provider_port import BankCard, Provider
 from commerce.payments.refund_jobs import build_refund_request
 from commerce.payments.refund_store import RefundLoad
+from commerce.rights.service import find_decider
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CALL_ALLOWANCE = timedelta(minutes=2)
@@ -70,8 +71,12 @@ class OtherWays:
             await self._pay_credit(connection, locked, _ACCEPTED, f"customer {user_id}"[:100])
 
     async def record_consent(self, refund_id: UUID, proof: str, actor: str) -> None:
-        """Pay a refund as store credit, with the customer's consent. Raises as `accept_store_credit`."""
+        """Pay a refund as store credit, with the customer's consent.
+
+        Raises as `accept_store_credit`, and `RightNeeded` if the person whose request this is may not."""
         async with self._lock(refund_id) as (connection, locked):
+            if decider := find_decider():
+                await decider.check_amount(connection, locked.refund.amount_minor, locked.payment.currency)
             await self._pay_credit(connection, locked, proof, actor)
 
     async def record_transfer(self, refund_id: UUID, reference: str, actor: str) -> None:

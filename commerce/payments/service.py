@@ -27,6 +27,7 @@ from commerce.payments.provider_port import PaymentWebhook, Provider, StatementL
 from commerce.payments.reconciliation import DAY, NEAR_MIDNIGHT, ReconciliationReport, RecordedDay
 from commerce.payments.tenders import PaymentPolicy
 from commerce.payments.webhooks import PaymentWebhooks, WebhookResult
+from commerce.rights.service import find_decider
 
 HasCashShipments = Callable[[Connection, UUID], Awaitable[bool]]
 """tells if an order has shipments that collect cash and have not reached their final status"""
@@ -123,10 +124,13 @@ class Payments:
     ) -> StoreCredit:
         """Grant store credit to a customer, once per key.
 
-        Raises `KeyReused` if the key was used for another grant."""
+        Raises `KeyReused` if the key was used for another grant, and `RightNeeded` if it is above the right of the
+        person who requests it."""
         entries = {f"credit:{user_id}": -amount.amount, "shop:credit": amount.amount}
         posting = NewPosting(f"gift {idempotency_key}", None, amount.currency, entries, actor)
         async with self._db.transaction() as connection:
+            if decider := find_decider():
+                await decider.check_amount(connection, amount.amount, amount.currency)
             if await ledger.insert_postings(connection, [posting], self._now()):
                 await store.adjust_store_credit(connection, user_id, amount.currency, amount.amount)
             elif await ledger.get_entries(connection, posting.posting) != {

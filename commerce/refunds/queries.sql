@@ -30,6 +30,9 @@ SELECT {refund_grants} FROM refund_grants WHERE kind = $1 AND source_id = $2;
 -- name: list_grant_amounts
 SELECT grant_id, amount_minor FROM refund_grants WHERE order_id = $1 ORDER BY created_at DESC, grant_id DESC;
 
+-- name: sum_granted_by
+SELECT coalesce(sum(amount_minor), 0)::bigint FROM refund_grants WHERE order_id = $1 AND actor = $2;
+
 -- name: list_owed_orders
 -- Those of the orders whose grants are more than what was refunded and the cash that was not collected.
 SELECT order_id FROM unnest($1::uuid[]) AS input (order_id)

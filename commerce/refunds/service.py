@@ -28,6 +28,7 @@ from commerce.refunds.exchanged_orders import Backing, read_backing, sum_tied, t
 from commerce.refunds.model import Allocation, Grant, GrantRequest
 from commerce.refunds.store import GrantedSums, StoredGrant
 from commerce.refunds.valuation import RefundableOrder, value_grant
+from commerce.rights.service import find_decider
 
 _MAX_REASON_CHARACTERS = 500
 
@@ -39,7 +40,7 @@ async def grant(
 
     Call inside a transaction that holds the order lock (`orders.lock_order`). A repeat of `kind` and `source_id`
     returns the stored grant and changes nothing. Units of an order of 0 make a grant without refunds. Raises as
-    `value_grant`.
+    `value_grant`, and `RightNeeded` if the person whose request this is may not grant so much.
     """
     [locked] = await locked_orders.read_orders(connection, [order])
     backing = await read_backing(connection, order.order_id, locks=True)
@@ -50,6 +51,8 @@ async def grant(
                 raise KeyReused(f"the key was used for another refund of {existing.amount_minor} minor units")
             return await _read_grant(connection, existing, locked, backing)
     value = value_grant(await _read_refundable(connection, order, locked, backing), request)
+    if request.kind != "cancellation" and find_decider(request.actor):  # those are checked when they are opened
+        await check_decision(connection, order, value.amount)
     grant_id = ids.new()
     await store.insert_grant(connection, grant_id, value, request, now)
     for part in value.allocations:
@@ -83,15 +86,30 @@ async def waive_cash(
 ) -> bool:
     """Grant cash of a payment that need not be paid. It refunds no units.
 
-    Returns False if that was granted before. Call inside a transaction that holds the order lock."""
+    Returns False if that was granted before. Call inside a transaction that holds the order lock. Raises as
+    `check_decision`."""
     if await store.find_grant(connection, "staff", payment_id) is not None:
         return False
+    await check_decision(connection, order, amount_minor)
     part = Allocation(payment_id, "cod", amount_minor, "not_collected")
     value = Grant(None, order.order_id, amount_minor, order.total.currency, 0, 0, "ratio", [], [part])
     request = GrantRequest("staff", payment_id, reason, actor)
     await store.insert_grant(connection, grant_id, value, request, now)
     await orders.insert_story_events(connection, [_story(value, grant_id, request)], now, actor)
     return True
+
+
+async def check_decision(connection: Connection, order: OrderHeader, amount_minor: int) -> None:
+    """Check that the person whose request this is may decide to return an amount of an order.
+
+    What the same person has granted of the order before counts, so that no large amount is decided in small parts. Call
+    inside the transaction that holds the order lock, before it writes. Raises `RightNeeded`."""
+    decider = find_decider()
+    if decider is None:
+        return
+    if decider.limit_of(order.total.currency) is not None:
+        amount_minor += await store.sum_granted_by(connection, order.order_id, decider.actor)
+    await decider.check_amount(connection, amount_minor, order.total.currency)
 
 
 async def preview(connection: Connection, order: OrderHeader, request: GrantRequest) -> Grant:

@@ -96,6 +96,12 @@ async def list_grant_amounts(connection: Connection, order_id: UUID) -> dict[UUI
     return {row["grant_id"]: row["amount_minor"] for row in rows}
 
 
+async def sum_granted_by(connection: Connection, order_id: UUID, actor: str) -> int:
+    """Add up what a person has granted of an order, in minor units."""
+    amount_minor: int = await connection.fetchval(queries.sum_granted_by, order_id, actor)
+    return amount_minor
+
+
 async def list_owed_orders(connection: Connection, order_ids: Sequence[UUID]) -> list[UUID]:
     """List those of the orders that are owed more than was refunded and not collected."""
     return [row["order_id"] for row in await connection.fetch(queries.list_owed_orders, order_ids)]

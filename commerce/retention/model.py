@@ -14,6 +14,7 @@ Table = Literal[
     "checkouts",
     "article_votes",
     "missed_searches",
+    "order_views",
 ]
 
 

@@ -66,3 +66,8 @@ DELETE FROM missed_searches WHERE (language, query) IN (
     SELECT language, query FROM missed_searches WHERE searched_at < $1
     ORDER BY searched_at LIMIT $2 FOR UPDATE SKIP LOCKED)
 RETURNING searched_at;
+
+-- name: delete_order_views
+DELETE FROM order_views WHERE view_id IN (
+    SELECT view_id FROM order_views WHERE at < $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING at;

@@ -18,6 +18,7 @@ _DELETIONS: dict[Table, str] = {
     "checkouts": queries.delete_checkouts,
     "article_votes": queries.delete_article_votes,
     "missed_searches": queries.delete_missed_searches,
+    "order_views": queries.delete_order_views,
 }
 
 

@@ -1,4 +1,4 @@
-"""Staff operations on products, sales, stock, orders and dead letters. On the admin port, by role."""
+"""Staff operations on products, sales, stock and dead letters. On the admin port, by role."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from aiohttp import web
 from commerce.catalog.model import Product, ProductInput, Sku
 from commerce.dead_letters.model import DeadLetter
 from commerce.kernel.paging import Page
-from commerce.orders.model import OrderDetails
 from commerce.sales.model import ItemInput, Sale, SaleId, SaleInput, StockChange, StockChangeInput
 from gateway.endpoints.parameters import LIMIT, ORDER, SALE, SKU, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
@@ -125,20 +124,12 @@ async def discard_dead_letter(call: Call) -> web.Response:
     return json_response(await call.services.dead_letters.discard(call.parameters["order_id"], call.staff_actor))
 
 
-async def show_any_order(call: Call) -> web.Response:
-    """Read any customer's order, with the customer, the addresses and all its events."""
-    services = call.services
-    return json_response(await services.orders.get_details(call.parameters["order_id"], services.snapshots.sale_ids()))
-
-
 _SALES_PATH = "/v1/admin/sales"
 _SALE_PATH = f"{_SALES_PATH}/{{sale_id}}"
 _DEAD_LETTERS_PATH = "/v1/admin/dead-letters"
 _DEAD_LETTER_PATH = f"{_DEAD_LETTERS_PATH}/{{order_id}}"
-_ORDER_PATH = "/v1/admin/orders/{order_id}"
 _SALE_ANSWER = {200: ("the sale", Sale)}
 _DEAD_LETTER_ANSWER = {200: ("the dead letter", DeadLetter)}
-_ORDER_ANSWER = {200: ("the order, its customer and its events", OrderDetails)}
 _sales = partial(Operation, tag="staff: sales", access="sales")
 _support = partial(Operation, tag="staff: support", access="support")
 
@@ -241,6 +232,7 @@ OPERATIONS = [
     ),
     _support(
         method="GET",
+        access="support_read",
         path=_DEAD_LETTERS_PATH,
         handler=list_dead_letters,
         summary="List dead letters",
@@ -250,6 +242,7 @@ OPERATIONS = [
     ),
     _support(
         method="GET",
+        access="support_read",
         path=_DEAD_LETTER_PATH,
         handler=show_dead_letter,
         summary="Show a dead letter",
@@ -273,15 +266,6 @@ OPERATIONS = [
         summary="Discard a dead letter",
         answers=_DEAD_LETTER_ANSWER,
         problems=(404, 409, 503),
-        parameters=(ORDER,),
-    ),
-    _support(
-        method="GET",
-        path=_ORDER_PATH,
-        handler=show_any_order,
-        summary="Read any order",
-        answers=_ORDER_ANSWER,
-        problems=(404, 503),
         parameters=(ORDER,),
     ),
 ]

@@ -176,6 +176,7 @@ ADMIN = [
     _staff(
         method="POST",
         path=f"{_ADMIN_PATH}/cancel/preview",
+        access="support_read",
         handler=preview_any_cancellation,
         is_one_transaction=True,
         summary="Preview a cancellation of any order",
@@ -186,6 +187,7 @@ ADMIN = [
     ),
     _staff(
         method="GET",
+        access="support_read",
         path=f"{_ADMIN_PATH}/cancellations",
         handler=list_cancellations,
         summary="List the cancellations of an order",
@@ -195,6 +197,7 @@ ADMIN = [
     ),
     _staff(
         method="GET",
+        access="support_read",
         path="/v1/admin/cancellations",
         handler=list_open_cancellations,
         summary="List open cancellations",

@@ -163,6 +163,7 @@ def _change(action: str, handler: Handler, summary: str, body: type[msgspec.Stru
 ADMIN = [
     _support(
         method="GET",
+        access="support_read",
         path=_CASES_PATH,
         handler=list_cases,
         summary="List cases",
@@ -172,6 +173,7 @@ ADMIN = [
     ),
     _support(
         method="GET",
+        access="support_read",
         path=f"{_CASES_PATH}/{{case_id}}",
         handler=show_case,
         summary="Read any case",
@@ -183,6 +185,7 @@ ADMIN = [
         method="POST",
         is_one_transaction=True,
         path="/v1/admin/orders/{order_id}/cases",
+        access="support_answer",
         handler=open_case,
         summary="Open a case for a customer",
         answers={201: ("the new case", Case)},
@@ -192,6 +195,7 @@ ADMIN = [
     ),
     _support(
         method="GET",
+        access="support_read",
         path="/v1/admin/evidence/{evidence_id}",
         handler=show_evidence,
         summary="Read any picture",

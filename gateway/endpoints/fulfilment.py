@@ -237,7 +237,7 @@ _SHIPMENT_ANSWER = {200: ("the shipment", ShipmentDetails)}
 _IDS_ANSWER = {200: ("the resulting shipments", ShipmentIds)}
 _WRITE_PROBLEMS, _READ_PROBLEMS, _LIST_PROBLEMS = (404, 409, 503), (404, 503), (503,)
 _operation = partial(Operation, tag="staff: fulfilment", access="warehouse")
-_get = partial(_operation, method="GET", also_for=("support",))  # who answer "where is my shipment?"
+_get = partial(_operation, method="GET", also_for=("support_read",))  # who answer "where is my shipment?"
 _pdf = partial(_get, answers={200: ("a PDF", None)}, content_type=PDF, also_for=())
 _post = partial(_operation, method="POST", problems=_WRITE_PROBLEMS, is_one_transaction=True)
 _change = partial(_post, parameters=(_SHIPMENT,))

@@ -125,6 +125,7 @@ _CHANGES = {200: ("the jobs that were changed, and those that were not", JobChan
 ADMIN = [
     _operation(
         method="GET",
+        access="support_read",
         path=_PATH,
         handler=list_jobs,
         summary="List jobs",
@@ -135,6 +136,7 @@ ADMIN = [
     ),
     _operation(
         method="GET",
+        access="support_read",
         path=_JOB_PATH,
         handler=show_job,
         summary="Read a job",

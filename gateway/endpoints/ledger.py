@@ -49,6 +49,7 @@ _staff = partial(Operation, tag="staff: ledger", access="support")
 ADMIN = [
     _staff(
         method="GET",
+        access="support_read",
         path="/v1/admin/cash",
         handler=list_held_cash,
         summary="List held cash",
@@ -67,6 +68,7 @@ ADMIN = [
     ),
     _staff(
         method="GET",
+        access="support_read",
         path="/v1/admin/accounts",
         handler=read_trial_balance,
         summary="Read the trial balance",

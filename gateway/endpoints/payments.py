@@ -171,6 +171,7 @@ OPERATIONS = [
 ADMIN = [
     _staff(
         method="GET",
+        access="support_read",
         path="/v1/admin/orders/{order_id}/payments",
         handler=show_payments,
         summary="List any order's payments",

@@ -63,6 +63,7 @@ ADMIN = [
     ),
     _staff(
         path=f"{_REFUNDS_PATH}/preview",
+        access="support_read",
         handler=preview_refund,
         summary="Preview a refund",
         answers={200: ("the refund; nothing is stored", RefundPreview)},

@@ -90,7 +90,7 @@ async def end_send_back(call: Call) -> web.Response:
 
 _RECEIPTS_PATH, _SURPLUS_PATH = "/v1/admin/return-receipts", "/v1/admin/return-surplus"
 _SEND_BACKS_PATH = "/v1/admin/send-backs"
-_staff = partial(Operation, tag="staff: returns", access="warehouse", also_for=("support",))
+_staff = partial(Operation, tag="staff: returns", access="warehouse", also_for=("support_read",))
 _list = partial(_staff, method="GET", problems=(503,))
 _post = partial(Operation, tag="staff: returns", access="warehouse", method="POST", is_one_transaction=True)
 _change = partial(_post, problems=(404, 409, 503))

@@ -107,7 +107,7 @@ _SHIPMENTS_PATH = "/v1/admin/return-shipments"
 _SHIPMENT_PATH = f"{_SHIPMENTS_PATH}/{{return_shipment_id}}"
 _customer = partial(Operation, tag="returns", access="customer", answers={200: ("its return shipments", CaseShipments)})
 _PDF_ANSWER = {200: ("a PDF", None)}
-_staff = partial(Operation, tag="staff: returns", access="warehouse", also_for=("support",))
+_staff = partial(Operation, tag="staff: returns", access="warehouse", also_for=("support_answer",))
 _change = partial(
     _staff,
     method="POST",
@@ -162,6 +162,7 @@ ADMIN = [
     ),
     _staff(
         method="GET",
+        also_for=("support_read",),
         path=_SHIPMENTS_PATH,
         handler=list_returns_to_receive,
         summary="List return shipments",
@@ -171,6 +172,7 @@ ADMIN = [
     ),
     _staff(
         method="GET",
+        also_for=("support_read",),
         path="/v1/admin/return-worklists",
         handler=count_return_worklists,
         summary="Count the worklists of returns",
@@ -195,6 +197,7 @@ ADMIN = [
     ),
     _change(
         path=f"{_SHIPMENT_PATH}/outcome",
+        also_for=("support",),
         handler=set_return_outcome,
         summary="Set a return shipment's outcome",
         body=ReturnOutcomeInput,

@@ -84,6 +84,7 @@ _DETAILS = {200: ("the customer with all decisions", ScreenedUserDetails)}
 ADMIN = [
     _operation(
         method="GET",
+        access="support_read",
         path=_PATH,
         handler=list_screened_users,
         summary="List scored customers",
@@ -94,6 +95,7 @@ ADMIN = [
     ),
     _operation(
         method="GET",
+        access="support_read",
         path=_USER_PATH,
         handler=get_screened_user,
         summary="Read a scored customer",

@@ -146,7 +146,7 @@ OPERATIONS = [
 ADMIN = [
     Operation(
         tag="staff: payments",
-        access="support",
+        access="support_read",
         method="GET",
         path="/v1/admin/refunds/needing-other-way",
         handler=list_stuck_refunds,
@@ -187,7 +187,12 @@ ADMIN = [
         body=ConsentInput,
     ),
     _change(path=f"{_PATH}/transfer", handler=record_transfer, summary="Record a transfer", body=TransferInput),
-    _change(path=f"{_PATH}/transfer/confirm", handler=confirm_transfer, summary="Confirm a transfer"),
+    _change(
+        path=f"{_PATH}/transfer/confirm",
+        access="support_lead",
+        handler=confirm_transfer,
+        summary="Confirm a transfer",
+    ),
     _staff(
         method="DELETE",
         path=f"{_PATH}/transfer",
@@ -199,6 +204,7 @@ ADMIN = [
     _staff(
         method="POST",
         has_secrets=True,
+        access="support_lead",
         path=f"{_PATH}/redirect",
         handler=redirect_refund,
         summary="Send an abnormal refund to another account",

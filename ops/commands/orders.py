@@ -1,4 +1,4 @@
-"""`floodgate order`: show and cancel an order, and fix what keeps it from being planned."""
+"""`floodgate order`: cancel an order, and fix what keeps it from being planned."""
 
 from __future__ import annotations
 
@@ -39,27 +39,9 @@ from ops.commands.console import (
 from ops.commands.safe_console import Table
 from ops.services import CliServices, open_cancellations, open_cli_services, open_fulfilment
 
-app = typer.Typer(help="Show and cancel orders; list those that cannot be planned.", no_args_is_help=True)
+app = typer.Typer(help="Find, show and cancel orders; list those that cannot be planned.", no_args_is_help=True)
 OrderId = Annotated[UUID, typer.Argument(metavar="ORDER", help="the order's id")]
 _STORED_TIMEOUT_S = 5.0
-
-
-@app.command()
-def show(
-    order_id: OrderId,
-    json: Annotated[bool, typer.Option("--json", help="print everything as JSON, with the address")] = False,
-) -> None:
-    """Show an order, its customer and its history, whether it is stored yet or not."""
-
-    async def work() -> OrderDetails:
-        async with open_cli_services() as shop:
-            return await shop.orders.get_details(order_id, await _opened_sales(shop))
-
-    details = run(work())
-    if json:
-        print_json(details)
-    else:
-        _print(details)
 
 
 @app.command()
@@ -94,7 +76,7 @@ def cancel(
 
     async def work() -> tuple[OrderDetails, Cancellation | None]:
         async with open_cli_services() as shop, open_cancellations(shop) as cancellations:
-            sales = await _opened_sales(shop)
+            sales = await list_opened_sales(shop)
             cancelled = await cancellations.cancel(request, sales, _STORED_TIMEOUT_S)
             return await shop.orders.get_details(order_id, sales), cancelled.cancellation
 
@@ -233,7 +215,8 @@ def replan(order_id: OrderId) -> None:
     print_line(f"{order_id} is about to be planned")
 
 
-async def _opened_sales(shop: CliServices) -> list[str]:
+async def list_opened_sales(shop: CliServices) -> list[str]:
+    """List the ids of the sales that may be loaded in Redis."""
     return [sale.sale_id for sale in await shop.sales.list_opened()]
 
 
@@ -272,12 +255,12 @@ def _list_states(order: Order) -> list[tuple[str, str]]:
     return [(name, value.replace("_", " ")) for name, value in rows]
 
 
-def _print(details: OrderDetails) -> None:
-    order = details.order
+def print_order(user_id: str | None, order: Order) -> None:
+    """Print an order with its customer, states and price."""
     status = f"{order.status} ({order.cancel_reason})" if order.cancel_reason else order.status
     values = (
         ("order", order.order_id),
-        ("customer", details.user_id),
+        ("customer", user_id),
         ("sale", order.sale_id),
         ("status", status),
         *_list_states(order),
@@ -285,6 +268,10 @@ def _print(details: OrderDetails) -> None:
         ("pay by (UTC)", format_time(order.pay_by)),
     )
     print_values([*((name, value or "?") for name, value in values), *_list_price_rows(order)])
+
+
+def _print(details: OrderDetails) -> None:
+    print_order(details.user_id, details.order)
     events = Table("at (UTC)", "status", "actor", "reason")
     for event in details.events:
         status = event.status if event.kind == "status" else f"{event.status} ({event.kind})"

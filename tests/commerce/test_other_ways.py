@@ -45,11 +45,19 @@ async def wait_for_status(pay: PaymentShop, order_id: UUID, status: str) -> None
     await eventually(is_reached)
 
 
-async def call(pay: PaymentShop, refund: Any, path: str, user: str = "sam", method: str = "POST", **body: Any) -> Any:
+async def call(
+    pay: PaymentShop,
+    refund: Any,
+    path: str,
+    user: str = "sam",
+    method: str = "POST",
+    role: str = "support_lead",
+    **body: Any,
+) -> Any:
     """Send a request of staff about a refund. Returns (status, code)."""
     url = f"/v1/admin/refunds/{refund['refund_id']}/{path}"
     options = {"json": body} if body or path == "redirect" else {}
-    answer = await pay.gateway.call(method, url, user=user, roles=["support"], **options)
+    answer = await pay.gateway.call(method, url, user=user, roles=[role], **options)
     return answer.status, answer.code if answer.status >= 400 else None
 
 
@@ -83,6 +91,7 @@ async def test_transfer_takes_two_people(pay: PaymentShop) -> None:
     assert await call(pay, refund, "transfer", reference="B-0") == (204, None)
     assert await call(pay, refund, "transfer", reference="B-1") == (204, None), "the reference is corrected"
     assert (await call(pay, refund, "transfer/confirm"))[1] == "second_person_needed"
+    assert await call(pay, refund, "transfer/confirm", user="eve", role="support") == (403, "forbidden")
     assert (await accept(pay, refund)).code == "transfer_recorded"
     assert (await call(pay, refund, "store-credit", proof="by phone"))[1] == "transfer_recorded"
     async with pay.shop.db.connection() as connection:

@@ -60,6 +60,7 @@ SMALL = {
     "article_usage": "one row per article",
     "article_changes": "one row",
     "missed_searches": "10,000 at most",
+    "orders_to_index": "deleted within seconds",
 }
 """Tables that may be read whole, and why; all others grow with the orders."""
 EXPECTED = {
@@ -93,6 +94,11 @@ NEEDED = {
     "checkouts_by_age": "retention.delete_checkouts",
     "article_votes_by_age": "retention.delete_article_votes",
     "routes_planned": "fleet.delete_planned_routes",
+    "order_contacts_by_phone": "order_search.list_by_phone",
+    "order_contacts_by_phone_end": "order_search.list_by_phone_end",
+    "order_contacts_by_name": "order_search.list_by_name",
+    "refunds_by_provider_number": "order_search.find_by_transaction_no",
+    "order_views_by_age": "retention.delete_order_views",
 }
 """Indexes, and a statement that cannot do without."""
 ORDER_IDS = (
@@ -172,6 +178,7 @@ class GrownShop:
             "fulfilment.list_stalled": every_warehouse | {4: now - timedelta(days=2)},
             "fulfilment.list_no_first_scan": every_warehouse | {4: now - timedelta(days=1)},
             **(_values_of_jobs(now) | _values_of_cases(now)),
+            **_values_of_searches(order),
             "ledger.list_held_cash": {1: None},
             "orders.get_events": {2: 0},
             "orders.list_orders": {2: last},
@@ -204,6 +211,21 @@ def _values_of_cases(now: datetime) -> dict[str, dict[int, object]]:
         "return_receipts.list_unmatched": {1: first, 2: None},
         "return_receipts.list_undecided": {1: first},
         "return_receipts.list_open_send_backs": {1: first},
+    }
+
+
+def _values_of_searches(order: Mapping[str, Any]) -> dict[str, dict[int, object]]:
+    """Return values of searches for orders, without a day."""
+    whole: dict[int, object] = {1: UUID(int=0), 2: UUID(int=2**128 - 1), 3: 100}
+    return {
+        "order_search.list_by_id": whole,
+        "order_search.list_of_user": whole | {4: order["user_id"]},
+        "order_search.list_by_phone": whole | {4: "13800007919"},
+        "order_search.list_by_phone_end": whole | {4: "7919"},
+        "order_search.list_by_name": whole | {4: "name7919"},
+        "order_search.find_by_tracking_no": {1: f"SF{ORDERS - 9_999}"},
+        "order_search.find_by_transaction_no": {1: f"T{ORDERS - 9_999}", 2: order["order_id"]},
+        "order_search.filter_orders": {1: [order["order_id"]], 3: None, 4: "paid", 5: None, 6: "7919", 7: None},
     }
 
 

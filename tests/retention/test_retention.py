@@ -49,6 +49,7 @@ STAYS: dict[Table, str] = {
     "checkouts": "state = 'placing'",
     "article_votes": "false",
     "missed_searches": "false",
+    "order_views": "false",
 }
 """rows that stay however old they are"""
 
