@@ -32,7 +32,9 @@ _MAX_SECONDS = 1 << 40
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The content of a verified token, with all roles that its roles include; `expires_ms` counts from 1970."""
+    """The content of a verified token, with all roles that its roles include.
+
+    `expires_ms` counts from 1970."""
 
     subject: str
     roles: frozenset[str]

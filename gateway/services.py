@@ -40,7 +40,7 @@ from commerce.payments.service import Payments
 from commerce.rates.service import Rates
 from commerce.return_shipments.return_job_history import JOB_HISTORIES
 from commerce.return_shipments.webhook_updates import ReturnShipmentUpdates
-from commerce.rights.certificates_port import Certificates, NoCertificates
+from commerce.rights.certificates_port import NoCertificates, StaffCertificates
 from commerce.sales.sale_freight import SaleFreight
 from commerce.sales.sale_promotions import SalePromotions
 from commerce.sales.server_adoption import ServerAdoption
@@ -154,7 +154,7 @@ class GatewayServices:
     redis_check: SharedCheck
     database_monitor: DatabaseMonitor
     stopping: asyncio.Event
-    certificates: Certificates = field(default_factory=NoCertificates)
+    certificates: StaffCertificates = field(default_factory=NoCertificates)
     uploads: UploadSlots = field(default_factory=UploadSlots)
     request_ids: RequestIdGenerator = field(default_factory=RequestIdGenerator)
     head_parser: HeadParser = field(default_factory=HeadParser)

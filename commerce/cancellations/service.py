@@ -209,7 +209,7 @@ class Cancellations:
 
 
 async def _check_right(connection: Connection, order: OrderHeader, lines: dict[LineKey, int], cause: Cause) -> None:
-    """Check that the person whose request this is may decide about the money of these units. Raises `RightNeeded`."""
+    """Check the right to decide about the money of these units. Raises `RightNeeded`."""
     if find_decider() is None:
         return
     wanted = await make_grant_request(connection, order, lines, cause, "-", "-")

@@ -60,9 +60,9 @@ StoredStatus = Literal[
 
 
 class OrderSearch(WithMoments, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A search for stored orders; all that is given must fit. Days are those of the orders' ids, in the shop's zone.
+    """A search for stored orders; all conditions must fit.
 
-    `cursor` is `next` of the previous page."""
+    Days are those of the orders' ids, in the shop's zone. `cursor` is `next` of the previous page."""
 
     order: OrderPart | None = None
     user_id: UserId | None = None
@@ -153,7 +153,7 @@ StorySubject = Literal["order", "shipment", "return_shipment"]
 
 
 class StoryEntry(msgspec.Struct, frozen=True):
-    """An event of the order, of a shipment or of a return shipment; `kind` is that of an event of the order."""
+    """An event of the order or one of its shipments; `kind` is that of an event of the order."""
 
     at: datetime
     subject: StorySubject
@@ -166,9 +166,10 @@ class StoryEntry(msgspec.Struct, frozen=True):
 
 
 class WholeOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """An order with its customer and all that belongs to it, for staff. Until it is stored, little of it is known.
+    """An order with its customer and all that belongs to it, for staff.
 
-    `story` has the events of order, shipments and return shipments in the order of time."""
+    Until it is stored, little of it is known. `story` has the events of order, shipments and return shipments in the
+    order of time."""
 
     user_id: str | None
     order: Order

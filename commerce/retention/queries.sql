@@ -68,6 +68,7 @@ DELETE FROM missed_searches WHERE (language, query) IN (
 RETURNING searched_at;
 
 -- name: delete_order_views
-DELETE FROM order_views WHERE view_id IN (
-    SELECT view_id FROM order_views WHERE at < $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)
+-- As an array: a join would read the whole table, whose rows are narrow.
+DELETE FROM order_views WHERE view_id = ANY(ARRAY(
+    SELECT view_id FROM order_views WHERE at < $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED))
 RETURNING at;

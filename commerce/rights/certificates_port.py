@@ -7,7 +7,7 @@ from typing import Protocol
 from commerce.kernel.postgres import Connection
 
 
-class Certificates(Protocol):
+class StaffCertificates(Protocol):
     """Certificates of staff."""
 
     async def has_certificate(self, connection: Connection, actor: str, code: str) -> bool:

@@ -9,7 +9,7 @@ SupportRole = Literal["support_read", "support_answer", "support", "support_lead
 SUPPORT_ROLES: tuple[SupportRole, ...] = ("support_read", "support_answer", "support", "support_lead")
 """in rising order: each includes those before it"""
 CertifiedRight = Literal["support", "support_lead", "claims"]
-"""rights that may need a certificate: decisions up to the amount and above it, and all decisions on claims"""
+"""decisions up to the amount and above it, and all decisions on claims"""
 OPERATOR = "operator"
 
 
@@ -24,6 +24,6 @@ class RightsPolicy(Protocol):
 
 def include_lower_roles(roles: Iterable[str]) -> frozenset[str]:
     """Return roles together with the roles of support that they include."""
-    given = frozenset(roles)
-    highest = max((number for number, role in enumerate(SUPPORT_ROLES) if role in given), default=-1)
-    return given | frozenset(SUPPORT_ROLES[: highest + 1])
+    own = frozenset(roles)
+    highest = max((number for number, role in enumerate(SUPPORT_ROLES) if role in own), default=-1)
+    return own | frozenset(SUPPORT_ROLES[: highest + 1])

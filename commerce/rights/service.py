@@ -12,7 +12,7 @@ from contextvars import ContextVar
 
 from commerce.kernel.money import format_money
 from commerce.kernel.postgres import Connection
-from commerce.rights.certificates_port import Certificates
+from commerce.rights.certificates_port import StaffCertificates
 from commerce.rights.errors import RightNeeded
 from commerce.rights.model import OPERATOR, CertifiedRight, RightsPolicy
 
@@ -20,7 +20,9 @@ from commerce.rights.model import OPERATOR, CertifiedRight, RightsPolicy
 class Decider:
     """A person of support who makes a request. `roles` has also the roles that these include."""
 
-    def __init__(self, actor: str, roles: frozenset[str], policy: RightsPolicy, certificates: Certificates) -> None:
+    def __init__(
+        self, actor: str, roles: frozenset[str], policy: RightsPolicy, certificates: StaffCertificates
+    ) -> None:
         self.actor = actor
         self._roles = roles
         self._policy = policy

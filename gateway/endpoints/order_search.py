@@ -1,4 +1,4 @@
-"""Orders for support: found by what a customer knows, read whole, and who has opened them. On the admin port."""
+"""Orders for support: searches, whole orders, and who has opened them. On the admin port."""
 
 from __future__ import annotations
 
@@ -72,7 +72,10 @@ async def _find(call: Call, search: OrderSearch, size: int) -> web.Response:
 
 
 async def show_any_order(call: Call) -> web.Response:
-    """Read any customer's order whole: price, money, shipments, returns, cases, and its story. The view is recorded."""
+    """Read any customer's order whole, with all that belongs to it and its story.
+
+    The view is recorded.
+    """
     sales = call.services.snapshots.sale_ids()
     return json_response(await _whole_orders(call).read(call.parameters["order_id"], sales, call.staff_actor))
 

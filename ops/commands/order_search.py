@@ -90,7 +90,10 @@ def show(
     order_id: OrderId,
     json: Annotated[bool, typer.Option("--json", help="print everything as JSON, with the address")] = False,
 ) -> None:
-    """Show an order whole: customer, price, money, shipments, returns, cases, and its story. The view is recorded."""
+    """Show an order whole: customer, price, money, shipments, returns, cases, and its story.
+
+    The view is recorded.
+    """
 
     async def work() -> WholeOrder:
         async with open_cli_services() as shop:

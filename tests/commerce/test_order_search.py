@@ -1,4 +1,4 @@
-"""Orders found by what a customer knows of them: every search yields what a plain comparison of all orders yields."""
+"""Searches for orders: each yields what a plain comparison of all orders yields."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def random_searches(random: Random, orders: Sequence[KnownOrder], number: int) -
             yield {name: conditions[name] for name in names}
 
 
-async def test_searches_find_what_a_comparison_of_all_orders_finds(shop: CliServices) -> None:
+async def test_searches_find_the_same_orders_as_a_plain_comparison(shop: CliServices) -> None:
     random = Random(18)
     contacts = [(f"Name {n % 7}", f"1380000{n % 5:04}") for n in range(12)]
     orders = [
@@ -151,16 +151,16 @@ async def test_searches_find_what_a_comparison_of_all_orders_finds(shop: CliServ
     assert await index_all(shop.db) == len(orders)
     newest = sorted(orders, key=lambda order: order.order_id, reverse=True)
     finder, small = OrderFinder(shop.db, ZONE), OrderFinder(shop.db, ZONE, max_examined=7)
-    found = 0
+    successes = 0
     for search in random_searches(random, orders, 150):
         expected = [order.order_id for order in newest if fits(order, search)]
         assert [match.order_id for match in await find_all(finder, 5, **search)] == expected, search
         assert [match.order_id for match in await find_all(small, 2, **search)] == expected, search
-        found += bool(expected)
-    assert found > 50
+        successes += bool(expected)
+    assert successes > 50
 
 
-async def test_search_without_an_index_says_what_to_add(shop: CliServices) -> None:
+async def test_search_without_an_index_names_conditions_to_add(shop: CliServices) -> None:
     finder = OrderFinder(shop.db, ZONE)
     for search, pointer in (
         (OrderSearch(), ""),
@@ -180,8 +180,8 @@ async def test_day_is_the_day_of_the_shop(shop: CliServices) -> None:
     await insert(shop.db, [before, after])
     finder = OrderFinder(shop.db, ZONE)
     days = (date(2026, 11, 10), date(2026, 11, 11))
-    found = [[match.order_id for match in await find_all(finder, first_day=day)] for day in days]
-    assert found == [[before.order_id], [after.order_id]]
+    by_day = [[match.order_id for match in await find_all(finder, first_day=day)] for day in days]
+    assert by_day == [[before.order_id], [after.order_id]]
     both = await find_all(finder, first_day=days[0], last_day=days[1])
     assert [match.order_id for match in both] == [after.order_id, before.order_id]
     assert await find_all(finder, first_day=days[1], last_day=days[0]) == []

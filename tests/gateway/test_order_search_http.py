@@ -137,8 +137,8 @@ async def test_recipients_of_a_stored_order_are_found_by_phone_and_name(
         assert ids(await search(gateway, **conditions)) == [order_id], conditions
     for conditions in ({"phone_end": "0000"}, {"name": "Li"}, {"name": "Li Si", "user_id": "zhang"}):
         assert ids(await search(gateway, **conditions)) == [], conditions
-    found = (await search(gateway, name="Li Si")).body["items"][0]
-    assert (found["user_id"], found["recipients"], found["status"]) == ("li", ["Li Si"], "awaiting_payment")
+    match = (await search(gateway, name="Li Si")).body["items"][0]
+    assert (match["user_id"], match["recipients"], match["status"]) == ("li", ["Li Si"], "awaiting_payment")
     for option, value in (("--phone", "13912345678"), ("--user", "li"), ("--name", "Li Si")):
         status, text = await floodgate("order", "find", option, value, "--json")
         assert (status, [match["order_id"] for match in json.loads(text)["items"]]) == (0, [order_id])
@@ -149,12 +149,12 @@ async def test_recipients_of_a_stored_order_are_found_by_phone_and_name(
 async def test_pages_of_a_customers_orders_follow_each_other(ship: ShippingShop, gateway: TestGateway) -> None:
     orders = [str(await ship.add_order(("a", 1, 0), user="li")) for _ in range(5)]
     await ship.add_order(("a", 1, 0), user="zhang")
-    found, cursor = list[str](), ""
+    orders_of_pages, cursor = list[str](), ""
     for _ in range(3):
         page = await get(gateway, ORDERS, user_id="li", limit="2", **({"cursor": cursor} if cursor else {}))
-        found += ids(page)
+        orders_of_pages += ids(page)
         cursor = page.body["next"]
-    assert (found, cursor) == (orders[::-1], None)
+    assert (orders_of_pages, cursor) == (orders[::-1], None)
     await index_contacts(ship.shop.db, 100)
     by_name = await search(gateway, name=ADDRESS["name"], user_id="li", limit=4)
     assert ids(by_name) == orders[:0:-1]

@@ -26,7 +26,7 @@ from tests.support.sales import eventually, make_sale, order_body
 from tests.support.servers import Servers
 from workers.registry import WORKERS
 
-ROLES = ("catalog", "sales", "support", "warehouse")
+ROLES = ("catalog", "sales", "support_lead", "warehouse")
 TABLES = "ALL TABLES IN SCHEMA public"
 PATH_VALUES = {"seq": "1", "provider": "alipay", "system": "kuaidi100", "token": "nobody's"}
 BODIES: dict[str, object] = {

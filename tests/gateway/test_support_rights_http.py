@@ -207,7 +207,7 @@ def test_included_roles_grow_with_the_roles(some: frozenset[str], others: frozen
     included = include_lower_roles(some)
     assert some <= included == include_lower_roles(included)
     assert included <= include_lower_roles(some | others)
-    assert included - some <= set(SUPPORT_ROLES), "no role gives another one of other staff"
+    assert included - some <= set(SUPPORT_ROLES), "no role of support includes one of other staff"
     ranks = [SUPPORT_ROLES.index(role) for role in SUPPORT_ROLES if role in included]
     assert ranks == list(range(len(ranks)))
 

@@ -214,8 +214,8 @@ def test_library_imported_by_package_is_declared(package: str) -> None:
 BUSINESS_PACKAGES = sorted(folder.parent for folder in (ROOT / "commerce").glob("*/service.py"))
 # Reservations work with the rows of their store.
 WITHOUT_MODEL = existing("commerce/reservations")
-# The search of texts works in memory.
-WITHOUT_ROWS = existing("commerce/text_search")
+# The search of texts works in memory, and rights come from tokens.
+WITHOUT_ROWS = existing("commerce/rights", "commerce/text_search")
 
 
 def test_every_package_of_commerce_but_the_kernel_has_a_service() -> None:
