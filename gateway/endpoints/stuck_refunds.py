@@ -157,7 +157,7 @@ ADMIN = [
     ),
     Operation(
         tag="staff: payments",
-        access="support",
+        access="support_read",
         method="GET",
         path="/v1/admin/refunds/by-hand",
         handler=list_hand_refunds,
@@ -175,6 +175,7 @@ ADMIN = [
     _staff(
         method="POST",
         is_one_transaction=True,
+        access="support_lead",
         path=f"{_PATH}/by-hand/confirm",
         handler=confirm_hand_refund,
         summary="Confirm a refund that was made by hand",
