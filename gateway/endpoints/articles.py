@@ -275,6 +275,7 @@ OPERATIONS = [
 ]
 ADMIN = [
     _staff(
+        access="support_read",
         method="GET",
         path=_ADMIN_PATH,
         handler=show_articles,
@@ -289,6 +290,7 @@ ADMIN = [
         ),
     ),
     _staff(
+        access="support_read",
         method="GET",
         path="/v1/admin/published-articles",
         handler=find_articles,
@@ -298,6 +300,7 @@ ADMIN = [
         parameters=_FIND,
     ),
     _staff(
+        access="support_read",
         method="POST",
         path=f"{_ADMIN_PATH}/suggest",
         handler=suggest_articles_to_staff,
@@ -307,6 +310,7 @@ ADMIN = [
         body=SuggestionInput,
     ),
     _staff(
+        access="support_read",
         method="GET",
         path=f"{_ADMIN_PATH}/{{article_id}}",
         handler=show_article,
@@ -337,6 +341,7 @@ ADMIN = [
         is_one_transaction=True,
     ),
     _staff(
+        access="support_read",
         method="GET",
         path=f"{_ADMIN_PATH}/{{article_id}}/{{language}}/{{version}}",
         handler=show_article_version,
@@ -368,6 +373,7 @@ ADMIN = [
         )
     ),
     _staff(
+        access="support_read",
         method="GET",
         path="/v1/admin/missed-searches",
         handler=list_missed_searches,
