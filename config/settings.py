@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from config.aftersales import AftersalesSettings
 from config.auth import AuthSettings
 from config.base import PRIVATE_NETWORKS, AbsolutePath, Port, Positive, Seconds, SettingsSection, make_absolute
+from config.conversations import ConversationSettings
 from config.database_shares import DatabaseShareSettings
 from config.payments import PaymentSettings
 from config.retention import RetentionSettings
@@ -227,6 +228,7 @@ class Settings(BaseSettings):
     screening: ScreeningSettings = ScreeningSettings()
     aftersales: AftersalesSettings = AftersalesSettings()
     support: SupportSettings = SupportSettings()
+    conversations: ConversationSettings = ConversationSettings()
     retention: RetentionSettings = RetentionSettings()
     sandbox: SandboxSettings = SandboxSettings()
     auth: AuthSettings = AuthSettings()

@@ -67,7 +67,7 @@ CREATE TABLE IF NOT EXISTS conversations (
     CHECK (satisfaction IS NULL OR satisfaction_asked_at IS NOT NULL)
 );
 CREATE INDEX IF NOT EXISTS conversations_queue
-    ON conversations (status, priority, queue_at, conversation_id) WHERE status NOT IN ('resolved', 'closed');
+    ON conversations (status, priority, queue_at, conversation_id);
 CREATE INDEX IF NOT EXISTS conversations_unassigned
     ON conversations (coalesce(team_id, ''), priority, queue_at, conversation_id)
     WHERE assignee IS NULL AND status IN ('new', 'open');
@@ -75,8 +75,6 @@ CREATE INDEX IF NOT EXISTS conversations_of_assignee
     ON conversations (assignee, status, priority, queue_at, conversation_id) WHERE assignee IS NOT NULL;
 CREATE INDEX IF NOT EXISTS conversations_of_team
     ON conversations (team_id, status, priority, queue_at, conversation_id) WHERE team_id IS NOT NULL;
-CREATE INDEX IF NOT EXISTS conversations_ended
-    ON conversations (status, priority, queue_at, conversation_id) WHERE status IN ('resolved', 'closed');
 CREATE INDEX IF NOT EXISTS conversations_with_tags ON conversations USING gin (tags) WHERE tags <> '{}';
 CREATE INDEX IF NOT EXISTS conversations_of_user ON conversations (user_id, active_at, conversation_id);
 CREATE INDEX IF NOT EXISTS conversations_of_order ON conversations (order_id) WHERE order_id IS NOT NULL;

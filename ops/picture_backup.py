@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from commerce.aftersales import store
 from commerce.aftersales.case_evidence import open_evidence_folder
-from commerce.aftersales.evidence_files_port import EvidenceFolder
+from commerce.kernel.file_store_port import FileFolder
 from commerce.kernel.errors import NotReady
 from ops.services import CliServices
 
@@ -46,11 +46,11 @@ async def back_up_pictures(shop: CliServices, file: Path) -> PictureCounts:
     return counts
 
 
-def _open_folder(shop: CliServices) -> EvidenceFolder:
+def _open_folder(shop: CliServices) -> FileFolder:
     return open_evidence_folder(shop.settings.aftersales, shop.settings.data_dir)
 
 
-def _add(archive: tarfile.TarFile, folder: EvidenceFolder, digests: Sequence[bytes]) -> int:
+def _add(archive: tarfile.TarFile, folder: FileFolder, digests: Sequence[bytes]) -> int:
     """Add pictures to an archive. Returns how many: those that are missing or damaged are left out."""
     added = 0
     for digest in digests:

@@ -10,11 +10,11 @@ from uuid import UUID
 
 from commerce.aftersales import store
 from commerce.aftersales.errors import NoSuchEvidence, TooManyPictures
-from commerce.aftersales.evidence_files_port import EvidenceFiles, EvidenceFolder
 from commerce.aftersales.model import Evidence
-from commerce.aftersales.pictures import rewrite_picture
 from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.file_store_port import FileFolder, FileStore
 from commerce.kernel.ids import IdGenerator
+from commerce.kernel.pictures import rewrite_picture
 from commerce.kernel.postgres import Connection, Database
 from commerce.orders import store as orders
 from commerce.orders.errors import NoSuchOrder
@@ -36,9 +36,9 @@ class EvidencePolicy(Protocol):
     def evidence_per_order(self) -> int: ...
 
 
-def open_evidence_folder(policy: EvidencePolicy, data_dir: Path) -> EvidenceFolder:
+def open_evidence_folder(policy: EvidencePolicy, data_dir: Path) -> FileFolder:
     """Return the folder of pictures: `policy.evidence_dir`, or else `evidence` in `data_dir`."""
-    return EvidenceFolder(policy.evidence_dir or data_dir / "evidence")
+    return FileFolder(policy.evidence_dir or data_dir / "evidence")
 
 
 class CaseEvidence:
@@ -53,7 +53,7 @@ class CaseEvidence:
         ids: IdGenerator,
         policy: EvidencePolicy,
         data_dir: Path,
-        files: EvidenceFiles | None = None,
+        files: FileStore | None = None,
     ) -> None:
         self._db = db
         self._clock = clock

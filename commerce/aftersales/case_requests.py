@@ -15,7 +15,7 @@ from asyncpg import UniqueViolationError
 
 from commerce.aftersales import store
 from commerce.aftersales.case_policy import AftersalesPolicy
-from commerce.aftersales.case_status import LockedCase, describe, put_case_job
+from commerce.aftersales.case_status import LockedCase, describe, open_conversation, put_case_job
 from commerce.aftersales.case_values import NOTHING, CaseValue, ValuedLine, value_lines
 from commerce.aftersales.eligibility import Judgement, OrderFacts, UsedUnits, count_used, judge
 from commerce.aftersales.errors import NotReturnable, TooManyCases
@@ -227,6 +227,7 @@ class CaseRequests:
         await store.insert_case(connection, new, actor, reason, now)
         await store.attach_evidence(connection, case.case_id, request.evidence)
         await put_case_job(connection, case, now)
+        await open_conversation(connection, case, now, actor)
         details = {"case_id": str(case.case_id), "status": case.status, "version": 1}
         story = StoryEvent(order.order_id, "case", f"{describe(case)} requested: {reason}"[:500], details)
         await orders.insert_story_events(connection, [story], now, actor)

@@ -16,6 +16,7 @@ import msgspec
 from commerce.aftersales import store
 from commerce.aftersales.errors import CaseStatusConflict, CaseVersionConflict, NoSuchCase
 from commerce.aftersales.model import TRANSITIONS, CaseKind, CaseLine, CaseStatus, CaseSummary, WaitsFor
+from commerce.conversations.case_threads import CaseFacts, follow_case, open_for_case
 from commerce.jobs import store as jobs
 from commerce.jobs.model import INTERNAL_SYSTEM, NewJob
 from commerce.kernel.postgres import Connection
@@ -102,6 +103,7 @@ async def change_case(
     if not await store.update_case(connection, case, changed, now, actor, reason, details):
         raise CaseVersionConflict("cannot change the case: somebody else has changed it; read it again")
     await put_case_job(connection, changed, now, job_due_at)
+    await follow_case(connection, _facts(case), _facts(changed), now, actor)
     await _add_to_story(connection, case, changed, now, actor, reason)
     return changed
 
@@ -116,6 +118,30 @@ def is_over(case: CaseSummary) -> bool:
     if case.status is CaseStatus.RESOLVED:
         return case.money_state in ("nothing_due", "done")
     return case.status in (CaseStatus.DECLINED, CaseStatus.CANCELLED)
+
+
+async def open_conversation(connection: Connection, case: CaseSummary, now: datetime, actor: str) -> None:
+    """Open the conversation of a new case."""
+    await open_for_case(connection, _facts(case), now, actor)
+
+
+def _facts(case: CaseSummary) -> CaseFacts:
+    amount = None if case.amount is None else max(0, case.amount + (case.freight or 0) - (case.fee or 0))
+    return CaseFacts(
+        case_id=case.case_id,
+        order_id=case.order_id,
+        user_id=case.user_id,
+        kind=case.kind.value,
+        subject=describe(case),
+        text=case.text,
+        created_at=case.created_at,
+        status=case.status.value,
+        waits_for=case.waits_for,
+        money_state=case.money_state,
+        is_decided=case.decided_at is not None,
+        amount=amount,
+        currency=case.currency,
+    )
 
 
 async def put_case_job(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from commerce.kernel.errors import Conflict, Invalid, NotFound
+from commerce.kernel.errors import Conflict, NotFound
 
 
 class NoSuchCase(NotFound):
@@ -46,11 +46,6 @@ class TooManyCases(Conflict):
 class StillUnderWay(Conflict):
     code = "still_under_way"
     title = "A shipment still has the units"
-
-
-class NotAPicture(Invalid):
-    code = "not_a_picture"
-    title = "The upload is no picture that can be stored"
 
 
 class TooManyPictures(Conflict):

@@ -38,6 +38,11 @@ class UnreadableCsv(Invalid):
     title = "The file cannot be imported"
 
 
+class NotAPicture(Invalid):
+    code = "not_a_picture"
+    title = "The upload is no picture that can be stored"
+
+
 class NotFound(ProblemError):
     code = "not_found"
     status = 404

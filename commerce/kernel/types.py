@@ -14,6 +14,8 @@ INVISIBLE_LETTERS = "\u115f\u1160\u3164\uffa0"
 _LETTER = rf"[^\W_{INVISIBLE_LETTERS}]"  # or digit
 _FILLED = re.compile(_LETTER)
 _FILLED_LINE = rf"^[^{CONTROL}]*{_LETTER}[^{CONTROL}]*\Z"
+_NOT_IN_MESSAGES = CONTROL.replace(r"\x00-\x1f", r"\x00-\x09\x0b-\x1f")
+_MESSAGE = rf"^[\x20\n]*[^\s{_NOT_IN_MESSAGES}{INVISIBLE_LETTERS}][^{_NOT_IN_MESSAGES}]*\Z"
 _FILLED_OR_EMPTY = rf"^(?:[^{CONTROL}]*{_LETTER}[^{CONTROL}]*)?\Z"
 
 
@@ -41,6 +43,15 @@ def filled_or_empty_line(max_length: int) -> msgspec.Meta:
     )
 
 
+def message_text(max_length: int) -> msgspec.Meta:
+    """Return the constraint of a message: lines of text with something to see, without other control characters."""
+    schema = {"pattern": rf"[^{CONTROL}\x20]"}
+    description = "lines of text, without control characters but line feeds"
+    return msgspec.Meta(
+        min_length=1, max_length=max_length, pattern=_MESSAGE, description=description, extra_json_schema=schema
+    )
+
+
 def explain_mismatch(error: msgspec.ValidationError) -> str:
     """Return msgspec's reason, in words where it shows the pattern of a `filled_line`."""
     reason = str(error)
@@ -49,7 +60,10 @@ def explain_mismatch(error: msgspec.ValidationError) -> str:
             f"Expected `str` matching regex {pattern!r}",
             "Expected one line with at least one letter or digit, without control characters",
         )
-    return reason
+    return reason.replace(
+        f"Expected `str` matching regex {_MESSAGE!r}",
+        "Expected lines of text, without control characters but line feeds",
+    )
 
 
 Name = Annotated[str, filled_line(200)]

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from commerce.aftersales.case_evidence import CaseEvidence
-from commerce.aftersales.errors import NoSuchEvidence, NotAPicture, TooManyPictures
-from commerce.aftersales.pictures import rewrite_picture
+from commerce.aftersales.errors import NoSuchEvidence, TooManyPictures
+from commerce.kernel.errors import NotAPicture
+from commerce.kernel.pictures import rewrite_picture
 from config.aftersales import AftersalesSettings
 from tests.support.case_shop import CLAIM, CaseShop, open_case_shop
 from tests.support.gateway import TestGateway, bearer

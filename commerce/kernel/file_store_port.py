@@ -1,4 +1,4 @@
-"""The place where pictures are stored, each under the digest of its content."""
+"""The place where files of customers are stored, each under the digest of its content."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 from commerce.kernel.durable_files import create_file, sync_directory
 
 
-class EvidenceFiles(Protocol):
+class FileStore(Protocol):
     """Stores files by SHA-256. Storing one again changes nothing. Methods block."""
 
     def put(self, sha256: bytes, content: bytes) -> None: ...
@@ -19,7 +19,7 @@ class EvidenceFiles(Protocol):
     def delete(self, sha256: bytes) -> None: ...
 
 
-class EvidenceFolder:
+class FileFolder:
     """Files in a folder that all gateways share, in folders by their first two digits."""
 
     def __init__(self, folder: Path) -> None:

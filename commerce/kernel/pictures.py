@@ -9,7 +9,7 @@ from hashlib import sha256
 from io import BytesIO
 from typing import NamedTuple
 
-from commerce.aftersales.errors import NotAPicture
+from commerce.kernel.errors import NotAPicture
 from commerce.kernel.optional import require_extra
 
 FORMATS = ("JPEG", "PNG", "WEBP")

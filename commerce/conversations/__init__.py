@@ -1,0 +1,1 @@
+"""Conversations of customers with support: messages, notes, attachments, and the queue of staff."""
