@@ -1,4 +1,4 @@
-"""Wake-up of event streams after changes of orders and shipments: one poll for all streams."""
+"""Wake-up of event streams after changes of orders, shipments and conversations: one poll for all streams."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 from uuid import UUID
 
+from commerce.conversations.customer_threads import latest_event_seqs
 from commerce.jobs.wake_ups import WakeUpListener
 from commerce.kernel.clock import Clock
 from commerce.kernel.errors import Overloaded
-from commerce.kernel.postgres import safe_error_text
+from commerce.kernel.postgres import Database, safe_error_text
+from commerce.orders.service import Orders
+from commerce.shipping.service import Shipping
 from config.settings import LimitSettings
 from gateway import metrics
 from gateway.problems import TooManyRequests
@@ -21,9 +25,9 @@ from gateway.problems import TooManyRequests
 _logger = logging.getLogger(__name__)
 _POLL_INTERVAL_S = 0.5
 _GATEWAY = "gateway"
-Topic = Literal["order", "shipments"]
+Topic = Literal["order", "shipments", "conversation"]
 SequencePoller = Callable[[Sequence[UUID]], Awaitable[dict[UUID, int]]]
-"""Returns for order ids the number of the last event of each."""
+"""Returns for ids of orders or conversations the number of the last event of each."""
 
 
 class ChangeWatcher:
@@ -109,3 +113,20 @@ class ChangeWatcher:
                 self._last_seqs[topic, order_id] = seq
                 for changed in watched[order_id]:
                     changed.set()
+
+
+def build_watcher(
+    orders: Orders,
+    shipping: Shipping,
+    db: Database,
+    changes: WakeUpListener[UUID],
+    clock: Clock,
+    limits: LimitSettings,
+) -> ChangeWatcher:
+    """Build the watcher of all topics."""
+    pollers: dict[Topic, SequencePoller] = {
+        "order": orders.latest_event_seqs,
+        "shipments": shipping.latest_event_seqs,
+        "conversation": partial(latest_event_seqs, db),
+    }
+    return ChangeWatcher(pollers, changes, clock, limits)

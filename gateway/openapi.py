@@ -86,7 +86,7 @@ def _describe_operation(operation: Operation, schemas: dict[str, Any]) -> dict[s
         content = {"application/json": {"schema": schemas[_type_key(operation.body)]}}
         description["requestBody"] = {"required": not operation.is_body_optional, "content": content}
     elif operation.has_upload:
-        content = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
+        content = {operation.upload_type: {"schema": {"type": "string", "format": "binary"}}}
         description["requestBody"] = {"required": True, "content": content}
     elif operation.has_raw_body:
         description["requestBody"] = {"required": True, "content": {"*/*": {"schema": {"type": "string"}}}}

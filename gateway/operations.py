@@ -104,6 +104,8 @@ class Operation:
     """Pass the body on as received, of whatever media type."""
     has_upload: bool = False
     """The handler reads the body itself, with `uploads.read_upload`."""
+    upload_type: str = "image/*"
+    """Media type of the upload in the OpenAPI document."""
     share: Share | None = None
     """Share of database connections, if not that of the caller: staff or customers."""
     is_one_transaction: bool = False
@@ -124,10 +126,10 @@ class Operation:
 
     @property
     def takes_staff_key(self) -> bool:
-        """True for changes by staff, except those that take a key of their own kind."""
+        """True for changes by staff, except uploads and those that take a key of their own kind."""
         own_key = any(parameter.name == _KEY_HEADER and parameter is not _STAFF_KEY for parameter in self.parameters)
         is_change_by_staff = self.method == "POST" and self.access not in ("anyone", "customer")
-        return is_change_by_staff and not own_key and not self.has_secrets
+        return is_change_by_staff and not own_key and not self.has_secrets and not self.has_upload
 
     @property
     def id(self) -> str:

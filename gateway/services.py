@@ -7,7 +7,6 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from aiohttp import web
@@ -18,6 +17,7 @@ from commerce.aftersales.return_steps import CaseFollower
 from commerce.aftersales.service import Aftersales
 from commerce.cancellations.service import Cancellations
 from commerce.catalog.service import Catalog
+from commerce.conversations.service import Conversations
 from commerce.dead_letters.service import DeadLetters
 from commerce.fleet.route_execution import RouteExecution
 from commerce.fleet.service import Fleet
@@ -25,7 +25,6 @@ from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.printing import DocumentPrinter
 from commerce.fulfilment.service import Fulfilment
 from commerce.jobs.staff_jobs import StaffJobs
-from commerce.jobs.wake_ups import WakeUpListener
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.connection_shares import use_share
 from commerce.kernel.ids import IdGenerator
@@ -53,7 +52,7 @@ from commerce.staff_requests.service import StaffRequests
 from commerce.wait_lists.service import WaitLists
 from commerce.waiting_rooms.service import WaitingRooms
 from commerce.waiting_rooms.tickets import RoomTickets
-from config.settings import LimitSettings, Settings
+from config.settings import Settings
 from gateway import metrics
 from gateway.admission import Admission
 from gateway.article_services import ArticleServices
@@ -65,7 +64,7 @@ from gateway.background_loops import (
     poll_backlog_forever,
     report_entries_forever,
 )
-from gateway.change_watcher import ChangeWatcher, SequencePoller, Topic
+from gateway.change_watcher import ChangeWatcher, build_watcher
 from gateway.client_addresses import ClientAddresses
 from gateway.database_shares import open_databases
 from gateway.dependency_checks import DatabaseMonitor, SharedCheck, build_redis_check
@@ -179,6 +178,11 @@ class GatewayServices:
     def evidence(self) -> CaseEvidence:
         settings = self.settings
         return CaseEvidence(self.db, self.clock, self.ids, settings.aftersales, settings.data_dir)
+
+    @property
+    def conversations(self) -> Conversations:
+        policies = self.settings.conversations, self.settings.aftersales
+        return Conversations(self.db, self.clock, self.ids, *policies, self.settings.data_dir)
 
     @property
     def returns(self) -> ReturnServices:
@@ -303,7 +307,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         route_execution=build_route_execution(db, clock, shipping),
         dead_letters=DeadLetters(db, redis, clock, persist),
         jobs=StaffJobs(db, clock, settings.jobs.lease_s, JOB_HISTORIES),
-        watcher=_build_watcher(orders, shipping, changes, clock, limits),
+        watcher=build_watcher(orders, shipping, db, changes, clock, limits),
         client_addresses=ClientAddresses(settings.http, admission.rate_limits.addresses),
         redis_check=build_redis_check(redis, link, settings, clock),
         database_monitor=DatabaseMonitor(settings.database(), clock),
@@ -316,13 +320,6 @@ async def _open_snapshots(sales: Sales, clock: Clock) -> SaleSnapshots:
     snapshots = SaleSnapshots(sales, clock)
     await snapshots.refresh()
     return snapshots
-
-
-def _build_watcher(
-    orders: Orders, shipping: Shipping, changes: WakeUpListener[UUID], clock: Clock, limits: LimitSettings
-) -> ChangeWatcher:
-    pollers: dict[Topic, SequencePoller] = {"order": orders.latest_event_seqs, "shipments": shipping.latest_event_seqs}
-    return ChangeWatcher(pollers, changes, clock, limits)
 
 
 async def _open_reserve_link(stack: AsyncExitStack, settings: Settings) -> RedisMultiplexer:

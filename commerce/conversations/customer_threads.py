@@ -188,6 +188,11 @@ class CustomerThreads:
             conversation=_for_customer(conversation, unread.get(conversation_id, 0)), messages=page, earlier=earlier
         )
 
+    async def read(self, conversation_id: UUID, user_id: str) -> ConversationSummary:
+        """Read a conversation without its messages. Raises `NoSuchConversation`."""
+        async with self._db.connection() as connection:
+            return await self._read(connection, conversation_id, user_id)
+
     async def _read(self, connection: Connection, conversation_id: UUID, user_id: str) -> ConversationSummary:
         conversation = await store.get(connection, conversation_id)
         if conversation is None or conversation.user_id != user_id:
@@ -234,13 +239,14 @@ class CustomerThreads:
         last_seq = events[-1].version if events else seq
         return [_customer_event(event, messages) for event in events if event.kind not in _HIDDEN_KINDS], last_seq
 
-    async def latest_event_seqs(self, conversation_ids: Sequence[UUID]) -> dict[UUID, int]:
-        """Return the number of the last event of each conversation."""
-        async with self._db.connection() as connection:
-            return await store.latest_versions(connection, conversation_ids)
-
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
+
+
+async def latest_event_seqs(db: Database, conversation_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return the number of the last event of each conversation."""
+    async with db.connection() as connection:
+        return await store.latest_versions(connection, conversation_ids)
 
 
 async def _once(attempt: Callable[[], Awaitable[tuple[UUID, bool]]]) -> tuple[UUID, bool]:

@@ -42,7 +42,7 @@ async def test_cases_from_before_get_conversations(empty_url: str, monkeypatch: 
             "CASE WHEN NOT $5 THEN now() END, $7, sha256(''), 'customer u', now() - interval '2 days', "
             "CASE WHEN $4 THEN now() - interval '1 day' END, CASE WHEN $5 THEN now() END, "
             "CASE WHEN $2 = 'resolved' THEN $1::uuid END)",
-            *(UUID(int=number), status, waits_for, is_decided, has_ended, text, f"key {number}"),
+            *(UUID(int=number), status, waits_for, is_decided, has_ended, text, str(number)),
         )
     monkeypatch.setattr(migrations, "load_migrations", lambda: every)
     await migrate(connection)
