@@ -13,6 +13,7 @@ from commerce.aftersales.service import Aftersales
 from commerce.audit.service import Audit
 from commerce.cancellations.service import Cancellations
 from commerce.catalog.service import Catalog
+from commerce.conversations.service import Conversations
 from commerce.coupons.service import Coupons
 from commerce.dead_letters.service import DeadLetters
 from commerce.fleet.service import Fleet
@@ -82,6 +83,11 @@ class CliServices:
     @property
     def knowledge(self) -> Knowledge:
         return Knowledge(self.db, self.clock, ZoneInfo(self.settings.shipping.timezone))
+
+    @property
+    def conversations(self) -> Conversations:
+        policies = self.settings.conversations, self.settings.aftersales
+        return Conversations(self.db, self.clock, self.ids, *policies, self.settings.data_dir)
 
 
 @asynccontextmanager

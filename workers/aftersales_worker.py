@@ -1,4 +1,4 @@
-"""Moves cases on that nobody answers in time, and indexes orders for searches. Several may run."""
+"""Moves cases on that nobody answers in time, closes conversations, and indexes orders. Several may run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from commerce.aftersales.case_decisions import CaseDecisions
 from commerce.aftersales.case_exchanges import CaseExchanges
 from commerce.aftersales.kept_units import KeptUnitCases
 from commerce.aftersales.service import Aftersales
+from commerce.conversations.conversation_jobs import ConversationJobs
 from commerce.exchanges.service import ReplacementOrders
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
@@ -25,7 +26,7 @@ _BATCHES_PER_STEP = 5
 
 
 async def aftersales_worker(services: WorkerServices) -> None:
-    """Do jobs of cases until the process stops; running jobs are finished."""
+    """Do jobs of cases and conversations until the process stops; running jobs are finished."""
     settings, policy = services.settings.jobs, services.settings.aftersales
     ids, replacements = IdGenerator(services.clock), ReplacementOrders(services.db, services.redis, services.clock)
     decisions, zone = CaseDecisions(ids, policy), ZoneInfo(services.settings.shipping.timezone)
@@ -40,8 +41,13 @@ async def aftersales_worker(services: WorkerServices) -> None:
         CaseExchanges(services.db, services.clock, ids, replacements, policy),
         KeptUnitCases(services.db, services.clock, cases.requests, decisions, zone),
     )
-    due = services.due_jobs.event(jobs.queue.name)
-    runner = JobRunner("aftersales_worker", [jobs.queue], (), settings, services.clock, due)
+    conversations = ConversationJobs(
+        *(services.db, services.clock, services.settings.conversations),
+        *(RetryPolicy.from_settings(settings), settings.max_attempts),
+    )
+    queues = [jobs.queue, conversations.queue]
+    due = services.due_jobs.event(*(queue.name for queue in queues))
+    runner = JobRunner("aftersales_worker", queues, (), settings, services.clock, due)
     poll_s = settings.poll_ms / 1000
     async with asyncio.TaskGroup() as group:
         group.create_task(_index_orders(services))

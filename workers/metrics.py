@@ -186,6 +186,17 @@ CASE_DECISION_SECONDS = Gauge(
     ["quantile"],
     multiprocess_mode=_LATEST,
 )
+OPEN_CONVERSATIONS = Gauge(
+    "floodgate_open_conversations",
+    "Conversations with customers that have not ended, by status",
+    ["status"],
+    multiprocess_mode=_LATEST,
+)
+OLDEST_UNASSIGNED_CONVERSATION_SECONDS = Gauge(
+    "floodgate_oldest_unassigned_conversation_seconds",
+    "Age of the oldest conversation that waits for staff and that nobody has",
+    multiprocess_mode=_LATEST,
+)
 RETURN_WORKLIST_ITEMS = Gauge(
     "floodgate_return_worklist_items",
     "Items on each worklist of returns",

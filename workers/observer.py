@@ -13,6 +13,7 @@ from commerce.aftersales.case_gauges import CaseGauges
 from commerce.aftersales.case_returns import measure_worklists
 from commerce.audit.service import Audit
 from commerce.cancellations.open_cancellations import OpenCancellations
+from commerce.conversations.service import ConversationGauges
 from commerce.fulfilment.worklists import Worklists
 from commerce.jobs.model import GroupLoad, GroupName
 from commerce.jobs.staff_jobs import StaffJobs
@@ -77,6 +78,8 @@ async def observer(services: WorkerServices) -> None:
             await _measure_cases(case_gauges, shown_cases)
         with failures.catch(gauges="articles"):
             await _measure_articles(services)
+        with failures.catch(gauges="conversations"):
+            await _measure_conversations(ConversationGauges(services.db, services.clock))
         with failures.catch(gauges="held_cash"):
             await _measure_held_cash(Ledger(services.db, services.clock), shown_holders, services.clock)
         with failures.catch(gauges="returns"):
@@ -208,3 +211,10 @@ async def _measure_cases(gauges: CaseGauges, shown: set[tuple[str, str]]) -> Non
     shown.update(counts)
     for quantile, seconds in zip(("0.5", "0.9", "0.99"), await gauges.measure_decisions(), strict=False):
         metrics.CASE_DECISION_SECONDS.labels(quantile).set(seconds)
+
+
+async def _measure_conversations(gauges: ConversationGauges) -> None:
+    counts, oldest_s = await gauges.measure()
+    for status, count in counts.items():
+        metrics.OPEN_CONVERSATIONS.labels(status).set(count)
+    metrics.OLDEST_UNASSIGNED_CONVERSATION_SECONDS.set(oldest_s)

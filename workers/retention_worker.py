@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import partial
 
 from commerce.aftersales.case_evidence import CaseEvidence
+from commerce.conversations.message_files import MessageFiles
 from commerce.kernel.clock import from_ms
 from commerce.kernel.failures import Failures
 from commerce.kernel.ids import IdGenerator
@@ -33,6 +34,7 @@ async def retention_worker(services: WorkerServices) -> None:
     }
     steps["screened_users"] = _screening_step(services)
     steps["case_evidence"] = _evidence_step(services)
+    steps["conversation_attachments"] = _attachment_step(services)
 
     async def step() -> int:
         failures = Failures("delete old rows", _logger)
@@ -89,5 +91,19 @@ def _evidence_step(services: WorkerServices) -> Callable[[], Awaitable[Deletion]
     async def delete() -> Deletion:
         before = from_ms(clock.now_ms()) - timedelta(days=settings.retention.unused_evidence_days)
         return Deletion(await evidence.delete_unused(before, settings.retention.rows_per_step), timedelta())
+
+    return delete
+
+
+def _attachment_step(services: WorkerServices) -> Callable[[], Awaitable[Deletion]]:
+    """Attachments that were uploaded and not sent, with their files."""
+    settings, clock = services.settings, services.clock
+    files = MessageFiles(
+        *(services.db, clock, IdGenerator(clock), settings.conversations, settings.aftersales, settings.data_dir)
+    )
+
+    async def delete() -> Deletion:
+        before = from_ms(clock.now_ms()) - timedelta(days=settings.retention.unused_evidence_days)
+        return Deletion(await files.delete_unused(before, settings.retention.rows_per_step), timedelta())
 
     return delete

@@ -17,6 +17,7 @@ _INSTEAD = {
     "cancellations": "its order would never end: fix the cause and retry it",
     "return_shipments": "its carrier may come for it: fix the cause and retry it, or cancel the return shipment",
     "cases": "its customer waits for an answer or for money: fix the cause and retry it",
+    "conversations": "it would stay resolved and its customer would not be asked: fix the cause and retry it",
     "fulfilments": "its order would never be shipped: fix the cause and retry it, or refund the order",
 }
 

@@ -147,7 +147,11 @@ def test_all_placeholders_are_known() -> None:
 
 async def test_missing_value_is_refused_when_a_template_is_used(talks: ConversationShop) -> None:
     question = await talks.ask()
-    for text, name in (("{amount} is on its way", "amount"), ("{order_id}!", "order_id"), ("{tracking_no}!", "tracking_no")):
+    for text, name in (
+        ("{amount} is on its way", "amount"),
+        ("{order_id}!", "order_id"),
+        ("{tracking_no}!", "tracking_no"),
+    ):
         await _put(talks, text)
         with pytest.raises(PlaceholderMissing, match=name):
             await talks.reply(question, None, template="sorry")
