@@ -1,4 +1,4 @@
-"""Wake-up of event streams after changes of orders, shipments and conversations: one poll for all streams."""
+"""Wake-up of event streams of orders, shipments and conversations: one poll for all streams."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ CREATE TABLE IF NOT EXISTS conversations (
     reopens               integer NOT NULL DEFAULT 0 CHECK (reopens >= 0),
     satisfaction          smallint CHECK (satisfaction BETWEEN 1 AND 5),
     satisfaction_text     text CHECK (length(satisfaction_text) <= 1000),
-    satisfaction_asked_at timestamptz,
+    satisfaction_requested_at timestamptz,
     satisfaction_at       timestamptz,
     CHECK ((kind = 'question') = (case_id IS NULL)),
     CHECK ((case_id IS NULL) = (case_waits_for IS NULL)),
@@ -64,7 +64,7 @@ CREATE TABLE IF NOT EXISTS conversations (
     CHECK (merged_into IS NULL OR (status = 'closed' AND case_id IS NULL AND merged_into <> conversation_id)),
     CHECK ((satisfaction IS NULL) = (satisfaction_at IS NULL)),
     CHECK (satisfaction_text IS NULL OR satisfaction IS NOT NULL),
-    CHECK (satisfaction IS NULL OR satisfaction_asked_at IS NOT NULL)
+    CHECK (satisfaction IS NULL OR satisfaction_requested_at IS NOT NULL)
 );
 CREATE INDEX IF NOT EXISTS conversations_queue
     ON conversations (status, priority, queue_at, conversation_id);
@@ -187,7 +187,7 @@ COMMENT ON COLUMN conversations.escalated_on IS 'Day on which its missed deadlin
 COMMENT ON COLUMN conversations.unanswered IS 'Messages of the customer since the last reply';
 COMMENT ON COLUMN conversations.read_by_customer_no IS 'Number of the last message that the customer has read';
 COMMENT ON COLUMN conversations.merged_into IS 'The conversation that has its messages now';
-COMMENT ON COLUMN conversations.satisfaction_asked_at IS 'When it was first closed: the customer is asked once';
+COMMENT ON COLUMN conversations.satisfaction_requested_at IS 'When it was first closed: the customer is asked once';
 COMMENT ON TABLE conversation_messages IS 'Messages by number; read them by time: a merge adds older ones';
 COMMENT ON COLUMN conversation_messages.is_internal IS 'A note of staff, which no customer reads';
 COMMENT ON COLUMN conversation_messages.moved_from IS 'The conversation it was in before a merge or a split';

@@ -1,4 +1,4 @@
-"""Moves cases on that nobody answers in time, closes conversations, and indexes orders. Several may run."""
+"""Moves cases on in time, closes resolved conversations, and indexes orders. Several may run."""
 
 from __future__ import annotations
 

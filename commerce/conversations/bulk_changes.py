@@ -42,7 +42,9 @@ _ACTIONS = [name for name in BulkAction.__struct_fields__ if name != "reason"]
 
 
 class BulkChanges:
-    """Shows and applies changes of many conversations. A preview belongs to the actor who has asked for it."""
+    """Shows and applies changes of many conversations.
+
+    A preview belongs to the actor who has requested it."""
 
     def __init__(self, db: Database, clock: Clock, ids: IdGenerator, actions: SupportActions) -> None:
         self._db = db
@@ -54,18 +56,18 @@ class BulkChanges:
         """Show what a change would change, and keep it for a quarter of an hour. `filter_` names its statuses.
 
         Raises `Invalid` unless there is one action, `TooManyToChange` for a filter that finds too many."""
-        given = [name for name in _ACTIONS if getattr(bulk.action, name) is not UNSET]
-        if len(given) != 1:
+        members = [name for name in _ACTIONS if getattr(bulk.action, name) is not UNSET]
+        if len(members) != 1:
             raise Invalid(f"/action: send exactly one of {', '.join(_ACTIONS)}")
         now, preview_id = from_ms(self._clock.now_ms()), self._ids.new()
         async with self._db.transaction() as connection:
-            found = await store.list_queue(connection, filter_, parse_queue_cursor(None), now, MAX_BULK + 1)
-            if len(found) > MAX_BULK:
+            listed = await store.list_queue(connection, filter_, parse_queue_cursor(None), now, MAX_BULK + 1)
+            if len(listed) > MAX_BULK:
                 raise TooManyToChange(f"the filter finds more than {MAX_BULK} conversations: narrow it")
-            versions = [(conversation.conversation_id, conversation.version) for conversation in found]
+            versions = [(conversation.conversation_id, conversation.version) for conversation in listed]
             await support_store.delete_previews(connection, now - _KEPT_FOR, _DELETED_AT_ONCE)
             await support_store.insert_preview(connection, preview_id, actor, bulk.action, versions, now)
-        return BulkPreview(preview_id=preview_id, count=len(found), sample=found[:MAX_SAMPLE])
+        return BulkPreview(preview_id=preview_id, count=len(listed), sample=listed[:MAX_SAMPLE])
 
     async def apply(self, preview_id: UUID, count: int, staff: str, actor: str) -> BulkOutcome:
         """Change the conversations of a preview. A repeat returns the outcome and changes nothing more.

@@ -47,7 +47,9 @@ class CaseFacts(NamedTuple):
 
 
 async def open_for_case(connection: Connection, case: CaseFacts, now: datetime, actor: str) -> ConversationSummary:
-    """Open the conversation of a case with the customer's text as its first message. A repeat changes nothing."""
+    """Open the conversation of a case with the customer's text as its first message.
+
+    A repeat changes nothing."""
     status = status_of_case(case.waits_for, is_new=not case.is_decided)
     is_resolved = status == "resolved"
     new = new_conversation(

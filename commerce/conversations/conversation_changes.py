@@ -104,13 +104,13 @@ def _follow_status(before: ConversationSummary, changed: ConversationSummary, no
     """Return a conversation with the times that its new status needs."""
     if changed.status in ENDED:
         is_closed = changed.status == "closed"
-        is_asked_now = is_closed and changed.merged_into is None and before.satisfaction_asked_at is None
+        is_requested_now = is_closed and changed.merged_into is None and before.satisfaction_requested_at is None
         return msgspec.structs.replace(
             changed,
             unanswered=0,
             resolved_at=before.resolved_at or now,
             closed_at=now if is_closed else None,
-            satisfaction_asked_at=now if is_asked_now else before.satisfaction_asked_at,
+            satisfaction_requested_at=now if is_requested_now else before.satisfaction_requested_at,
             active_at=now,
         )
     was_ended = before.status in ENDED
@@ -120,7 +120,9 @@ def _follow_status(before: ConversationSummary, changed: ConversationSummary, no
 
 
 async def _put_close_job(connection: Connection, conversation: ConversationSummary, now: datetime) -> None:
-    """Put the job that closes a resolved conversation, or remove it. The job itself knows how long to wait."""
+    """Put the job that closes a resolved conversation, or remove it.
+
+    The job itself waits as long as the settings say."""
     if conversation.status == "resolved":
         job = NewJob(conversation.conversation_id, _CLOSE, INTERNAL_SYSTEM, now)
         await jobs.put(connection, CONVERSATIONS, [job], now)

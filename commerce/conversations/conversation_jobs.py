@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from commerce.conversations import store
 from commerce.conversations.conversation_changes import change_conversation
+from commerce.conversations.conversation_policy import ConversationPolicy
 from commerce.conversations.model import CONVERSATIONS
-from commerce.conversations.policy import ConversationPolicy
 from commerce.jobs.model import Job, JobHandler, JobResult, finished, postponed, written
 from commerce.jobs.service import JobQueue
 from commerce.kernel.clock import Clock, from_ms

@@ -18,9 +18,10 @@ from commerce.conversations.conversation_changes import (
     detect_language,
     lock_conversation,
 )
+from commerce.conversations.conversation_policy import ConversationPolicy
 from commerce.conversations.errors import (
     NoSuchConversation,
-    SatisfactionNotAsked,
+    SatisfactionNotRequested,
     TooManyMessages,
     TooManyQuestions,
 )
@@ -37,7 +38,6 @@ from commerce.conversations.model import (
     Question,
     SatisfactionInput,
 )
-from commerce.conversations.policy import ConversationPolicy
 from commerce.conversations.store import KEY_CONSTRAINT, NewMessage
 from commerce.conversations.thread_cursors import (
     message_cursor,
@@ -66,7 +66,7 @@ class CustomerThreads:
         self._ids = ids
         self._policy = policy
 
-    async def ask(self, user_id: str, key: str, question: Question) -> tuple[CustomerThread, bool]:
+    async def open_question(self, user_id: str, key: str, question: Question) -> tuple[CustomerThread, bool]:
         """Open a conversation with a question, once per key. Returns it, and whether it is new.
 
         Raises `NoSuchOrder` for another's order, `TooManyQuestions`, `KeyReused`, `NoSuchAttachment`."""
@@ -210,15 +210,15 @@ class CustomerThreads:
     async def rate(self, conversation_id: UUID, user_id: str, answer: SatisfactionInput) -> None:
         """Store how satisfied the customer is, once. The same answer again changes nothing.
 
-        Raises `NoSuchConversation`, `SatisfactionNotAsked` if it was not closed yet, or was answered before."""
+        Raises `NoSuchConversation`, `SatisfactionNotRequested` if it was not closed yet, or was answered before."""
         async with self._db.transaction() as connection:
             conversation = await lock_conversation(connection, conversation_id)
             if conversation.user_id != user_id:
                 raise NoSuchConversation(f"there is no conversation {conversation_id}")
             if (conversation.satisfaction, conversation.satisfaction_text) == (answer.score, answer.text):
                 return
-            if conversation.satisfaction_asked_at is None or conversation.satisfaction is not None:
-                raise SatisfactionNotAsked("you are asked once, when the conversation is closed")
+            if conversation.satisfaction_requested_at is None or conversation.satisfaction is not None:
+                raise SatisfactionNotRequested("you are asked once, when the conversation is closed")
             now = self._now()
             await change_conversation(
                 *(connection, conversation, now, f"customer {user_id}", "satisfaction", {"score": answer.score}),
@@ -228,7 +228,7 @@ class CustomerThreads:
             )
 
     async def list_events_after(self, conversation_id: UUID, user_id: str, seq: int) -> tuple[list[CustomerEvent], int]:
-        """List what the customer can see of the changes after a number, and the last number that was looked at.
+        """List the changes after a number that the customer can see, and the last number read.
 
         Raises `NoSuchConversation`."""
         async with self._db.connection() as connection:
@@ -297,7 +297,7 @@ def _for_customer(conversation: ConversationSummary, unread: int) -> CustomerCon
         created_at=conversation.created_at,
         active_at=conversation.active_at,
         unread=unread,
-        wants_satisfaction=conversation.satisfaction_asked_at is not None and conversation.satisfaction is None,
+        wants_satisfaction=conversation.satisfaction_requested_at is not None and conversation.satisfaction is None,
         satisfaction=conversation.satisfaction,
     )
 

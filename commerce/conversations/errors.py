@@ -75,8 +75,8 @@ class NotAnAttachment(Invalid):
     title = "The upload is no picture and no PDF file"
 
 
-class SatisfactionNotAsked(Conflict):
-    code = "satisfaction_not_asked"
+class SatisfactionNotRequested(Conflict):
+    code = "satisfaction_not_requested"
     title = "This conversation does not ask how satisfied you are"
 
 

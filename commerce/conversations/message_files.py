@@ -1,4 +1,4 @@
-"""Attachments of messages: pictures, which are written again, and PDF files, which are kept as they are.
+"""Attachments of messages: pictures, which are written again, and PDF files as they are.
 
 The type is judged by content. A PDF file is never opened here, and sent so that a browser stores it.
 """
@@ -13,9 +13,9 @@ from typing import NamedTuple
 from uuid import UUID
 
 from commerce.conversations import store
+from commerce.conversations.conversation_policy import ConversationPolicy, UploadPolicy
 from commerce.conversations.errors import NoSuchAttachment, NotAnAttachment, TooManyAttachments
 from commerce.conversations.model import Attachment
-from commerce.conversations.policy import ConversationPolicy, UploadPolicy
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import NotAPicture
 from commerce.kernel.file_store_port import FileFolder
@@ -100,7 +100,9 @@ class MessageFiles:
         return attachment
 
     async def read_of_customer(self, attachment_id: UUID, user_id: str) -> FileContent:
-        """Read an attachment that a customer uploaded, or that is in a message to him. Raises `NoSuchAttachment`."""
+        """Read an attachment that a customer uploaded, or that is in one of his conversations.
+
+        Raises `NoSuchAttachment`."""
         async with self._db.connection() as connection:
             stored = await store.find_attachment_file(connection, attachment_id)
         is_own = stored is not None and (

@@ -138,7 +138,7 @@ class ConversationSummary(msgspec.Struct, frozen=True, kw_only=True):
     reopens: int
     satisfaction: int | None
     satisfaction_text: str | None
-    satisfaction_asked_at: datetime | None
+    satisfaction_requested_at: datetime | None
     satisfaction_at: datetime | None
 
 

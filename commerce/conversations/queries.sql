@@ -23,7 +23,7 @@ WITH changed AS (
         amount_minor = $7, currency = $8, priority = $9, assignee = $10, team_id = $11, tags = $12, active_at = $13,
         due_at = $14, due_kind = $15, escalated_on = $16, last_message_no = $17, unanswered = $18,
         read_by_customer_no = $19, first_response_at = $20, resolved_at = $21, closed_at = $22, merged_into = $23,
-        reopens = $24, satisfaction = $25, satisfaction_text = $26, satisfaction_asked_at = $27, satisfaction_at = $28
+        reopens = $24, satisfaction = $25, satisfaction_text = $26, satisfaction_requested_at = $27, satisfaction_at = $28
     WHERE conversation_id = $1 AND version = $2
     RETURNING conversation_id, version
 )

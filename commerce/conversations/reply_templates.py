@@ -106,8 +106,8 @@ def check_placeholders(text: str) -> None:
     """Check that all placeholders of a text are known. Raises `PlaceholderUnknown`."""
     for name in _names(text):
         if name not in PLACEHOLDERS:
-            known = ", ".join(f"{{{placeholder}}}" for placeholder in PLACEHOLDERS)
-            raise PlaceholderUnknown(f"/text: {{{name[:40]}}} is no placeholder; there are {known}")
+            names = ", ".join(f"{{{placeholder}}}" for placeholder in PLACEHOLDERS)
+            raise PlaceholderUnknown(f"/text: {{{name[:40]}}} is no placeholder; there are {names}")
 
 
 def _names(text: str) -> list[str]:
@@ -140,7 +140,7 @@ def _values(conversation: ConversationSummary, staff: str) -> dict[str, str]:
         "subject": conversation.subject,
         "staff": staff,
     }
-    known = {name: str(value) for name, value in values.items() if value is not None}
+    filled = {name: str(value) for name, value in values.items() if value is not None}
     if conversation.amount is not None and conversation.currency is not None:
-        known["amount"] = format_money(conversation.amount, conversation.currency)
-    return known
+        filled["amount"] = format_money(conversation.amount, conversation.currency)
+    return filled

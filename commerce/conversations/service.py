@@ -9,11 +9,11 @@ import msgspec
 
 from commerce.conversations import store
 from commerce.conversations.bulk_changes import BulkChanges
+from commerce.conversations.conversation_policy import ConversationPolicy, UploadPolicy
 from commerce.conversations.customer_threads import CustomerThreads
 from commerce.conversations.errors import NoSuchConversation
 from commerce.conversations.message_files import MessageFiles
 from commerce.conversations.model import UNENDED, Conversation, ConversationSummary
-from commerce.conversations.policy import ConversationPolicy, UploadPolicy
 from commerce.conversations.reply_templates import ReplyTemplates
 from commerce.conversations.support_actions import SupportActions
 from commerce.conversations.support_model import BulkInput, BulkPreview, QueueFilter
@@ -74,8 +74,8 @@ class Conversations:
         now = from_ms(self._clock.now_ms())
         async with self._db.connection() as connection:
             place = parse_queue_cursor(cursor)
-            found = await store.list_queue(connection, with_statuses(filter_), place, now, count + 1)
-        return to_page(found, count, queue_cursor)
+            listed = await store.list_queue(connection, with_statuses(filter_), place, now, count + 1)
+        return to_page(listed, count, queue_cursor)
 
     async def list_of_order(self, order_id: UUID, count: int = 100) -> list[ConversationSummary]:
         """List the conversations about an order, oldest first."""
@@ -101,7 +101,7 @@ class ConversationGauges:
         self._clock = clock
 
     async def measure(self) -> tuple[dict[str, int], float]:
-        """Count the conversations that have not ended, by status, and measure the age of the oldest nobody has."""
+        """Count conversations that have not ended, by status; measure the age of the oldest unassigned one."""
         async with self._db.connection() as connection:
             counts = await store.count_unended(connection)
             oldest = await store.oldest_unassigned(connection)

@@ -72,7 +72,9 @@ class TimePlace(NamedTuple):
 
 
 class StoredFile(NamedTuple):
-    """The file of an attachment, whoever uploaded it, and the customer of its conversation, if it was sent."""
+    """The file of an attachment, with the actor who uploaded it.
+
+    If it was sent, `user_id` is the customer of its conversation."""
 
     uploaded_by: str
     sha256: bytes
@@ -115,7 +117,9 @@ async def update(
     kind: str,
     details: Mapping[str, Any],
 ) -> bool:
-    """Store a changed conversation and the event of its version. False if the row has another version before."""
+    """Store a changed conversation and the event of its version.
+
+    False if the row does not have the version before."""
     version = await connection.fetchval(
         queries.update_conversation,
         *(changed.conversation_id, changed.version - 1, changed.subject, changed.language, changed.status),
@@ -123,7 +127,7 @@ async def update(
         *(changed.team_id, changed.tags, changed.active_at, changed.due_at, changed.due_kind, changed.escalated_on),
         *(changed.last_message_no, changed.unanswered, changed.read_by_customer_no, changed.first_response_at),
         *(changed.resolved_at, changed.closed_at, changed.merged_into, changed.reopens, changed.satisfaction),
-        *(changed.satisfaction_text, changed.satisfaction_asked_at, changed.satisfaction_at),
+        *(changed.satisfaction_text, changed.satisfaction_requested_at, changed.satisfaction_at),
         *(now, actor, kind, _json(details)),
     )
     note_for_commit(connection, changed.conversation_id)
@@ -131,11 +135,13 @@ async def update(
 
 
 async def take_next(
-    connection: Connection, teams: Sequence[str], looked_at: int, staff: str, now: datetime, actor: str
+    connection: Connection, teams: Sequence[str], candidates: int, staff: str, now: datetime, actor: str
 ) -> UUID | None:
-    """Assign the next conversation of these teams to a staff member. None if others took all that were looked at."""
+    """Assign the next conversation of these teams to a staff member.
+
+    None if others have taken all candidates."""
     conversation_id: UUID | None = await connection.fetchval(
-        queries.take_next, teams, looked_at, staff, now, actor, _json({"assignee": staff, "status": "open"})
+        queries.take_next, teams, candidates, staff, now, actor, _json({"assignee": staff, "status": "open"})
     )
     if conversation_id is not None:
         note_for_commit(connection, conversation_id)
@@ -149,7 +155,9 @@ async def has_unassigned(connection: Connection, teams: Sequence[str]) -> bool:
 async def list_queue(
     connection: Connection, filter_: QueueFilter, after: QueuePlace, now: datetime, count: int
 ) -> list[ConversationSummary]:
-    """List conversations of a filter by priority and due time, after a place. It names at least one status."""
+    """List conversations of a filter by priority and due time, after a place.
+
+    The filter names at least one status."""
     due_before = now if filter_.is_overdue else None
     shared = (list(filter_.statuses), *after, due_before, filter_.kind, filter_.is_unassigned, count)
     if filter_.assignee is not None:

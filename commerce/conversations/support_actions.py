@@ -20,18 +20,18 @@ from commerce.conversations.conversation_changes import (
     lock_conversation,
     status_of_case,
 )
+from commerce.conversations.conversation_policy import ConversationPolicy
 from commerce.conversations.errors import CannotMerge, ConversationStatusConflict, NoSuchTeam
 from commerce.conversations.model import ENDED, MAX_TAGS, ConversationStatus, ConversationSummary, EventKind
-from commerce.conversations.policy import ConversationPolicy
 from commerce.conversations.reply_templates import render_template
 from commerce.conversations.store import TEAM_CONSTRAINT, NewMessage
 from commerce.conversations.support_model import (
     AssignInput,
     ConversationChange,
-    MergeInput,
+    ConversationMerge,
+    ConversationSplit,
     NoteInput,
     ReplyInput,
-    SplitInput,
     StatusInput,
 )
 from commerce.kernel.clock import Clock, from_ms
@@ -154,7 +154,7 @@ class SupportActions:
                 **answered,
             )
 
-    async def merge(self, conversation_id: UUID, merge: MergeInput, actor: str) -> None:
+    async def merge(self, conversation_id: UUID, merge: ConversationMerge, actor: str) -> None:
         """Move all messages to another conversation of the customer, which this one points to from then on.
 
         What waits in it for an answer waits there. Raises `CannotMerge` for one of a case, which is only merged into,
@@ -163,8 +163,8 @@ class SupportActions:
             raise CannotMerge("cannot merge a conversation into itself")
         async with self._db.transaction() as connection:
             versions = {conversation_id: merge.version, merge.into: merge.into_version}
-            found = {id_: await lock_conversation(connection, id_, versions[id_]) for id_ in sorted(versions)}
-            source, target, now = found[conversation_id], found[merge.into], from_ms(self._clock.now_ms())
+            locked = {id_: await lock_conversation(connection, id_, versions[id_]) for id_ in sorted(versions)}
+            source, target, now = locked[conversation_id], locked[merge.into], from_ms(self._clock.now_ms())
             _check_merge(source, target, self._policy.messages_per_conversation)
             last_no = target.last_message_no
             moved = await store.move_messages(connection, source.conversation_id, target.conversation_id, last_no)
@@ -194,7 +194,7 @@ class SupportActions:
                 priority=min(source.priority, target.priority),
             )
 
-    async def split(self, conversation_id: UUID, split: SplitInput, actor: str) -> UUID:
+    async def split(self, conversation_id: UUID, split: ConversationSplit, actor: str) -> UUID:
         """Move messages into a new conversation of the customer. Returns its id.
 
         Raises `Invalid` for numbers that it does not have."""

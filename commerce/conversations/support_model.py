@@ -1,4 +1,4 @@
-"""What staff send to change conversations, their queue, teams, templates and saved views."""
+"""Input of staff to change conversations, their queue, teams, templates and saved views."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class TakeInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     team_id: TeamId | None = None
 
 
-class MergeInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ConversationMerge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The conversation of the same customer that gets the messages of this one."""
 
     version: ConversationVersion
@@ -97,7 +97,7 @@ class MergeInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     into_version: ConversationVersion
 
 
-class SplitInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ConversationSplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Messages that become a conversation of their own."""
 
     version: ConversationVersion
@@ -140,7 +140,7 @@ class SavedView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BulkAction(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is done with each of many conversations: exactly one of the members but `reason`."""
+    """The action on each of many conversations: exactly one of the members but `reason`."""
 
     assignee: StaffName | UnsetType | None = UNSET
     team_id: TeamId | UnsetType | None = UNSET
@@ -161,7 +161,9 @@ class BulkInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class BulkPreview(msgspec.Struct, frozen=True, kw_only=True):
-    """What a change of many would change. Apply it with its id and count: nothing else is changed then."""
+    """The conversations that a change would change.
+
+    Apply it with its id and count: nothing else is changed then."""
 
     preview_id: UUID
     count: int
@@ -183,7 +185,7 @@ class BulkRefusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BulkOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """The conversations that were changed, and those that were not: most often somebody changed them meanwhile."""
+    """The outcome of a change of many. Those refused were most often changed by others meanwhile."""
 
     changed: int
     refused: list[BulkRefusal]

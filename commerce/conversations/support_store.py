@@ -27,7 +27,7 @@ VIEW_NAME_CONSTRAINT = "conversation_views_staff_name_key"
 
 
 class StoredPreview(NamedTuple):
-    """What a change of many has shown: conversations with their versions."""
+    """A stored preview of a change of many: conversations with their versions."""
 
     preview_id: UUID
     action: BulkAction
@@ -122,6 +122,7 @@ async def insert_preview(
     conversations: Sequence[tuple[UUID, int]],
     now: datetime,
 ) -> None:
+    """Insert a preview of conversations, each with the version that was shown."""
     ids, versions = [row[0] for row in conversations], [row[1] for row in conversations]
     await connection.execute(queries.insert_preview, preview_id, actor, _json(action), ids, versions, now)
 

@@ -8,8 +8,8 @@ from uuid import UUID
 from asyncpg import ForeignKeyViolationError, UniqueViolationError
 
 from commerce.conversations import support_store
+from commerce.conversations.conversation_policy import ConversationPolicy
 from commerce.conversations.errors import NoSuchTeam, NoSuchView
-from commerce.conversations.policy import ConversationPolicy
 from commerce.conversations.support_model import SavedView, SupportTeam, TeamInput, ViewInput
 from commerce.conversations.support_store import VIEW_NAME_CONSTRAINT
 from commerce.kernel.clock import Clock, from_ms
@@ -85,7 +85,9 @@ class SavedViews:
                     raise Conflict(f"cannot save the view: you have {limit}; delete some")
                 await support_store.insert_view(connection, view_id, staff, view, self._now())
         except UniqueViolationError as error:
-            raise _name_taken(error, view.name) from None
+            if error.constraint_name != VIEW_NAME_CONSTRAINT:
+                raise
+            raise _name_taken(view.name) from None
         return await self.get(view_id, staff)
 
     async def replace(self, view_id: UUID, staff: str, view: ViewInput) -> SavedView:
@@ -95,7 +97,9 @@ class SavedViews:
                 if not await support_store.update_view(connection, view_id, staff, view, self._now()):
                     raise NoSuchView(f"there is no view {view_id} of yours")
         except UniqueViolationError as error:
-            raise _name_taken(error, view.name) from None
+            if error.constraint_name != VIEW_NAME_CONSTRAINT:
+                raise
+            raise _name_taken(view.name) from None
         return await self.get(view_id, staff)
 
     async def delete(self, view_id: UUID, staff: str) -> None:
@@ -108,7 +112,5 @@ class SavedViews:
         return from_ms(self._clock.now_ms())
 
 
-def _name_taken(error: UniqueViolationError, name: str) -> Exception:
-    if error.constraint_name != VIEW_NAME_CONSTRAINT:
-        return error
+def _name_taken(name: str) -> Conflict:
     return Conflict(f"cannot save the view: you have one called {name!r}; replace it, or choose another name")

@@ -44,7 +44,7 @@ def filled_or_empty_line(max_length: int) -> msgspec.Meta:
 
 
 def message_text(max_length: int) -> msgspec.Meta:
-    """Return the constraint of a message: lines of text with something to see, without other control characters."""
+    """Return the constraint of a message: lines of text, with something to see."""
     schema = {"pattern": rf"[^{CONTROL}\x20]"}
     description = "lines of text, without control characters but line feeds"
     return msgspec.Meta(

@@ -41,7 +41,7 @@ async def ask_question(call: Call) -> web.Response:
     A repeat with the same Idempotency-Key returns 200 with the conversation.
     """
     key = call.parameters[KEY.name]
-    thread, is_new = await call.services.conversations.customers.ask(call.identity.subject, key, call.body)
+    thread, is_new = await call.services.conversations.customers.open_question(call.identity.subject, key, call.body)
     return _thread_response(thread, is_new)
 
 
@@ -106,9 +106,10 @@ async def watch_conversation(call: Call) -> web.StreamResponse:
 
 
 async def upload_attachment(call: Call) -> web.Response:
-    """Upload a picture (JPEG, PNG or WebP) or a PDF file, judged by its content, and send its id with a message.
+    """Upload a picture (JPEG, PNG or WebP) or a PDF file, to send it with a message by its id.
 
-    Pictures are stored as JPEG, without metadata. Anything else is 422 `not_an_attachment`.
+    The content decides the type. Pictures are stored as JPEG, without metadata. Anything else is 422
+    `not_an_attachment`.
     """
     return await store_upload(call, f"customer {call.identity.subject}", ATTACHMENTS_PATH)
 
@@ -129,7 +130,9 @@ async def store_upload(call: Call, actor: str, path: str) -> web.Response:
 
 
 def file_response(file: FileContent) -> web.Response:
-    """Build the answer of an attachment. Nothing but a picture is shown by a browser, and nothing in it is run."""
+    """Build the answer of an attachment.
+
+    A browser shows nothing but pictures, and runs nothing that is in them."""
     headers = {
         "Cache-Control": "private, max-age=3600",
         "X-Content-Type-Options": "nosniff",

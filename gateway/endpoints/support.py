@@ -26,12 +26,12 @@ from commerce.conversations.support_model import (
     BulkOutcome,
     BulkPreview,
     ConversationChange,
-    MergeInput,
+    ConversationMerge,
+    ConversationSplit,
     NoteInput,
     QueueFilter,
     RenderedReply,
     ReplyInput,
-    SplitInput,
     StatusInput,
     TakeInput,
 )
@@ -71,15 +71,15 @@ _PREVIEW = Parameter(name="preview_id", location="path", type=UUID, description=
 
 async def list_support_queue(call: Call) -> web.Response:
     """List conversations by priority, then due time."""
-    conversations, given = call.services.conversations, call.parameters
+    conversations, parameters = call.services.conversations, call.parameters
     filter_ = QueueFilter()
-    if given["view_id"] is not None:
-        filter_ = (await conversations.views.get(given["view_id"], call.identity.subject)).filter
-    fields = {name: given[name] for name in _FILTERS if given[name] is not None}
-    if given["status"] is not None:
-        fields["statuses"] = [given["status"]]
+    if parameters["view_id"] is not None:
+        filter_ = (await conversations.views.get(parameters["view_id"], call.identity.subject)).filter
+    fields = {name: parameters[name] for name in _FILTERS if parameters[name] is not None}
+    if parameters["status"] is not None:
+        fields["statuses"] = [parameters["status"]]
     filter_ = msgspec.structs.replace(filter_, **fields)
-    return json_response(await conversations.list_queue(filter_, given["cursor"], page_size(call)))
+    return json_response(await conversations.list_queue(filter_, parameters["cursor"], page_size(call)))
 
 
 async def show_conversation(call: Call) -> web.Response:
@@ -128,9 +128,9 @@ async def set_conversation_status(call: Call) -> web.Response:
 
 
 async def merge_conversation(call: Call) -> web.Response:
-    """Move all messages to another conversation of the same customer, which this one points to from then on.
+    """Move all messages to another conversation of the same customer.
 
-    The conversation of a case is only merged into.
+    This one points to it from then on. The conversation of a case is only merged into.
     """
     return await _act(call, "merge")
 
@@ -150,7 +150,10 @@ async def render_reply(call: Call) -> web.Response:
 
 
 async def preview_bulk_change(call: Call) -> web.Response:
-    """Show what a change of all conversations of a filter would change. Nothing is changed before it is applied."""
+    """Show what a change of all conversations of a filter would change.
+
+    Nothing is changed before it is applied.
+    """
     return json_response(await call.services.conversations.preview_bulk(call.body, call.staff_actor))
 
 
@@ -243,7 +246,7 @@ ADMIN = [
     _change("assign", assign_conversation, "Assign or release a conversation", AssignInput),
     _change("change", change_conversation, "Change a conversation", ConversationChange),
     _change("status", set_conversation_status, "Set the status of a conversation", StatusInput),
-    _change("merge", merge_conversation, "Merge a conversation into another one", MergeInput),
+    _change("merge", merge_conversation, "Merge a conversation into another one", ConversationMerge),
     _write(
         is_one_transaction=True,
         path=f"{_ONE_PATH}/split",
@@ -252,7 +255,7 @@ ADMIN = [
         answers={201: ("the new conversation", Conversation)},
         problems=(404, 409, 503),
         parameters=(CONVERSATION,),
-        body=SplitInput,
+        body=ConversationSplit,
     ),
     _read(
         path=f"{_ONE_PATH}/replies/{{template_id}}",

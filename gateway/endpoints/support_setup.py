@@ -53,20 +53,25 @@ async def delete_support_team(call: Call) -> web.Response:
 
 async def list_reply_templates(call: Call) -> web.Response:
     """List templates of replies."""
-    templates, given = call.services.conversations.templates, call.parameters
-    return json_response(await templates.list_templates(given["language"], given["cursor"], page_size(call)))
+    templates, parameters = call.services.conversations.templates, call.parameters
+    return json_response(await templates.list_templates(parameters["language"], parameters["cursor"], page_size(call)))
 
 
 async def put_reply_template(call: Call) -> web.Response:
-    """Create a template in a language, or replace it. 422 `placeholder_unknown` names the placeholders that exist."""
-    templates, given = call.services.conversations.templates, call.parameters
-    return json_response(await templates.put(given["template_id"], given["language"], call.body, call.staff_actor))
+    """Create a template in a language, or replace it.
+
+    422 `placeholder_unknown` names the placeholders that exist.
+    """
+    templates, parameters = call.services.conversations.templates, call.parameters
+    return json_response(
+        await templates.put(parameters["template_id"], parameters["language"], call.body, call.staff_actor)
+    )
 
 
 async def delete_reply_template(call: Call) -> web.Response:
     """Delete a template in a language."""
-    given = call.parameters
-    await call.services.conversations.templates.delete(given["template_id"], given["language"])
+    parameters = call.parameters
+    await call.services.conversations.templates.delete(parameters["template_id"], parameters["language"])
     return web.Response(status=204)
 
 

@@ -14,7 +14,7 @@ from commerce.conversations.support_actions import SupportActions
 from commerce.conversations.support_model import (
     AssignInput,
     ConversationChange,
-    MergeInput,
+    ConversationMerge,
     NoteInput,
     QueueFilter,
     ReplyInput,
@@ -56,8 +56,8 @@ def list_conversations(
     json: JsonOption = False,
 ) -> None:
     """List conversations by priority, then due time."""
-    given = {"team_id": team, "assignee": assignee, "tag": tag, "is_overdue": overdue}
-    values: dict[str, Any] = {name: value for name, value in given.items() if value}
+    options = {"team_id": team, "assignee": assignee, "tag": tag, "is_overdue": overdue}
+    values: dict[str, Any] = {name: value for name, value in options.items() if value}
     filter_ = parse_argument(values | {"statuses": [status.value] if status else []}, QueueFilter)
 
     async def work() -> list[ConversationSummary]:
@@ -102,8 +102,8 @@ def reply(
     version: VersionOption = None,
 ) -> None:
     """Reply to the customer."""
-    given = {"text": text, "template": template, "status": "resolved" if resolve else None}
-    values = {name: value for name, value in given.items() if value is not None}
+    options = {"text": text, "template": template, "status": "resolved" if resolve else None}
+    values = {name: value for name, value in options.items() if value is not None}
 
     async def act(actions: SupportActions, read_version: int) -> None:
         parsed = parse_argument({**values, "version": read_version}, ReplyInput)
@@ -163,8 +163,8 @@ def change(
     version: VersionOption = None,
 ) -> None:
     """Change team, priority or tags."""
-    given = {"team_id": team, "priority": priority, "tags": tag}
-    values = {name: value for name, value in given.items() if value is not None}
+    options = {"team_id": team, "priority": priority, "tags": tag}
+    values = {name: value for name, value in options.items() if value is not None}
 
     async def act(actions: SupportActions, read_version: int) -> None:
         parsed = parse_argument({**values, "version": read_version}, ConversationChange)
@@ -203,7 +203,7 @@ def merge(
             conversations = shop.conversations
             source, target = await conversations.get(conversation_id), await conversations.get(into)
             versions = source.conversation.version, target.conversation.version
-            wanted = MergeInput(version=versions[0], into=into, into_version=versions[1])
+            wanted = ConversationMerge(version=versions[0], into=into, into_version=versions[1])
             await conversations.actions.merge(conversation_id, wanted, get_actor())
             return await conversations.get(into)
 

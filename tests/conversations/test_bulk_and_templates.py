@@ -55,27 +55,29 @@ async def _apply(talks: ConversationShop, preview_id: UUID, count: int) -> BulkO
         ({"reply": "All is well"}, "status", "waiting_customer"),
     ],
 )
-async def test_bulk_changes_what_the_preview_has_shown(
+async def test_bulk_changes_all_that_the_preview_has_shown(
     talks: ConversationShop, action: dict[str, Any], column: str, value: object
 ) -> None:
-    asked = [await talks.ask(f"user-{number}") for number in range(4)]
+    questions = [await talks.open_question(f"user-{number}") for number in range(4)]
     preview_id, count = await _preview(talks, **action)
-    late = await talks.ask()
-    await talks.write(asked[0], user="user-0")
+    late = await talks.open_question()
+    await talks.write(questions[0], user="user-0")
     outcome = await _apply(talks, preview_id, count)
     assert (outcome.changed, [(each.conversation_id, each.code) for each in outcome.refused]) == (
         3,
-        [(asked[0], "version_conflict")],
+        [(questions[0], "version_conflict")],
     )
-    values = [getattr(await talks.read(each), column) for each in (*asked, late)]
+    values = [getattr(await talks.read(each), column) for each in (*questions, late)]
     assert values[1:4] == [value] * 3
     assert value not in (values[0], values[4])
     assert await _apply(talks, preview_id, count) == outcome  # a repeat changes nothing
-    assert (await talks.texts(asked[1])).count("All is well") == (column == "status" and value == "waiting_customer")
+    assert (await talks.texts(questions[1])).count("All is well") == (
+        column == "status" and value == "waiting_customer"
+    )
 
 
 async def test_bulk_refuses_another_count_an_old_preview_and_another_actor(talks: ConversationShop) -> None:
-    await talks.ask()
+    await talks.open_question()
     preview_id, count = await _preview(talks, priority=1)
     with pytest.raises(PreviewMismatch):
         await _apply(talks, preview_id, count + 1)
@@ -97,19 +99,19 @@ async def test_bulk_is_bounded_and_has_one_action(talks: ConversationShop, monke
             await _preview(talks, **action)
     monkeypatch.setattr(bulk_changes, "MAX_BULK", 2)
     for number in range(3):
-        await talks.ask(f"user-{number}")
+        await talks.open_question(f"user-{number}")
     with pytest.raises(TooManyToChange):
         await _preview(talks, priority=1)
     assert (await _preview(talks, QueueFilter(kind="return"), priority=1))[1] == 0
 
 
 async def test_bulk_applied_twice_at_once_changes_each_once(talks: ConversationShop) -> None:
-    asked = [await talks.ask(f"user-{number}") for number in range(5)]
+    questions = [await talks.open_question(f"user-{number}") for number in range(5)]
     preview_id, count = await _preview(talks, reply="Hello")
     results = await asyncio.gather(*(_apply(talks, preview_id, count) for _ in range(4)), return_exceptions=True)
     assert [each.changed for each in results if isinstance(each, BulkOutcome)][:1] == [5]
     assert all(isinstance(each, (BulkOutcome, PreviewMismatch)) for each in results)
-    assert [(await talks.texts(each)).count("Hello") for each in asked] == [1] * 5
+    assert [(await talks.texts(each)).count("Hello") for each in questions] == [1] * 5
 
 
 async def _put(talks: ConversationShop, text: str, language: Any = "en", name: str = "sorry") -> None:
@@ -119,7 +121,7 @@ async def _put(talks: ConversationShop, text: str, language: Any = "en", name: s
 async def test_template_is_filled_in_the_language_of_the_conversation(talks: ConversationShop) -> None:
     await _put(talks, "Dear {customer}, {staff} looks at {{{subject}}}: {text}")
     await _put(talks, "{customer}您好", "zh")
-    english, chinese = await talks.ask(), await talks.ask(text="我的包裹呢")
+    english, chinese = await talks.open_question(), await talks.open_question(text="我的包裹呢")
     await talks.reply(english, None, template="sorry", values={"text": "soon {order_id}"})
     await talks.reply(chinese, None, template="sorry")
     assert (await talks.texts(english))[1] == "Dear user, sue looks at {My order}: soon {order_id}"
@@ -146,13 +148,9 @@ def test_all_placeholders_are_known() -> None:
 
 
 async def test_missing_value_is_refused_when_a_template_is_used(talks: ConversationShop) -> None:
-    question = await talks.ask()
-    for text, name in (
-        ("{amount} is on its way", "amount"),
-        ("{order_id}!", "order_id"),
-        ("{tracking_no}!", "tracking_no"),
-    ):
-        await _put(talks, text)
+    question = await talks.open_question()
+    for name in ("amount", "order_id", "tracking_no"):
+        await _put(talks, f"{{{name}}}!")
         with pytest.raises(PlaceholderMissing, match=name):
             await talks.reply(question, None, template="sorry")
     await talks.reply(question, None, template="sorry", values={"tracking_no": "SF1"})

@@ -8,7 +8,7 @@ import pytest
 
 from commerce.aftersales.model import OfferInput
 from commerce.conversations.errors import CannotMerge, ConversationStatusConflict
-from commerce.conversations.support_model import MergeInput
+from commerce.conversations.support_model import ConversationMerge
 from tests.support.case_shop import CLAIM, STAFF, CaseShop, open_case_shop
 from tests.support.conversation_shop import ConversationShop, open_conversation_shop
 from tests.support.shipping_shop import ShippingShop
@@ -94,14 +94,14 @@ async def test_case_without_a_conversation_gets_one_with_its_next_change(
 
 async def test_conversation_of_a_case_is_only_merged_into(cases: CaseShop, talks: ConversationShop) -> None:
     case_id = await cases.request(await cases.add_delivered(("a", 1, 0)), text="first")
-    question = await talks.ask(text="about my return")
+    question = await talks.open_question(text="about my return")
     versions = await talks.version(case_id), await talks.version(question)
     with pytest.raises(CannotMerge, match="of a case"):
         await talks.service.actions.merge(
-            case_id, MergeInput(version=versions[0], into=question, into_version=versions[1]), "staff sue"
+            case_id, ConversationMerge(version=versions[0], into=question, into_version=versions[1]), "staff sue"
         )
     await talks.service.actions.merge(
-        question, MergeInput(version=versions[1], into=case_id, into_version=versions[0]), "staff sue"
+        question, ConversationMerge(version=versions[1], into=case_id, into_version=versions[0]), "staff sue"
     )
     assert await talks.texts(case_id) == ["first", "about my return"]
     assert (await talks.read(case_id)).unanswered == 1

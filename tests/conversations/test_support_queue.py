@@ -17,9 +17,9 @@ from commerce.conversations.errors import (
 from commerce.conversations.support_model import (
     AssignInput,
     ConversationChange,
-    MergeInput,
+    ConversationMerge,
+    ConversationSplit,
     QueueFilter,
-    SplitInput,
     TeamInput,
 )
 from commerce.kernel.errors import Conflict, Invalid
@@ -48,7 +48,7 @@ async def _list(talks: ConversationShop, size: int = 2, **fields: Any) -> list[U
 
 async def test_queue_is_by_priority_and_due_time_with_every_filter(talks: ConversationShop) -> None:
     await talks.service.teams.put("claims", TeamInput(name="Claims", members=["sue"]), ACTOR)
-    a, b, c, d, e = [await talks.ask(text=f"question {number}") for number in range(5)]
+    a, b, c, d, e = [await talks.open_question(text=f"question {number}") for number in range(5)]
     await _change(talks, b, priority=1, tags=["fire", "box"])
     await _change(talks, c, team_id="claims", tags=["box"])
     await _assign(talks, d, "sue")
@@ -73,7 +73,7 @@ async def test_queue_is_by_priority_and_due_time_with_every_filter(talks: Conver
 
 
 async def test_twenty_takers_never_get_the_same_conversation(talks: ConversationShop) -> None:
-    asked = [await talks.ask(f"user-{number}") for number in range(50)]
+    questions = [await talks.open_question(f"user-{number}") for number in range(50)]
     taken: list[UUID] = []
 
     async def work(staff: str) -> None:
@@ -81,7 +81,7 @@ async def test_twenty_takers_never_get_the_same_conversation(talks: Conversation
             taken.append(conversation_id)
 
     await asyncio.gather(*(work(f"agent-{number}") for number in range(20)))
-    assert sorted(taken) == sorted(asked)
+    assert sorted(taken) == sorted(questions)
     rows = await talks.fetch_rows("SELECT count(*) FROM conversation_events WHERE kind = 'assigned'")
     assert rows[0]["count"] == 50
     assert await talks.service.actions.take(None, STAFF, ACTOR) is None
@@ -90,7 +90,7 @@ async def test_twenty_takers_never_get_the_same_conversation(talks: Conversation
 async def test_take_gives_the_first_of_ones_teams(talks: ConversationShop) -> None:
     for team, members in (("claims", ["sue"]), ("vip", ["max"])):
         await talks.service.teams.put(team, TeamInput(name=team, members=members), ACTOR)
-    first, second, third = [await talks.ask(text=f"question {number}") for number in range(3)]
+    first, second, third = [await talks.open_question(text=f"question {number}") for number in range(3)]
     await _change(talks, first, team_id="vip", priority=1)
     await _change(talks, third, team_id="claims", priority=2)
     take = talks.service.actions.take
@@ -111,25 +111,25 @@ async def test_take_gives_the_first_of_ones_teams(talks: ConversationShop) -> No
 
 async def _merge(talks: ConversationShop, source: UUID, target: UUID) -> None:
     versions = await talks.version(source), await talks.version(target)
-    merge = MergeInput(version=versions[0], into=target, into_version=versions[1])
+    merge = ConversationMerge(version=versions[0], into=target, into_version=versions[1])
     await talks.service.actions.merge(source, merge, ACTOR)
 
 
 async def test_merged_messages_are_read_in_the_sequence_of_their_time(talks: ConversationShop) -> None:
-    target = await talks.ask(text="1")
-    source = await talks.ask(text="2")
+    target = await talks.open_question(text="1")
+    source = await talks.open_question(text="2")
     await talks.write(target, "3")
     await talks.note(source, "4")
     await _merge(talks, source, target)
     assert await talks.texts(target) == ["1", "2", "3", "4"]
     assert await talks.texts(source) == []
     merged = await talks.read(source)
-    assert (merged.status, merged.merged_into, merged.satisfaction_asked_at) == ("closed", target, None)
+    assert (merged.status, merged.merged_into, merged.satisfaction_requested_at) == ("closed", target, None)
     assert (await talks.read(target)).unanswered == 3
     assert await talks.write(source, "5") == target
     with pytest.raises(ConversationMerged):
         await talks.reply(source)
-    last = await talks.ask(text="6")
+    last = await talks.open_question(text="6")
     await _merge(talks, target, last)
     assert (await talks.read(source)).merged_into == last
     assert await talks.write(source, "7") == last
@@ -139,28 +139,28 @@ async def test_merged_messages_are_read_in_the_sequence_of_their_time(talks: Con
 
 
 async def test_merge_of_two_customers_or_into_itself_is_refused(talks: ConversationShop) -> None:
-    own, others = await talks.ask(), await talks.ask("other")
+    own, others = await talks.open_question(), await talks.open_question("other")
     with pytest.raises(CannotMerge):
         await _merge(talks, own, others)
     with pytest.raises(CannotMerge):
         await _merge(talks, own, own)
-    stale = MergeInput(version=1, into=others, into_version=await talks.version(others))
+    stale = ConversationMerge(version=1, into=others, into_version=await talks.version(others))
     with pytest.raises(ConversationVersionConflict):
         await talks.service.actions.merge(own, stale, ACTOR)
 
 
 async def test_split_moves_messages_to_a_new_conversation(talks: ConversationShop) -> None:
-    source = await talks.ask(text="the box")
+    source = await talks.open_question(text="the box")
     await talks.write(source, "and the bill")
     await talks.reply(source, "which bill?")
     await talks.write(source, "of May")
-    split = SplitInput(version=await talks.version(source), message_nos=[2, 4], subject="The bill")
+    split = ConversationSplit(version=await talks.version(source), message_nos=[2, 4], subject="The bill")
     new = await talks.service.actions.split(source, split, ACTOR)
     assert await talks.texts(source) == ["the box", "which bill?"]
     assert await talks.texts(new) == ["and the bill", "of May"]
     assert (await talks.read(new)).unanswered == 1
     assert await talks.write(new, "please") == new
     await talks.write(source, "thanks")
-    missing = SplitInput(version=await talks.version(source), message_nos=[2], subject="The bill")
+    missing = ConversationSplit(version=await talks.version(source), message_nos=[2], subject="The bill")
     with pytest.raises(Invalid, match="no message 2"):
         await talks.service.actions.split(source, missing, ACTOR)

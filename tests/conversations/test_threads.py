@@ -14,7 +14,7 @@ from commerce.conversations.conversation_jobs import ConversationJobs
 from commerce.conversations.errors import (
     ConversationVersionConflict,
     NoSuchConversation,
-    SatisfactionNotAsked,
+    SatisfactionNotRequested,
     TooManyMessages,
     TooManyQuestions,
 )
@@ -29,7 +29,7 @@ from tests.support.conversation_shop import ACTOR, STAFF, ConversationShop, open
 
 
 async def test_question_and_replies_set_status_and_unread(talks: ConversationShop) -> None:
-    question = await talks.ask(text="物流到哪里了?")
+    question = await talks.open_question(text="物流到哪里了?")
     conversation = await talks.read(question)
     assert (conversation.status, conversation.unanswered, conversation.language) == ("new", 1, "zh")
     await talks.note(question, "ask the carrier")
@@ -49,7 +49,7 @@ async def test_question_and_replies_set_status_and_unread(talks: ConversationSho
 
 
 async def test_note_is_shown_to_no_customer(talks: ConversationShop) -> None:
-    question = await talks.ask()
+    question = await talks.open_question()
     await talks.note(question, "he is rude")
     thread = await talks.service.customers.get(question, "user", None, 10)
     events, last_seq = await talks.service.customers.list_events_after(question, "user", 0)
@@ -58,7 +58,7 @@ async def test_note_is_shown_to_no_customer(talks: ConversationShop) -> None:
 
 
 async def test_conversation_of_another_customer_does_not_exist(talks: ConversationShop) -> None:
-    question = await talks.ask()
+    question = await talks.open_question()
     customers, text = talks.service.customers, MessageInput(text="me too")
     for attempt in (
         customers.get(question, "mallory", None, 10),
@@ -71,24 +71,24 @@ async def test_conversation_of_another_customer_does_not_exist(talks: Conversati
         with pytest.raises(NoSuchConversation):
             await attempt
     with pytest.raises(NoSuchOrder):
-        await talks.ask(order_id=uuid4())
+        await talks.open_question(order_id=uuid4())
 
 
 async def test_same_key_sends_one_message(talks: ConversationShop) -> None:
-    asked = await asyncio.gather(*(talks.ask(key="k") for _ in range(5)))
-    assert len(set(asked)) == 1
-    written = await asyncio.gather(*(talks.write(asked[0], key="k-2") for _ in range(5)))
-    assert set(written) == set(asked)
-    assert len(await talks.texts(asked[0])) == 2
+    questions = await asyncio.gather(*(talks.open_question(key="k") for _ in range(5)))
+    assert len(set(questions)) == 1
+    written = await asyncio.gather(*(talks.write(questions[0], key="k-2") for _ in range(5)))
+    assert set(written) == set(questions)
+    assert len(await talks.texts(questions[0])) == 2
     with pytest.raises(KeyReused):
-        await talks.write(asked[0], "another text", key="k-2")
+        await talks.write(questions[0], "another text", key="k-2")
     with pytest.raises(KeyReused):
-        await talks.write(await talks.ask(), key="k-2")
-    await talks.ask("other", key="k")  # keys are of one customer
+        await talks.write(await talks.open_question(), key="k-2")
+    await talks.open_question("other", key="k")  # keys are of one customer
 
 
-async def test_reply_to_what_has_changed_is_refused(talks: ConversationShop) -> None:
-    question = await talks.ask()
+async def test_reply_to_changed_conversation_is_refused(talks: ConversationShop) -> None:
+    question = await talks.open_question()
     version = await talks.version(question)
     await talks.write(question, "Never mind")
     with pytest.raises(ConversationVersionConflict):
@@ -105,12 +105,12 @@ def test_text_with_nothing_to_read_or_control_characters_is_refused(text: str) -
 
 @pytest.mark.parametrize("text", ["a\nb", "?", "👍", "<script>alert(1)</script>", "a" * 4_000, "\n x"])
 async def test_text_is_kept_as_it_is(talks: ConversationShop, text: str) -> None:
-    question = await talks.ask(text=msgspec.convert({"text": text}, MessageInput).text)
+    question = await talks.open_question(text=msgspec.convert({"text": text}, MessageInput).text)
     assert await talks.texts(question) == [text]
 
 
 async def test_reply_needs_text_or_template(talks: ConversationShop) -> None:
-    question = await talks.ask()
+    question = await talks.open_question()
     with pytest.raises(Invalid):
         await talks.reply(question, None)
     with pytest.raises(Invalid):
@@ -121,11 +121,11 @@ async def test_limits_of_customers_hold(shop: CliServices, tmp_path: Path) -> No
     talks = open_conversation_shop(
         shop, tmp_path, open_questions_per_user=2, unanswered_messages=3, messages_per_conversation=6
     )
-    first = await talks.ask()
-    second = await talks.ask()
+    first = await talks.open_question()
+    second = await talks.open_question()
     with pytest.raises(TooManyQuestions):
-        await talks.ask()
-    await talks.ask("other")
+        await talks.open_question()
+    await talks.open_question("other")
     await talks.write(first)
     await talks.write(first)
     with pytest.raises(TooManyMessages, match="wait for an answer"):
@@ -136,11 +136,11 @@ async def test_limits_of_customers_hold(shop: CliServices, tmp_path: Path) -> No
     with pytest.raises(TooManyMessages, match="as long as it can be"):
         await talks.write(first)
     await talks.set_status(second, "resolved")
-    await talks.ask()
+    await talks.open_question()
 
 
-async def test_message_reopens_what_was_resolved(talks: ConversationShop) -> None:
-    question = await talks.ask()
+async def test_message_reopens_resolved_conversation(talks: ConversationShop) -> None:
+    question = await talks.open_question()
     await talks.reply(question, status="resolved")
     resolved = await talks.read(question)
     assert (resolved.status, resolved.resolved_at is not None) == ("resolved", True)
@@ -154,7 +154,7 @@ async def test_message_reopens_what_was_resolved(talks: ConversationShop) -> Non
 
 
 async def test_message_long_after_the_end_opens_a_linked_conversation(talks: ConversationShop) -> None:
-    question = await talks.ask(subject="My box")
+    question = await talks.open_question(subject="My box")
     await talks.set_status(question, "closed")
     await talks.fetch_rows("UPDATE conversations SET closed_at = closed_at - interval '15 days' RETURNING 1")
     following = await talks.write(question, "Another thing", key="k")
@@ -166,17 +166,17 @@ async def test_message_long_after_the_end_opens_a_linked_conversation(talks: Con
     assert (await talks.read(question)).status == "closed"
 
 
-async def test_satisfaction_is_asked_once_after_closing(talks: ConversationShop) -> None:
-    question, customers = await talks.ask(), talks.service.customers
+async def test_satisfaction_is_requested_once_after_closing(talks: ConversationShop) -> None:
+    question, customers = await talks.open_question(), talks.service.customers
     answer = SatisfactionInput(score=5, text="quick")
     await talks.reply(question, status="resolved")
-    with pytest.raises(SatisfactionNotAsked):
+    with pytest.raises(SatisfactionNotRequested):
         await customers.rate(question, "user", answer)
     await talks.set_status(question, "closed")
     assert (await customers.get(question, "user", None, 1)).conversation.wants_satisfaction
     await customers.rate(question, "user", answer)
     await customers.rate(question, "user", answer)
-    with pytest.raises(SatisfactionNotAsked):
+    with pytest.raises(SatisfactionNotRequested):
         await customers.rate(question, "user", SatisfactionInput(score=1))
     await talks.write(question, "one more thing")
     await talks.set_status(question, "closed")
@@ -200,7 +200,7 @@ async def test_resolved_conversation_is_closed_in_time(talks: ConversationShop, 
         groups = await jobs.queue.claim(100, {})
         return [result.word for group in groups for result in await jobs.queue.work(group)]
 
-    waiting, reopened, closed = [await talks.ask() for _ in range(3)]
+    waiting, reopened, closed = [await talks.open_question() for _ in range(3)]
     for question in (waiting, reopened, closed):
         await talks.reply(question, status="resolved")
     await talks.write(reopened)
@@ -216,9 +216,9 @@ async def test_resolved_conversation_is_closed_in_time(talks: ConversationShop, 
 
 
 async def test_customer_lists_newest_activity_first(talks: ConversationShop) -> None:
-    asked = [await talks.ask(text=f"question {number}") for number in range(5)]
-    await talks.ask("other")
-    await talks.reply(asked[1])
+    questions = [await talks.open_question(text=f"question {number}") for number in range(5)]
+    await talks.open_question("other")
+    await talks.reply(questions[1])
     customers = talks.service.customers
     listed, cursor = [], None
     while True:
@@ -227,11 +227,11 @@ async def test_customer_lists_newest_activity_first(talks: ConversationShop) -> 
         cursor = page.next
         if cursor is None:
             break
-    assert listed == [(asked[1], 1), (asked[4], 0), (asked[3], 0), (asked[2], 0), (asked[0], 0)]
+    assert listed == [(questions[1], 1), (questions[4], 0), (questions[3], 0), (questions[2], 0), (questions[0], 0)]
 
 
 async def test_pages_of_messages_have_all_of_them_once(talks: ConversationShop) -> None:
-    question = await talks.ask(text="0")
+    question = await talks.open_question(text="0")
     for number in range(1, 10):
         await (talks.write if number % 3 else talks.reply)(question, str(number))
     texts, cursor = list[str](), None

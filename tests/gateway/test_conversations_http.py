@@ -20,7 +20,7 @@ async def _staff(gateway: TestGateway, method: str, path: str, *, user: str = "s
     return await gateway.call(method, f"/v1/admin{path}", user=user, roles=["support"], **kwargs)
 
 
-async def _ask(gateway: TestGateway, user: str = "user", **fields: Any) -> str:
+async def _open_question(gateway: TestGateway, user: str = "user", **fields: Any) -> str:
     body = {"subject": "My order", "text": "Where is it?", **fields}
     answer = await gateway.call(
         "POST", "/v1/conversations", user=user, json=body, headers={"Idempotency-Key": str(uuid4())}
@@ -52,20 +52,20 @@ async def test_customer_and_staff_talk_until_satisfaction(gateway: TestGateway) 
     for _ in range(2):
         answer = await _staff(gateway, "POST", f"/conversations/{id_}/reply", json=reply, headers=repeat)
         assert answer.status == 200, answer.text
-    seen = await gateway.call("GET", path)
-    assert [message["text"] for message in seen.body["messages"]] == ["<b>Where</b> is it?", "Tomorrow."]
-    assert (seen.body["conversation"]["unread"], "secret" in seen.text, "sue" in seen.text) == (1, False, False)
+    thread = await gateway.call("GET", path)
+    assert [message["text"] for message in thread.body["messages"]] == ["<b>Where</b> is it?", "Tomorrow."]
+    assert (thread.body["conversation"]["unread"], "secret" in thread.text, "sue" in thread.text) == (1, False, False)
     assert (await gateway.call("POST", f"{path}/read", json={"message_no": 3})).status == 204
     assert (await gateway.call("GET", "/v1/conversations")).body["items"][0]["unread"] == 0
     closing = {"version": version + 2, "status": "closed", "reason": "done"}
     assert (await _staff(gateway, "POST", f"/conversations/{id_}/status", json=closing)).status == 200
     assert (await gateway.call("POST", f"{path}/satisfaction", json={"score": 5, "text": "ok"})).status == 204
     again = await gateway.call("POST", f"{path}/satisfaction", json={"score": 1})
-    assert (again.status, again.code) == (409, "satisfaction_not_asked")
+    assert (again.status, again.code) == (409, "satisfaction_not_requested")
 
 
 async def test_conversation_of_another_customer_is_404(gateway: TestGateway) -> None:
-    path = f"/v1/conversations/{await _ask(gateway)}"
+    path = f"/v1/conversations/{await _open_question(gateway)}"
     for method, suffix, body in (
         ("GET", "", None),
         ("GET", "/events", None),
@@ -86,7 +86,7 @@ async def test_conversation_of_another_customer_is_404(gateway: TestGateway) -> 
 
 
 async def test_stream_brings_messages_and_hides_notes(gateway: TestGateway) -> None:
-    id_ = await _ask(gateway)
+    id_ = await _open_question(gateway)
     path = f"{gateway.base}/v1/conversations/{id_}/events"
     received: list[dict[str, Any]] = []
 
@@ -150,7 +150,7 @@ async def test_attachments_belong_to_their_conversation(gateway: TestGateway) ->
     stolen = {"subject": "a", "text": "b", "attachments": [foreign]}
     answer = await gateway.call("POST", "/v1/conversations", json=stolen, headers={"Idempotency-Key": "k"})
     assert answer.status == 404
-    id_ = await _ask(gateway, attachments=own)
+    id_ = await _open_question(gateway, attachments=own)
     thread = await gateway.call("GET", f"/v1/conversations/{id_}")
     types = [attachment["media_type"] for attachment in thread.body["messages"][0]["attachments"]]
     assert types == ["image/jpeg", "application/pdf"]
@@ -190,7 +190,7 @@ async def test_unsent_attachments_are_bounded(gateway: TestGateway) -> None:
 
 
 async def test_staff_set_up_teams_templates_views_and_change_many(gateway: TestGateway) -> None:
-    id_ = await _ask(gateway)
+    id_ = await _open_question(gateway)
     team = await _staff(gateway, "PUT", "/support-teams/claims", json={"name": "Claims", "members": ["sue"]})
     assert (team.status, team.body["members"]) == (200, ["sue"])
     template = "/reply-templates/sorry/en"

@@ -25,7 +25,7 @@ def talks(shop: CliServices, tmp_path: Path) -> ConversationShop:
 
 
 async def test_staff_answer_by_command(talks: ConversationShop, floodgate: Command) -> None:
-    first, second = await talks.ask(text="Where is it?"), await talks.ask(text="And my other box?")
+    first, second = await talks.open_question(text="Where is it?"), await talks.open_question(text="And my other box?")
     status, text = await floodgate("conversation", "list", "--json")
     assert (status, [each["conversation_id"] for each in json.loads(text)]) == (0, [str(first), str(second)])
     assert str(first) in (await floodgate("conversation", "take", "--staff", "sue"))[1]

@@ -38,7 +38,9 @@ async def test_cases_from_before_get_conversations(empty_url: str, monkeypatch: 
             "is_opened, reason_code, customer_text, policy, freight_payer, currency, amount_minor, freight_minor, "
             "fee_minor, waits_for, due_at, idempotency_key, body_digest, created_by, created_at, decided_at, ended_at, "
             "grant_id) VALUES ($1::uuid, $1::uuid, 'u', 'return', true, $2, 'expected', "
-            "CASE WHEN $2 = 'resolved' THEN 'granted' ELSE 'undecided' END, false, 'size', $6, '{}', 'shop', 'CNY', 100, 10, 5, $3, "
+            "CASE WHEN $2 = 'resolved' THEN 'granted' ELSE 'undecided' END, "
+            "false, 'size', $6, '{}', 'shop', 'CNY', 100, 10, 5, "
+            "$3, "
             "CASE WHEN NOT $5 THEN now() END, $7, sha256(''), 'customer u', now() - interval '2 days', "
             "CASE WHEN $4 THEN now() - interval '1 day' END, CASE WHEN $5 THEN now() END, "
             "CASE WHEN $2 = 'resolved' THEN $1::uuid END)",

@@ -24,10 +24,10 @@ class ConversationShop:
     shop: CliServices
     service: Conversations
 
-    async def ask(self, user: str = "user", text: str = "Where is it?", key: str = "", **fields: Any) -> UUID:
+    async def open_question(self, user: str = "user", text: str = "Where is it?", key: str = "", **fields: Any) -> UUID:
         """Ask a question. Returns the id of its conversation."""
         question = Question(subject=fields.pop("subject", "My order"), text=text, **fields)
-        thread, _ = await self.service.customers.ask(user, key or str(self.shop.ids.new()), question)
+        thread, _ = await self.service.customers.open_question(user, key or str(self.shop.ids.new()), question)
         return thread.conversation.conversation_id
 
     async def write(self, conversation_id: UUID, text: str = "And now?", user: str = "user", key: str = "") -> UUID:
