@@ -9,7 +9,14 @@ from pathlib import Path
 from commerce.kernel.postgres import Connection
 
 _FOLDER = Path(__file__).parent
-_FILES = ("grown_shop.sql", "grown_returns.sql", "grown_articles.sql", "grown_contacts.sql", "grown_jobs.sql")
+_FILES = (
+    "grown_shop.sql",
+    "grown_returns.sql",
+    "grown_articles.sql",
+    "grown_contacts.sql",
+    "grown_conversations.sql",
+    "grown_jobs.sql",
+)
 """in the sequence in which they run"""
 
 

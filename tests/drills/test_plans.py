@@ -47,6 +47,11 @@ SMALL = {
     "return_policies": "entered by staff",
     "return_policy_skus": "entered by staff",
     "staff_requests": "kept for two days",
+    "support_teams": "entered by staff",
+    "support_team_members": "entered by staff",
+    "reply_templates": "entered by staff",
+    "conversation_views": "saved by staff, a few each",
+    "bulk_previews": "kept for a day",
     "coupons": "entered by staff",
     "promotions": "entered by staff",
     "sales": "entered by staff, and read whole by processes that serve all of them",
@@ -66,6 +71,8 @@ SMALL = {
 EXPECTED = {
     "return_receipts.count_worklists": "counts the returns that have not ended; their indexes have no others",
     "aftersales.count_open": "counts the cases that have not ended; their index has no others",
+    "conversations.count_unended": "counts the conversations that have not ended; the index has them in one part",
+    "conversations.oldest_unassigned": "looks at conversations that wait for staff; their index has no others",
     "audit.ledger_sums": "an audit adds up the whole ledger: nothing else compares it with running sums",
     "ledger.list_balances": "a trial balance adds up the whole ledger",
     "fulfilment.list_no_first_scan": "looks at shipments that are on their way, until it has a page",
@@ -80,6 +87,12 @@ NEEDED = {
     "jobs_failed": "jobs.count_parked",
     "cases_open": "aftersales.list_open",
     "cancellations_open": "cancellations.list_open",
+    "conversations_queue": "conversations.list_queue",
+    "conversations_unassigned": "conversations.take_next",
+    "conversations_of_assignee": "conversations.list_queue_of_assignee",
+    "conversations_of_user": "conversations.list_of_user",
+    "conversation_messages_by_key": "conversations.find_message_by_key",
+    "conversation_attachments_unused": "conversations.delete_unused_attachments",
     "postings_of_order": "audit.orphan_postings",
     "payments_captured": "payments.list_captures",
     "refunds_done": "payments.list_completed_refunds",
@@ -105,6 +118,7 @@ ORDER_IDS = (
     *("order_id", "payment_id", "refund_id", "shipment_id", "booking_id", "release_id", "change_id", "subject"),
     *("cart_id", "checkout_id", "address_id", "cancellation_id", "grant_id", "source_id", "part_of"),
     *("case_id", "return_shipment_id", "receipt_id", "surplus_id", "send_back_id"),
+    *("conversation_id", "previous_id", "merged_into", "attachment_id"),
 )
 """Columns whose values are ids of orders in the filled database."""
 
@@ -177,7 +191,7 @@ class GrownShop:
             "fulfilment.list_packing_lines": {},
             "fulfilment.list_stalled": every_warehouse | {4: now - timedelta(days=2)},
             "fulfilment.list_no_first_scan": every_warehouse | {4: now - timedelta(days=1)},
-            **(_values_of_jobs(now) | _values_of_cases(now)),
+            **(_values_of_jobs(now) | _values_of_cases(now) | _values_of_conversations(now)),
             **_values_of_searches(order),
             "ledger.list_held_cash": {1: None},
             "orders.get_events": {2: 0},
@@ -226,6 +240,25 @@ def _values_of_searches(order: Mapping[str, Any]) -> dict[str, dict[int, object]
         "order_search.find_by_tracking_no": {1: f"SF{ORDERS - 9_999}"},
         "order_search.find_by_transaction_no": {1: f"T{ORDERS - 9_999}", 2: order["order_id"]},
         "order_search.filter_orders": {1: [order["order_id"]], 3: None, 4: "paid", 5: None, 6: "7919", 7: None},
+    }
+
+
+def _values_of_conversations(now: datetime) -> dict[str, dict[int, object]]:
+    """Return values of the queue of support and of pages of a customer's conversations."""
+    first, last = UUID(int=0), UUID(int=2**128 - 1)
+    start: dict[int, object] = {2: 0, 3: now - timedelta(days=900), 4: first, 5: None, 6: None, 7: False, 8: 50}
+    queue = start | {1: ["new", "open"]}
+    return {
+        "conversations.list_queue": queue,
+        "conversations.list_queue_of_team": queue | {9: "team-1"},
+        "conversations.list_queue_of_assignee": queue | {9: "staff-1", 10: None, 11: None},
+        "conversations.list_queue_of_tag": queue | {9: "fire", 10: None},
+        "conversations.take_next": {1: ["", "team-1"], 2: 64},
+        "conversations.list_of_user": {2: now, 3: last, 4: 50},
+        "conversations.list_messages": {2: now, 3: 9, 4: True, 5: 50},
+        "conversations.list_teams": {1: None, 2: ""},
+        "conversations.list_templates": {1: None, 2: "", 3: ""},
+        "conversations.list_views": {2: first},
     }
 
 
