@@ -75,7 +75,8 @@ CREATE INDEX IF NOT EXISTS conversations_of_assignee
     ON conversations (assignee, status, priority, queue_at, conversation_id) WHERE assignee IS NOT NULL;
 CREATE INDEX IF NOT EXISTS conversations_of_team
     ON conversations (team_id, status, priority, queue_at, conversation_id) WHERE team_id IS NOT NULL;
-CREATE INDEX IF NOT EXISTS conversations_with_tags ON conversations USING gin (tags) WHERE tags <> '{}';
+CREATE INDEX IF NOT EXISTS conversations_with_tags
+    ON conversations USING gin (tags) WHERE tags <> '{}' AND status NOT IN ('resolved', 'closed');
 CREATE INDEX IF NOT EXISTS conversations_of_user ON conversations (user_id, active_at, conversation_id);
 CREATE INDEX IF NOT EXISTS conversations_of_order ON conversations (order_id) WHERE order_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS conversations_merged ON conversations (merged_into) WHERE merged_into IS NOT NULL;

@@ -98,8 +98,10 @@ JOIN conversations USING (conversation_id)
 ORDER BY conversations.priority, conversations.queue_at, conversations.conversation_id LIMIT $8;
 
 -- name: list_queue_of_tag
+-- Only of those that have not ended, which the index holds.
 SELECT {conversations} FROM conversations
-WHERE tags @> ARRAY[$9::text] AND tags <> '{}' AND status = ANY($1::text[])
+WHERE tags @> ARRAY[$9::text] AND tags <> '{}' AND status NOT IN ('resolved', 'closed')
+  AND status = ANY($1::text[])
   AND (priority, queue_at, conversation_id) > ($2::integer, $3::timestamptz, $4::uuid)
   AND ($5::timestamptz IS NULL OR due_at < $5) AND ($6::text IS NULL OR kind = $6)
   AND (NOT $7::boolean OR assignee IS NULL) AND ($10::text IS NULL OR team_id = $10)

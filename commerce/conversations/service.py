@@ -13,7 +13,7 @@ from commerce.conversations.conversation_policy import ConversationPolicy, Uploa
 from commerce.conversations.customer_threads import CustomerThreads
 from commerce.conversations.errors import NoSuchConversation
 from commerce.conversations.message_files import MessageFiles
-from commerce.conversations.model import UNENDED, Conversation, ConversationSummary
+from commerce.conversations.model import ENDED, UNENDED, Conversation, ConversationSummary
 from commerce.conversations.reply_templates import ReplyTemplates
 from commerce.conversations.support_actions import SupportActions
 from commerce.conversations.support_model import BulkInput, BulkPreview, QueueFilter
@@ -25,6 +25,7 @@ from commerce.conversations.thread_cursors import (
     queue_cursor,
 )
 from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Database
@@ -88,8 +89,12 @@ class Conversations:
 
 
 def with_statuses(filter_: QueueFilter) -> QueueFilter:
-    """Return a filter with the statuses that it means: without any, those that have not ended."""
+    """Return a filter with the statuses that it means: without any, those that have not ended.
+
+    Raises `Invalid` for a tag of ended ones, which no index finds."""
     statuses = list(dict.fromkeys(filter_.statuses)) or list(UNENDED)
+    if filter_.tag is not None and filter_.assignee is None and not set(statuses).isdisjoint(ENDED):
+        raise Invalid("a tag alone finds only conversations that have not ended: add an assignee")
     return msgspec.structs.replace(filter_, statuses=statuses)
 
 

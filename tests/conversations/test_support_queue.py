@@ -67,6 +67,9 @@ async def test_queue_is_by_priority_and_due_time_with_every_filter(talks: Conver
     assert await _list(talks, is_unassigned=True) == [b, a, c]
     assert await _list(talks, tag="box") == [b, c]
     assert await _list(talks, tag="box", team_id="claims") == [c]
+    with pytest.raises(Invalid, match="not ended"):
+        await _list(talks, statuses=["closed"], tag="box")
+    assert await _list(talks, statuses=["closed"], tag="box", assignee="sue") == []
     assert await _list(talks, kind="return") == []
     assert await _list(talks, kind="question", size=1) == [b, d, a, c]
     assert await _list(talks, is_overdue=True) == [d]
