@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from commerce.aftersales import store
 from commerce.aftersales.case_evidence import open_evidence_folder
-from commerce.kernel.file_store_port import FileFolder
 from commerce.kernel.errors import NotReady
+from commerce.kernel.file_store_port import FileFolder
 from ops.services import CliServices
 
 _PICTURES_PER_PAGE = 100
