@@ -150,14 +150,17 @@ AND order_id <> ALL($3::uuid[])
 ORDER BY pay_by LIMIT $2 FOR UPDATE SKIP LOCKED;
 
 -- name: cancel
--- Changes the status, inserts the event and the release of the stock with its job, in one statement.
+-- Changes the status, inserts the event and the release of the stock with its job, in one statement. The event is dated as
+-- by advance_statuses: an order that is paid in part has events.
 WITH cancelled AS (
     UPDATE orders SET status = 'cancelled', cancelled_at = $2, cancel_reason = $3
     WHERE order_id = ANY($1::uuid[]) AND status = 'awaiting_payment'
     RETURNING order_id, sale_id, user_id, status_seq
 ), events AS (
     INSERT INTO order_events (order_id, seq, at, from_status, to_status, actor, reason)
-    SELECT order_id, status_seq, $2, 'awaiting_payment', 'cancelled', $4, $5 FROM cancelled
+    SELECT order_id, status_seq, greatest($2, (SELECT at FROM order_events AS previous
+                                               WHERE previous.order_id = cancelled.order_id AND seq = status_seq - 1)),
+           'awaiting_payment', 'cancelled', $4, $5 FROM cancelled
 ), due AS (
     INSERT INTO jobs (subject, queue, kind, system, due_at, created_at)
     SELECT order_id, 'releases', 'release.apply', 'internal', $2, $2 FROM cancelled

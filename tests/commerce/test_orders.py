@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import orjson
 import pytest
 
 import lua
+from commerce.audit import store as audit
+from commerce.kernel.clock import from_ms
 from commerce.kernel.jobs import RetryPolicy
 from commerce.orders import store
 from commerce.orders.errors import CannotCancel, NoSuchOrder, NotStoredYet
@@ -171,6 +174,22 @@ async def test_cancel_repeated_releases_stock_once(
     ]
     assert (events[2].actor, events[2].reason) == ("customer user", "the customer cancelled it")
     assert (await shop.audit.audit_sale(sale_id)).clean
+
+
+async def test_cancel_is_not_dated_before_an_event_that_it_waited_for(
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
+) -> None:
+    """An order that is paid in part has events while it awaits the rest. The clocks of two machines differ, too."""
+    order_id = await place_order(shop, sale_id, keys)
+    async with run_workers(settings, "order_writer"):
+        await eventually(lambda: is_drained(shop, keys))
+    async with shop.db.transaction() as connection:
+        later = from_ms(shop.clock.now_ms()) + timedelta(seconds=5)
+        captured = store.StoryEvent(order_id, "payment", "1.00 CNY was paid", {})
+        await store.insert_story_events(connection, [captured], later, "payment_worker")
+    await orders.cancel(order_id, ACTOR, [sale_id], 0)
+    async with audit.open_order_snapshot(shop.db) as connection:
+        assert await audit.list_violations(connection, "broken_histories", [order_id]) == []
 
 
 async def test_cancel_of_unstored_order_waits_for_writer(
