@@ -34,10 +34,13 @@ class FileContent(NamedTuple):
     content: bytes
 
 
-class MessageFiles:
-    """Stores and reads attachments. An upload belongs to its `actor` until it is sent with a message.
+def open_attachment_folder(uploads: UploadPolicy, data_dir: Path) -> FileFolder:
+    """Return the folder of attachments: `attachments` beside the pictures of cases."""
+    return FileFolder((uploads.evidence_dir or data_dir / "evidence") / "attachments")
 
-    Files are in the folder `attachments` beside the pictures of cases."""
+
+class MessageFiles:
+    """Stores and reads attachments. An upload belongs to its `actor` until it is sent with a message."""
 
     def __init__(
         self,
@@ -53,7 +56,7 @@ class MessageFiles:
         self._ids = ids
         self._policy = policy
         self._uploads = uploads
-        self._files = FileFolder((uploads.evidence_dir or data_dir / "evidence") / "attachments")
+        self._files = open_attachment_folder(uploads, data_dir)
 
     async def check_upload(self, actor: str) -> None:
         """Check before an upload is read that it may be stored. Raises `TooManyAttachments`."""

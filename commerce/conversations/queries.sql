@@ -220,3 +220,6 @@ WHERE status IN ('new', 'open', 'waiting_customer', 'waiting_carrier', 'waiting_
 
 -- name: oldest_unassigned
 SELECT min(created_at) FROM conversations WHERE assignee IS NULL AND status IN ('new', 'open');
+
+-- name: list_attachment_files
+SELECT DISTINCT sha256 FROM conversation_attachments WHERE sha256 > $1 ORDER BY sha256 LIMIT $2;

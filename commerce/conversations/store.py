@@ -336,6 +336,11 @@ async def oldest_unassigned(connection: Connection) -> datetime | None:
     return oldest
 
 
+async def list_attachment_files(connection: Connection, after: bytes, count: int) -> list[bytes]:
+    """List the digests of attachments' files that follow one, in their order."""
+    return [row["sha256"] for row in await connection.fetch(queries.list_attachment_files, after, count)]
+
+
 def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 

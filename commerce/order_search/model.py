@@ -10,6 +10,7 @@ import msgspec
 
 from commerce.aftersales.model import CaseSummary
 from commerce.cancellations.model import Cancellation
+from commerce.conversations.model import ConversationSummary
 from commerce.kernel.moments import Day, WithMoments
 from commerce.kernel.money import Minor, Money
 from commerce.kernel.types import Name
@@ -140,15 +141,6 @@ class OrderContact(msgspec.Struct, frozen=True):
     phone: str
 
 
-class OrderConversation(msgspec.Struct, frozen=True):
-    """A conversation about the order."""
-
-    conversation_id: UUID
-    subject: str
-    status: str
-    due_at: datetime | None
-
-
 StorySubject = Literal["order", "shipment", "return_shipment"]
 
 
@@ -183,7 +175,7 @@ class WholeOrder(msgspec.Struct, frozen=True, kw_only=True):
     return_shipments: list[ReturnShipmentDetails]
     cancellations: list[Cancellation]
     cases: list[CaseSummary]
-    conversations: list[OrderConversation]
+    conversations: list[ConversationSummary]
     story: list[StoryEntry]
 
 

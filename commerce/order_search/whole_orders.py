@@ -7,10 +7,10 @@ from uuid import UUID
 
 from commerce.aftersales import store as cases
 from commerce.cancellations import store as cancellations
+from commerce.conversations import store as conversations
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.postgres import Database
 from commerce.order_search import store
-from commerce.order_search.conversation_port import NoConversations, OrderConversations
 from commerce.order_search.model import OrderContact, OrderView, StoryEntry, WholeOrder
 from commerce.orders.model import OrderDetails
 from commerce.orders.service import Orders
@@ -19,6 +19,8 @@ from commerce.return_shipments import store as returns
 from commerce.return_shipments.model import ReturnShipmentDetails
 from commerce.shipping.model import OrderShipments
 from commerce.shipping.service import Shipping
+
+_MAX_CONVERSATIONS = 100
 
 
 class WholeOrders:
@@ -31,14 +33,12 @@ class WholeOrders:
         orders: Orders,
         payments: Payments,
         shipping: Shipping,
-        conversations: OrderConversations | None = None,
     ) -> None:
         self._db = db
         self._clock = clock
         self._orders = orders
         self._payments = payments
         self._shipping = shipping
-        self._conversations = conversations or NoConversations()
 
     async def read(self, order_id: UUID, sales: Sequence[str], actor: str) -> WholeOrder:
         """Read any customer's order with all that belongs to it, and record the view.
@@ -71,7 +71,7 @@ class WholeOrders:
                 return_shipments=return_shipments,
                 cancellations=await cancellations.list_of_order(connection, order_id),
                 cases=await cases.list_of_order(connection, order_id),
-                conversations=await self._conversations.list_of_order(connection, order_id),
+                conversations=await conversations.list_of_order(connection, order_id, _MAX_CONVERSATIONS),
                 story=sorted(
                     [*_of_order(details), *_of_shipments(shipments), *_of_returns(return_shipments)],
                     key=lambda entry: entry.at,

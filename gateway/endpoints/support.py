@@ -42,8 +42,8 @@ from gateway.endpoints.conversations import ATTACHMENT, CONVERSATION, UPLOAD_TYP
 from gateway.endpoints.parameters import LIMIT, cursor_parameter, page_size
 from gateway.operations import Call, Handler, Operation, Parameter, json_response
 
-SUPPORT_READ: Role = "support"
-SUPPORT_ANSWER: Role = "support"
+SUPPORT_READ: Role = "support_read"
+SUPPORT_ANSWER: Role = "support_answer"
 """roles that read conversations, and that answer in them"""
 _PATH = "/v1/admin/conversations"
 _ONE_PATH = f"{_PATH}/{{conversation_id}}"

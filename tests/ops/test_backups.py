@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from commerce.aftersales.case_evidence import CaseEvidence
 from commerce.aftersales.errors import NoSuchEvidence
+from commerce.conversations.message_files import MessageFiles
 from commerce.kernel.errors import NotReady
 from commerce.kernel.stream_payload import decode_accepted, encode_accepted
 from config.aftersales import AftersalesSettings
@@ -120,7 +121,7 @@ async def test_restore_that_failed_after_postgres_is_repeated(
 async def test_pictures_of_customers_are_restored_and_those_without_file_are_counted(
     ship: ShippingShop, settings: Settings, servers: Servers, tmp_path: Path
 ) -> None:
-    """Those of a case, unused ones, and one that two orders share."""
+    """Those of a case, unused ones, one that two orders share, and one that is an attachment, too."""
     shop = ship.shop
     evidence = CaseEvidence(shop.db, shop.clock, shop.ids, AftersalesSettings(), tmp_path)
     ids = list[UUID]()
@@ -130,13 +131,15 @@ async def test_pictures_of_customers_are_restored_and_those_without_file_are_cou
         Image.new("RGB", (40, 30), color).save(content, "JPEG")
         ids.append((await evidence.upload(order_id, "user", content.getvalue())).evidence_id)
     red, green, blue, _ = [await evidence.read(id_, None) for id_ in ids]
+    policies = settings.conversations, AftersalesSettings()
+    sent = (await MessageFiles(shop.db, shop.clock, shop.ids, *policies, tmp_path).upload("user", red)).attachment_id
     folder = tmp_path / "evidence"
     digest = hashlib.sha256(blue).hexdigest()
     (folder / digest[:2] / digest).write_bytes(b"not blue")
     env = {"REDIS_URL": settings.redis(), "DATABASE_URL": settings.database(), "FLOODGATE_DATA_DIR": str(tmp_path)}
     status, output = await _invoke("backup", str(tmp_path / "backup"), env)
     assert status == 0, output
-    assert "and 2 pictures" in output
+    assert "and 3 pictures" in output
     assert "1 pictures are not in the backup" in output
 
     async with _new_database(servers) as url:
@@ -147,7 +150,7 @@ async def test_pictures_of_customers_are_restored_and_those_without_file_are_cou
         env["FLOODGATE_AFTERSALES__EVIDENCE_DIR"] = str(new_folder)
         status, output = await _invoke("restore", str(tmp_path / "backup"), env)
         assert status == 0, output
-        assert "2 pictures are stored" in output
+        assert "3 pictures are stored" in output
         restored = settings.model_copy(update={"database_url": SecretStr(url)})
         async with open_cli_services(restored) as new_shop:
             policy = AftersalesSettings(evidence_dir=new_folder)
@@ -155,7 +158,9 @@ async def test_pictures_of_customers_are_restored_and_those_without_file_are_cou
             assert [await moved.read(ids[place], "user") for place in (0, 1, 3)] == [red, green, green]
             with pytest.raises(NoSuchEvidence):
                 await moved.read(ids[2], "user")
-    assert len([file for file in new_folder.rglob("*") if file.is_file()]) == 2
+            files = MessageFiles(new_shop.db, new_shop.clock, new_shop.ids, settings.conversations, policy, tmp_path)
+            assert (await files.read_of_staff(sent)).media_type == "image/jpeg"
+    assert len([file for file in new_folder.rglob("*") if file.is_file()]) == 3
 
 
 NOW = datetime(2026, 11, 11, tzinfo=UTC)
