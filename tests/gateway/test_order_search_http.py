@@ -70,7 +70,8 @@ async def test_order_is_read_whole(cases: CaseShop, gateway: TestGateway) -> Non
     assert all(sum(posting["entries"].values()) == 0 for posting in whole["postings"])
     assert [shipment["status"] for shipment in whole["shipments"]["shipments"]] == ["delivered"]
     assert [case["case_id"] for case in whole["cases"]] == [str(case_id)]
-    assert (whole["conversations"], whole["return_shipments"], whole["cancellations"]) == ([], [], [])
+    assert [conversation["case_id"] for conversation in whole["conversations"]] == [str(case_id)]
+    assert (whole["return_shipments"], whole["cancellations"]) == ([], [])
     story = whole["story"]
     moments = [datetime.fromisoformat(entry["at"]) for entry in story]
     assert moments == sorted(moments)
