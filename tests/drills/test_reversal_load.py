@@ -26,9 +26,9 @@ from tests.support.gateway import token
 from tests.support.sales import eventually, make_sale
 
 ORDERS = int(os.environ.get("FLOODGATE_DRILL_ORDERS", "500"))
-pytestmark = [pytest.mark.drill, pytest.mark.timeout(420 + ORDERS // 10)]
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(480 + ORDERS // 5)]
 CONNECTIONS, FEW_CONNECTIONS = 32, 6
-_IDLE_TIMEOUT_S = 180 + ORDERS / 20
+_IDLE_TIMEOUT_S = 180 + ORDERS / 8
 _KILLS = 20
 _MIN_PAYMENTS, _MAX_PAYMENTS = ORDERS // 100, 6 * ORDERS // 100  # started between two kills
 _KILLED_ROLES = ("fulfilment", "payments", "gateway", "sandbox")
