@@ -36,6 +36,9 @@ class AftersalesSettings(SettingsSection):
     when_unconfirmed: Literal["refund", "escalate"] = Field(
         default="refund", description="if nobody confirms in time what was sent back"
     )
+    deadlines_every_s: Seconds = Field(
+        default=10, description="late conversations are escalated, and deadlines follow a changed policy"
+    )
     money_poll_s: Seconds = Field(default=5, description="first look at the refunds of a case; later ones are rarer")
     returned_shipments: Literal["restock", "write_off"] = Field(
         default="restock", description="units that a carrier brings back undelivered are sold again, or written off"

@@ -1,4 +1,4 @@
-"""Moves cases on in time, closes resolved conversations, and indexes orders. Several may run."""
+"""Moves cases and conversations on in time, and indexes orders. Several may run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from commerce.aftersales.case_exchanges import CaseExchanges
 from commerce.aftersales.kept_units import KeptUnitCases
 from commerce.aftersales.service import Aftersales
 from commerce.conversations.conversation_jobs import ConversationJobs
+from commerce.conversations.deadline_keeper import DeadlineKeeper
 from commerce.exchanges.service import ReplacementOrders
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.order_search.service import index_contacts
+from workers import metrics
 from workers.job_runner import JobRunner
 from workers.loop import run_steps
 from workers.runtime import WorkerServices
@@ -49,8 +51,12 @@ async def aftersales_worker(services: WorkerServices) -> None:
     due = services.due_jobs.event(*(queue.name for queue in queues))
     runner = JobRunner("aftersales_worker", queues, (), settings, services.clock, due)
     poll_s = settings.poll_ms / 1000
+    keeper = DeadlineKeeper(
+        services.db, services.clock, lambda kind: metrics.ESCALATED_CONVERSATIONS.labels(kind).inc()
+    )
     async with asyncio.TaskGroup() as group:
         group.create_task(_index_orders(services))
+        group.create_task(run_steps("aftersales_worker", keeper.step, services.stop, policy.deadlines_every_s))
         await run_steps("aftersales_worker", runner.start_due_jobs, services.stop, poll_s, due, runner.may_have_more)
     await runner.drain()
 

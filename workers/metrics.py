@@ -180,6 +180,37 @@ OVERDUE_CASES = Gauge(
 OVERDUE_ARTICLES = Gauge(
     "floodgate_overdue_articles", "Published articles past the day of their review", multiprocess_mode=_LATEST
 )
+OVERDUE_CONVERSATIONS = Gauge(
+    "floodgate_overdue_conversations",
+    "Conversations past their deadline, by what is due: first_response, decision, money",
+    ["due_kind"],
+    multiprocess_mode=_LATEST,
+)
+UNANSWERED_CONVERSATIONS = Gauge(
+    "floodgate_unanswered_conversations",
+    "Conversations whose customers wait for a first response",
+    multiprocess_mode=_LATEST,
+)
+OLDEST_UNANSWERED_SECONDS = Gauge(
+    "floodgate_oldest_unanswered_seconds",
+    "Working time that the customer has waited for a first response who has waited longest",
+    multiprocess_mode=_LATEST,
+)
+OUTDATED_DEADLINES = Gauge(
+    "floodgate_outdated_deadlines",
+    "Open conversations whose deadlines follow an older policy or calendar",
+    multiprocess_mode=_LATEST,
+)
+CALENDAR_UNCERTAIN_DAYS = Gauge(
+    "floodgate_calendar_uncertain_days",
+    "Days of the next 30 whose public holidays are not known to a working calendar",
+    multiprocess_mode=_LATEST,
+)
+ESCALATED_CONVERSATIONS = Counter(
+    "floodgate_escalated_conversations_total",
+    "Late conversations that were escalated, by what was due",
+    ["due_kind"],
+)
 CASE_DECISION_SECONDS = Gauge(
     "floodgate_case_decision_seconds",
     "Time from a request to the shop's first decision, by quantile of the last day's decisions",

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from datetime import datetime
 from functools import partial
+from typing import get_args
 from zoneinfo import ZoneInfo
 
 import lua
@@ -13,6 +14,8 @@ from commerce.aftersales.case_gauges import CaseGauges
 from commerce.aftersales.case_returns import measure_worklists
 from commerce.audit.service import Audit
 from commerce.cancellations.open_cancellations import OpenCancellations
+from commerce.conversations.deadline_keeper import DeadlineKeeper
+from commerce.conversations.deadlines import DeadlineKind
 from commerce.conversations.service import ConversationGauges
 from commerce.fulfilment.worklists import Worklists
 from commerce.jobs.model import GroupLoad, GroupName
@@ -76,10 +79,8 @@ async def observer(services: WorkerServices) -> None:
             await _measure_cancellations(OpenCancellations(services.db, services.clock))
         with failures.catch(gauges="cases"):
             await _measure_cases(case_gauges, shown_cases)
-        with failures.catch(gauges="articles"):
-            await _measure_articles(services)
-        with failures.catch(gauges="conversations"):
-            await _measure_conversations(ConversationGauges(services.db, services.clock))
+        with failures.catch(gauges="support"):
+            await _measure_support(services)
         with failures.catch(gauges="held_cash"):
             await _measure_held_cash(Ledger(services.db, services.clock), shown_holders, services.clock)
         with failures.catch(gauges="returns"):
@@ -194,6 +195,22 @@ async def _measure_cancellations(cancellations: OpenCancellations) -> None:
 async def _measure_articles(services: WorkerServices) -> None:
     knowledge = Knowledge(services.db, services.clock, ZoneInfo(services.settings.shipping.timezone))
     metrics.OVERDUE_ARTICLES.set((await knowledge.measure_overdue()).count)
+
+
+async def _measure_support(services: WorkerServices) -> None:
+    await _measure_conversations(ConversationGauges(services.db, services.clock))
+    await _measure_deadlines(DeadlineKeeper(services.db, services.clock))
+    await _measure_articles(services)
+
+
+async def _measure_deadlines(keeper: DeadlineKeeper) -> None:
+    load = await keeper.measure()
+    for due_kind in get_args(DeadlineKind):
+        metrics.OVERDUE_CONVERSATIONS.labels(due_kind).set(load.overdue.get(due_kind, 0))
+    metrics.UNANSWERED_CONVERSATIONS.set(load.unanswered)
+    metrics.OLDEST_UNANSWERED_SECONDS.set(load.oldest_unanswered_s)
+    metrics.OUTDATED_DEADLINES.set(load.outdated)
+    metrics.CALENDAR_UNCERTAIN_DAYS.set(load.uncertain_days)
 
 
 async def _measure_cases(gauges: CaseGauges, shown: set[tuple[str, str]]) -> None:

@@ -16,6 +16,7 @@ from commerce.conversations.conversation_changes import (
     detect_language,
     status_of_case,
 )
+from commerce.conversations.deadline_updates import compute
 from commerce.conversations.model import (
     ENDED,
     CaseWaitsFor,
@@ -74,6 +75,8 @@ async def open_for_case(connection: Connection, case: CaseFacts, now: datetime, 
         message = NewMessage("customer", f"customer {case.user_id}", case.text)
         # The text belongs to the request, which a decision answers.
         conversation = await add_message(connection, conversation, message, now, unanswered=0)
+    elif is_new:
+        conversation = await compute(connection, conversation)
     return conversation
 
 
@@ -99,6 +102,8 @@ async def follow_case(connection: Connection, before: CaseFacts, case: CaseFacts
     if case.waits_for != before.waits_for or is_answer:
         status = _next_status(status, status_of_case(case.waits_for, is_new=is_new), unanswered)
     details = {"case_status": case.status, "waits_for": case.waits_for, "money_state": case.money_state}
+    if is_answer:
+        details["is_answer"] = "true"
     kind: EventKind = "reopened" if conversation.status in ENDED and status not in ENDED else "case"
     await change_conversation(connection, conversation, now, actor, kind, details, status=status, **changes)
 

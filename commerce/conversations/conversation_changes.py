@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 
 from commerce.conversations import store
+from commerce.conversations.deadline_updates import follow_event
 from commerce.conversations.errors import (
     ConversationMerged,
     ConversationVersionConflict,
@@ -87,12 +88,13 @@ async def change_conversation(
     """Store changed fields of a conversation with its event. Returns the changed conversation.
 
     `changes` are fields of `ConversationSummary`. Times of its end, reopens and the question after satisfaction follow
-    from the status. Raises `ConversationVersionConflict` if the row has changed."""
+    from the status, deadlines from the events. Raises `ConversationVersionConflict` if the row has changed."""
     changed = msgspec.structs.replace(conversation, version=conversation.version + 1, **changes)
     event = dict(details or {})
     if changed.status != conversation.status:
         event |= {"status": changed.status, "from": conversation.status}
         changed = _follow_status(conversation, changed, now)
+    changed = await follow_event(connection, conversation, changed, now, actor, kind, event)
     if not await store.update(connection, changed, now, actor, kind, event):
         raise ConversationVersionConflict("cannot change the conversation: somebody else has; read it again")
     if (changed.status == "resolved") != (conversation.status == "resolved"):

@@ -54,7 +54,7 @@ from commerce.orders import store as orders
 from commerce.orders.errors import NoSuchOrder
 
 EVENTS_PER_READ = 100
-_HIDDEN_KINDS = frozenset({"note", "assigned", "changed"})
+_HIDDEN_KINDS = frozenset({"note", "assigned", "changed", "escalated"})
 
 
 class CustomerThreads:

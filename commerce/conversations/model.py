@@ -42,6 +42,7 @@ EventKind = Literal[
     "merged",
     "split",
     "satisfaction",
+    "escalated",
 ]
 DueKind = Literal["first_response", "decision", "money"]
 

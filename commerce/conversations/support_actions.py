@@ -11,7 +11,7 @@ from uuid import UUID
 from asyncpg import ForeignKeyViolationError
 from msgspec import UNSET
 
-from commerce.conversations import store, support_store
+from commerce.conversations import clock_store, store, support_store
 from commerce.conversations.case_threads import new_conversation
 from commerce.conversations.conversation_changes import (
     add_message,
@@ -167,6 +167,8 @@ class SupportActions:
             source, target, now = locked[conversation_id], locked[merge.into], from_ms(self._clock.now_ms())
             _check_merge(source, target, self._policy.messages_per_conversation)
             last_no = target.last_message_no
+            since = await clock_store.get_waiting_since(connection, conversation_id)
+            waiting = {} if since is None else {"waiting_since": since.isoformat()}
             moved = await store.move_messages(connection, source.conversation_id, target.conversation_id, last_no)
             await store.redirect_merged(connection, source.conversation_id, target.conversation_id)
             both_read = all(each.read_by_customer_no >= each.last_message_no for each in (source, target))
@@ -183,7 +185,14 @@ class SupportActions:
                 status = "open"
             responses = [at for at in (source.first_response_at, target.first_response_at) if at is not None]
             await change_conversation(
-                *(connection, target, now, actor, "merged", {"merged": str(conversation_id), "messages": moved}),
+                *(
+                    connection,
+                    target,
+                    now,
+                    actor,
+                    "merged",
+                    {"merged": str(conversation_id), "messages": moved, **waiting},
+                ),
                 last_message_no=last_no + moved,
                 read_by_customer_no=last_no + moved if both_read else target.read_by_customer_no,
                 unanswered=unanswered,
@@ -209,9 +218,13 @@ class SupportActions:
                 order_id=source.order_id,
                 language=source.language,
             )
-            await store.insert(connection, new, actor, {"split_from": str(conversation_id)})
+            written = sorted(message.at for message in messages.values() if message.author == "customer")
+            of_customer = len(written)
+            # The customer waits for an answer to these since then.
+            unanswered = written[-source.unanswered :] if source.unanswered else []
+            waiting = {"waiting_since": unanswered[0].isoformat()} if unanswered else {}
+            await store.insert(connection, new, actor, {"split_from": str(conversation_id), **waiting})
             moved = await store.move_messages(connection, conversation_id, new.conversation_id, 0, numbers)
-            of_customer = sum(message.author == "customer" for message in messages.values())
             await change_conversation(
                 *(connection, source, now, actor, "split", {"to": str(new.conversation_id), "message_nos": numbers}),
                 unanswered=max(0, source.unanswered - of_customer),

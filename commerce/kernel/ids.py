@@ -56,3 +56,8 @@ def parse_uuid_hex(text: object) -> UUID | None:
 def created_ms(id_: UUID) -> int:
     """Return the creation time of a UUIDv7 in milliseconds since 1970."""
     return id_.int >> 80
+
+
+def first_id(ms: int) -> UUID:
+    """Return the lowest id of a millisecond since 1970: older UUIDv7 are less, later ones are not."""
+    return UUID(int=ms << 80)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from uuid import UUID
 
 from redis.asyncio import Redis
 
 import lua
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.failpoints import failpoint
+from commerce.kernel.ids import first_id
 from commerce.kernel.postgres import Connection, Database
 from commerce.screening import store
 from commerce.screening.marks import list_marks, make_mark, normalise_phone
@@ -86,8 +86,8 @@ class Screener:
         async with self._db.transaction() as connection:
             if not await store.try_lock(connection):
                 return 0
-            after = await store.get_progress(connection, _first_id(now_ms - _MAX_BEHIND_MS))
-            orders = await store.list_order_phones(connection, after, _first_id(horizon_ms), self._rows_per_step)
+            after = await store.get_progress(connection, first_id(now_ms - _MAX_BEHIND_MS))
+            orders = await store.list_order_phones(connection, after, first_id(horizon_ms), self._rows_per_step)
             if not orders:
                 return 0
             sightings, marks = [], []
@@ -192,7 +192,3 @@ class Screener:
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
-
-
-def _first_id(ms: int) -> UUID:
-    return UUID(int=ms << 80)

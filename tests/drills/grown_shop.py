@@ -15,6 +15,7 @@ _FILES = (
     "grown_articles.sql",
     "grown_contacts.sql",
     "grown_conversations.sql",
+    "grown_deadlines.sql",
     "grown_jobs.sql",
 )
 """in the sequence in which they run"""

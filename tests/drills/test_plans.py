@@ -46,6 +46,9 @@ SMALL = {
     "freight_steps": "entered by staff",
     "return_policies": "entered by staff",
     "return_policy_skus": "entered by staff",
+    "working_calendars": "entered by staff",
+    "deadline_policies": "entered by staff",
+    "deadline_generation": "one row",
     "staff_requests": "kept for two days",
     "support_teams": "entered by staff",
     "support_team_members": "entered by staff",
@@ -70,6 +73,10 @@ SMALL = {
 """Tables that may be read whole, and why; all others grow with the orders."""
 EXPECTED = {
     "return_receipts.count_worklists": "counts the returns that have not ended; their indexes have no others",
+    "support_figures.measure_backlog": "counts the conversations that have not ended; their index has no others",
+    "conversations.count_overdue": "counts the conversations past their deadline; their index has no others",
+    "conversations.count_outdated": "counts what is left to compute; its index has no others",
+    "conversations.count_unanswered": "counts customers who wait for an answer; their index has no others",
     "aftersales.count_open": "counts the cases that have not ended; their index has no others",
     "conversations.count_unended": "counts the conversations that have not ended; the index has them in one part",
     "conversations.oldest_unassigned": "looks at conversations that wait for staff; their index has no others",
@@ -86,6 +93,8 @@ NEEDED = {
     "jobs_due": "jobs.claim",
     "jobs_failed": "jobs.count_parked",
     "cases_open": "aftersales.list_open",
+    "conversations_to_compute": "conversations.lock_outdated",
+    "conversation_clocks_stopped": "support_figures.measure_clocks",
     "cancellations_open": "cancellations.list_open",
     "conversations_queue": "conversations.list_queue",
     "conversations_of_assignee": "conversations.list_queue_of_assignee",
@@ -184,6 +193,7 @@ class GrownShop:
         self.values: dict[str, dict[int, object]] = {
             **{name: every_warehouse for name in statements() if name.startswith("fulfilment.list_")},
             **{f"fulfilment.list_{name}": {} for name in ("lines_to_plan", "line_details", "unplanned_orders")},
+            **_values_of_support(now),
             "fulfilment.list_wave_shipments": {1: order["wave_id"]},
             "fulfilment.list_picks": {1: order["wave_id"]},
             "fulfilment.list_packing_lines": {},
@@ -257,6 +267,23 @@ def _values_of_conversations(now: datetime) -> dict[str, dict[int, object]]:
         "conversations.list_teams": {1: None, 2: ""},
         "conversations.list_templates": {1: None, 2: "", 3: ""},
         "conversations.list_views": {2: first},
+    }
+
+
+def _values_of_support(now: datetime) -> dict[str, dict[int, object]]:
+    """Return values of reports on a day, and of steps over open conversations."""
+    first_id, last_id = (UUID(int=(int(at.timestamp() * 1_000) << 80)) for at in (now - timedelta(days=1), now))
+    day: dict[int, object] = {1: now - timedelta(days=1), 2: now, 3: "team"}
+    cases: dict[int, object] = {1: first_id, 2: last_id}
+    return {
+        "support_figures.measure_clocks": day,
+        "support_figures.measure_backlog": {1: "team"},
+        "support_figures.measure_satisfaction": day,
+        "support_figures.count_returned_reasons": cases,
+        "support_figures.count_returned_skus": cases | {3: now - timedelta(days=1), 4: now},
+        "support_figures.count_returned_carriers": cases | {3: now - timedelta(days=1), 4: now},
+        "conversations.lock_outdated": {1: 1},
+        "conversations.lock_late": {1: "default", 2: now},
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec.inspect
 
-from commerce.kernel.moments import WithMoments
+from commerce.kernel.moments import Moment, WithMoments
 from gateway.app import ADMIN, PUBLIC
 from gateway.operations import Operation
 from ops.services import CliServices
@@ -90,18 +90,20 @@ async def test_sale_with_times_at_the_bounds_is_opened(gateway: TestGateway, sho
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
-def _day_parameters() -> Iterator[tuple[Operation, str]]:
+def _day_parameters() -> Iterator[tuple[Operation, str, str]]:
+    """Yield parameters with what a value has after the day: a moment's is its time."""
     for operation in (*PUBLIC, *ADMIN):
         for parameter in operation.parameters:
             if _takes_moments(msgspec.inspect.type_info(parameter.type)):
-                yield operation, parameter.name
+                yield operation, parameter.name, "T00:00:00Z" if parameter.type == Moment else ""
 
 
 async def test_parameter_out_of_bounds_is_refused(gateway: TestGateway) -> None:
     parameters = list(_day_parameters())
     assert parameters
-    for (operation, name), day in product(parameters, ("0001-01-01", "1999-12-31", "3000-01-01", "9999-12-31")):
+    for (operation, name, time), day in product(parameters, ("0001-01-01", "1999-12-31", "3000-01-01", "9999-12-31")):
         roles = [] if operation.access in ("anyone", "customer") else [operation.access]
-        answer = await gateway.call(operation.method, f"{operation.path}?{name}={day}", roles=roles)
+        answer = await gateway.call(operation.method, f"{operation.path}?{name}={day}{time}", roles=roles)
         assert (answer.status, answer.code) == (422, "invalid"), operation.path
-        assert answer.body["detail"] == f"{name}: {day} is not in the years 2000 to 2999"
+        value = f"{day}{time.replace('Z', '+00:00')}"
+        assert answer.body["detail"] == f"{name}: {value} is not in the years 2000 to 2999"

@@ -124,6 +124,7 @@ SQL_HOLDERS = existing(
     "loadtest/",
     "commerce/sales/term_store.py",
     "commerce/payments/refund_store.py",
+    "commerce/conversations/clock_store.py",
     "commerce/conversations/support_store.py",
     # The sandbox keeps the records of providers and carriers in SQLite.
     "ops/sandbox/payment_store.py",

@@ -1,0 +1,1 @@
+"""Policies of deadlines: working time that support has, by team, kind and priority."""

@@ -1,0 +1,1 @@
+"""Figures of support: times, deadlines, backlog, satisfaction, rates of returns."""
