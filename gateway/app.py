@@ -29,6 +29,7 @@ from gateway.connections import SERVER, ConnectionRegistry
 from gateway.endpoints import (
     addresses,
     admin,
+    article_editing,
     articles,
     cancellations,
     cart,
@@ -108,6 +109,7 @@ ADMIN = [
     *ledger.ADMIN,
     *fulfilment.ADMIN,
     *cases.ADMIN,
+    *article_editing.ADMIN,
     *articles.ADMIN,
     *order_search.ADMIN,
     *support_deadlines.ADMIN,

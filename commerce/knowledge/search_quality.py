@@ -20,7 +20,7 @@ _BEST, _GOOD = 2, 1
 """Relevance of the first article that a question names, and of the others."""
 
 
-class Question(NamedTuple):
+class JudgedQuestion(NamedTuple):
     """A question with the ids of the articles that answer it, best first."""
 
     text: str
@@ -52,13 +52,13 @@ class SearchQuality(msgspec.Struct, frozen=True):
     without_hit: float
 
 
-def read_questions(lines: Iterable[str]) -> list[Question]:
+def read_questions(lines: Iterable[str]) -> list[JudgedQuestion]:
     """Read a CSV file with the columns question, language, articles; ids are separated by blanks or `|`.
 
     Raises `UnreadableQuestions` with the number of the line.
     """
     reader = csv.DictReader(lines, strict=True)
-    questions: list[Question] = []
+    questions: list[JudgedQuestion] = []
     try:
         if not {*COLUMNS} <= {*(reader.fieldnames or ())}:
             raise UnreadableQuestions(f"line 1 does not name the columns {', '.join(COLUMNS)}")
@@ -70,7 +70,7 @@ def read_questions(lines: Iterable[str]) -> list[Question]:
                     f"line {reader.line_num} needs a question of 1 to {MAX_QUERY_CHARS} characters, a language (zh or "
                     "en) and an article"
                 )
-            questions.append(Question(text, msgspec.convert(language, Language), ids))
+            questions.append(JudgedQuestion(text, msgspec.convert(language, Language), ids))
             if len(questions) > MAX_QUESTIONS:
                 raise UnreadableQuestions(f"it has more than {MAX_QUESTIONS} questions; split the file")
     except csv.Error as error:
@@ -80,7 +80,7 @@ def read_questions(lines: Iterable[str]) -> list[Question]:
     return questions
 
 
-def answer_questions(questions: Sequence[Question], index: ArticleIndex) -> list[QuestionResult]:
+def answer_questions(questions: Sequence[JudgedQuestion], index: ArticleIndex) -> list[QuestionResult]:
     """Return for each question what a search finds, up to `RESULTS` articles.
 
     A question whose right articles are all public is asked as a customer, who does not find internal ones.

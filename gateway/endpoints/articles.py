@@ -1,31 +1,22 @@
-"""Articles of the knowledge base: for everybody from memory, and for staff who write and publish them."""
+"""Published articles of the knowledge base, from memory: for everybody, and with the internal ones for staff."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from commerce.catalog.model import Sku
 from commerce.kernel.paging import Page
 from commerce.knowledge.article_index import CUSTOMERS, STAFF, ArticleLinks
 from commerce.knowledge.model import (
-    Article,
     ArticleId,
-    ArticleInput,
-    ArticleStatus,
-    ArticleVersion,
     Code,
     FeedbackInput,
     FoundArticle,
-    MissedSearch,
     ReadableArticle,
     SuggestionInput,
-    VersionInput,
-    VersionNo,
-    VersionStep,
 )
 from commerce.text_search.model import QUERY_INVALID, Language, SearchQuery
 from gateway.cached_content import content_response, encode_content
@@ -120,91 +111,8 @@ async def suggest_articles_to_staff(call: Call) -> web.Response:
     return json_response(Page(call.services.articles.live.suggest(call.body, STAFF, _SUGGESTIONS), None))
 
 
-async def show_articles(call: Call) -> web.Response:
-    """List articles by id with their versions that are not retired.
-
-    `status` restricts them to those with such a version, `overdue` to published ones past the day of their review.
-    """
-    parameters = call.parameters
-    page = await call.services.articles.knowledge.list_articles(
-        parameters["cursor"],
-        page_size(call),
-        status=parameters["status"],
-        only_overdue=parameters["overdue"] is True,
-    )
-    return json_response(page)
-
-
-async def show_article(call: Call) -> web.Response:
-    """Read an article with all its versions, without their texts."""
-    return json_response(await call.services.articles.knowledge.get(call.parameters["article_id"]))
-
-
-async def show_article_version(call: Call) -> web.Response:
-    """Read a version with its text, as Markdown and as the HTML that readers get."""
-    parameters = call.parameters
-    version = await call.services.articles.knowledge.get_version(
-        parameters["article_id"], parameters["language"], parameters["version"]
-    )
-    return json_response(version)
-
-
-async def put_article(call: Call) -> web.Response:
-    """Create an article without texts, or change its terms with the version that was read.
-
-    A repeat changes nothing.
-    """
-    knowledge = call.services.articles.knowledge
-    return json_response(await knowledge.put(call.parameters["article_id"], call.body, call.staff_actor))
-
-
-async def add_article_version(call: Call) -> web.Response:
-    """Add a draft in a language, in the place of one that is not published yet."""
-    article_id, body = call.parameters["article_id"], call.body
-    knowledge = call.services.articles.knowledge
-    version = await knowledge.add_version(article_id, body.language, body.text, call.staff_actor)
-    location = f"{_ADMIN_PATH}/{article_id}/{body.language}/{version}"
-    return json_response(await knowledge.get(article_id), 201, {"Location": location})
-
-
-async def submit_article_version(call: Call) -> web.Response:
-    """Let a draft wait for a reviewer."""
-    return await _step(call, call.services.articles.knowledge.submit)
-
-
-async def publish_article_version(call: Call) -> web.Response:
-    """Publish a version in review, whose author is somebody else, in the place of the published one."""
-    return await _step(call, call.services.articles.knowledge.publish)
-
-
-async def retire_article_version(call: Call) -> web.Response:
-    """Retire a version: a published one is not found any more, another one is given up."""
-    return await _step(call, call.services.articles.knowledge.retire)
-
-
-async def _step(call: Call, step: Any) -> web.Response:
-    article_id = call.parameters["article_id"]
-    await step(article_id, call.body, call.staff_actor)
-    return json_response(await call.services.articles.knowledge.get(article_id))
-
-
-async def list_missed_searches(call: Call) -> web.Response:
-    """List searches that found nothing or did not help, the most frequent first.
-
-    There is one page, without a cursor.
-    """
-    misses = await call.services.articles.knowledge.list_misses(call.parameters["language"], page_size(call))
-    return json_response(Page(misses, None))
-
-
-async def delete_missed_search(call: Call) -> web.Response:
-    """Delete a search from the list, when an article answers it now."""
-    await call.services.articles.knowledge.delete_miss(call.parameters["language"], call.parameters["q"])
-    return web.Response(status=204)
-
-
-_PATH, _ADMIN_PATH = "/v1/articles", "/v1/admin/articles"
-_ARTICLE = Parameter(name="article_id", location="path", type=ArticleId, description="the article's name")
+_PATH = "/v1/articles"
+ARTICLE = Parameter(name="article_id", location="path", type=ArticleId, description="the article's name")
 _QUERY = Parameter(
     name="q",
     location="query",
@@ -212,18 +120,16 @@ _QUERY = Parameter(
     description="what is sought: a few words, up to 500 characters",
     invalid_message=QUERY_INVALID,
 )
-_LANGUAGE = Parameter(name="language", location="query", type=Language, description="zh or en")
+LANGUAGE = Parameter(name="language", location="query", type=Language, description="zh or en")
 _LINKS = (
     Parameter(name="reason", location="query", type=Code, description="only those about a reason of returns"),
     Parameter(name="sku", location="query", type=Sku, description="only those about a product"),
     Parameter(name="category", location="query", type=Code, description="only those about a category"),
 )
-_FIND = (_QUERY, _LANGUAGE, *_LINKS, cursor_parameter(ArticleId), LIMIT)
+_FIND = (_QUERY, LANGUAGE, *_LINKS, cursor_parameter(ArticleId), LIMIT)
 _LIST_ANSWER = {200: ("articles", Page[FoundArticle])}
-_ANSWER = {200: ("the article", Article)}
 _public = partial(Operation, tag="articles", access="anyone")
 _staff = partial(Operation, tag="staff: articles", access="support")
-_is_true = Annotated[bool, msgspec.Meta(description="true or false")]
 
 OPERATIONS = [
     _public(
@@ -251,7 +157,7 @@ OPERATIONS = [
         summary="Read an article",
         answers={200: ("the article", ReadableArticle), 304: ("unchanged since the ETag of the client", None)},
         problems=(404, 503),
-        parameters=(_ARTICLE, _LANGUAGE, IF_NONE_MATCH),
+        parameters=(ARTICLE, LANGUAGE, IF_NONE_MATCH),
     ),
     _public(
         method="POST",
@@ -260,7 +166,7 @@ OPERATIONS = [
         summary="Rate an article",
         answers={204: ("the rating counts, or an earlier one of the day does", None)},
         problems=(401, 404, 429, 503),
-        parameters=(_ARTICLE,),
+        parameters=(ARTICLE,),
         body=FeedbackInput,
     ),
     _public(
@@ -270,25 +176,10 @@ OPERATIONS = [
         summary="Count a click on an article",
         answers={204: ("the click counts, or an earlier one of the day does", None)},
         problems=(401, 404, 429, 503),
-        parameters=(_ARTICLE,),
+        parameters=(ARTICLE,),
     ),
 ]
 ADMIN = [
-    _staff(
-        access="support_read",
-        method="GET",
-        path=_ADMIN_PATH,
-        handler=show_articles,
-        summary="List articles with their versions",
-        answers={200: ("a page", Page[Article])},
-        problems=(503,),
-        parameters=(
-            Parameter(name="status", location="query", type=ArticleStatus, description="of one of its versions"),
-            Parameter(name="overdue", location="query", type=_is_true, description="only those to be reviewed now"),
-            cursor_parameter(ArticleId),
-            LIMIT,
-        ),
-    ),
     _staff(
         access="support_read",
         method="GET",
@@ -302,105 +193,11 @@ ADMIN = [
     _staff(
         access="support_read",
         method="POST",
-        path=f"{_ADMIN_PATH}/suggest",
+        path="/v1/admin/articles/suggest",
         handler=suggest_articles_to_staff,
         summary="Suggest articles, internal ones too",
         answers=_LIST_ANSWER,
         problems=(503,),
         body=SuggestionInput,
-    ),
-    _staff(
-        access="support_read",
-        method="GET",
-        path=f"{_ADMIN_PATH}/{{article_id}}",
-        handler=show_article,
-        summary="Read an article with its versions",
-        answers=_ANSWER,
-        problems=(404, 503),
-        parameters=(_ARTICLE,),
-    ),
-    _staff(
-        method="PUT",
-        path=f"{_ADMIN_PATH}/{{article_id}}",
-        handler=put_article,
-        summary="Put an article",
-        answers=_ANSWER,
-        problems=(404, 409, 503),
-        parameters=(_ARTICLE,),
-        body=ArticleInput,
-    ),
-    _staff(
-        method="POST",
-        path=f"{_ADMIN_PATH}/{{article_id}}/versions",
-        handler=add_article_version,
-        summary="Add a version of an article",
-        answers={201: ("the article", Article)},
-        problems=(404, 409, 503),
-        parameters=(_ARTICLE,),
-        body=VersionInput,
-        is_one_transaction=True,
-    ),
-    _staff(
-        access="support_read",
-        method="GET",
-        path=f"{_ADMIN_PATH}/{{article_id}}/{{language}}/{{version}}",
-        handler=show_article_version,
-        summary="Read a version of an article",
-        answers={200: ("the version", ArticleVersion)},
-        problems=(404, 503),
-        parameters=(
-            _ARTICLE,
-            Parameter(name="language", location="path", type=Language, description="zh or en"),
-            Parameter(name="version", location="path", type=VersionNo, description="its number in the language"),
-        ),
-    ),
-    *(
-        _staff(
-            method="POST",
-            path=f"{_ADMIN_PATH}/{{article_id}}/{action}",
-            handler=handler,
-            summary=summary,
-            answers=_ANSWER,
-            problems=(404, 409, 503),
-            parameters=(_ARTICLE,),
-            body=VersionStep,
-            is_one_transaction=True,
-        )
-        for action, handler, summary in (
-            ("review", submit_article_version, "Submit a version for review"),
-            ("publish", publish_article_version, "Publish a reviewed version"),
-            ("retire", retire_article_version, "Retire a version"),
-        )
-    ),
-    _staff(
-        access="support_read",
-        method="GET",
-        path="/v1/admin/missed-searches",
-        handler=list_missed_searches,
-        summary="List searches that found nothing",
-        answers={200: ("the list", Page[MissedSearch])},
-        problems=(503,),
-        parameters=(_LANGUAGE, LIMIT),
-    ),
-    _staff(
-        method="DELETE",
-        path="/v1/admin/missed-searches",
-        handler=delete_missed_search,
-        summary="Delete a search that found nothing",
-        answers={204: ("the list does not have it", None)},
-        problems=(400, 503),
-        parameters=(
-            Parameter(
-                name="language", location="query", type=Language, description="the language of its row", required=True
-            ),
-            Parameter(
-                name="q",
-                location="query",
-                type=SearchQuery,
-                description="the query as listed",
-                required=True,
-                invalid_message=QUERY_INVALID,
-            ),
-        ),
     ),
 ]
