@@ -67,7 +67,7 @@ def _open_folders(shop: CliServices) -> dict[str, FileFolder]:
 
 
 def _add(archive: tarfile.TarFile, name: str, folder: FileFolder, digests: Sequence[bytes]) -> int:
-    """Add files of a folder to an archive. Returns how many: those that are missing or damaged are left out."""
+    """Add files of a folder to an archive, and return how many. Missing and damaged ones are left out."""
     added = 0
     for digest in digests:
         content = folder.get(digest)

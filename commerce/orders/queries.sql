@@ -150,8 +150,8 @@ AND order_id <> ALL($3::uuid[])
 ORDER BY pay_by LIMIT $2 FOR UPDATE SKIP LOCKED;
 
 -- name: cancel
--- Changes the status, inserts the event and the release of the stock with its job, in one statement. The event is dated as
--- by advance_statuses: an order that is paid in part has events.
+-- Changes the status, inserts the event and the release of the stock with its job, in one statement. An event is dated as
+-- by advance_statuses, because an order may have some while it awaits the rest of its payments.
 WITH cancelled AS (
     UPDATE orders SET status = 'cancelled', cancelled_at = $2, cancel_reason = $3
     WHERE order_id = ANY($1::uuid[]) AND status = 'awaiting_payment'

@@ -1,4 +1,4 @@
-"""Published articles of the knowledge base, from memory: for everybody, and with the internal ones for staff."""
+"""Published articles from memory: for everybody, and for staff with the internal ones."""
 
 from __future__ import annotations
 

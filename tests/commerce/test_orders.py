@@ -179,7 +179,7 @@ async def test_cancel_repeated_releases_stock_once(
 async def test_cancel_is_not_dated_before_an_event_that_it_waited_for(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
 ) -> None:
-    """An order that is paid in part has events while it awaits the rest. The clocks of two machines differ, too."""
+    """An order that is paid in part has events while it awaits the rest."""
     order_id = await place_order(shop, sale_id, keys)
     async with run_workers(settings, "order_writer"):
         await eventually(lambda: is_drained(shop, keys))
