@@ -1,4 +1,4 @@
-"""Moves cases and conversations on in time, and indexes orders. Several may run."""
+"""Has rules decide cases, moves cases and conversations on in time, and indexes orders. Several may run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from commerce.aftersales.case_decisions import CaseDecisions
 from commerce.aftersales.case_exchanges import CaseExchanges
 from commerce.aftersales.kept_units import KeptUnitCases
 from commerce.aftersales.service import Aftersales
+from commerce.case_rules.rule_jobs import RuleJobs
 from commerce.conversations.conversation_jobs import ConversationJobs
 from commerce.conversations.deadline_keeper import DeadlineKeeper
 from commerce.exchanges.service import ReplacementOrders
@@ -47,9 +48,14 @@ async def aftersales_worker(services: WorkerServices) -> None:
         *(services.db, services.clock, services.settings.conversations),
         *(RetryPolicy.from_settings(settings), settings.max_attempts),
     )
-    queues = [jobs.queue, conversations.queue]
+    rules = RuleJobs(
+        *(services.db, services.clock, decisions, cases.requests, zone),
+        *(RetryPolicy.from_settings(settings), settings.max_attempts),
+    )
+    queues = [jobs.queue, conversations.queue, rules.queue]
     due = services.due_jobs.event(*(queue.name for queue in queues))
-    runner = JobRunner("aftersales_worker", queues, (), settings, services.clock, due)
+    wake_ups = {queue.name: services.due_jobs.event(queue.name) for queue in queues}
+    runner = JobRunner("aftersales_worker", queues, (), settings, services.clock, due, wake_ups)
     poll_s = settings.poll_ms / 1000
     keeper = DeadlineKeeper(
         services.db, services.clock, lambda kind: metrics.ESCALATED_CONVERSATIONS.labels(kind).inc()

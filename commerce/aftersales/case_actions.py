@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from commerce.aftersales import store
@@ -17,6 +18,8 @@ from commerce.aftersales.case_status import (
     check_status,
     check_version,
     lock_case,
+    put_rule_job,
+    waits_for_evidence,
 )
 from commerce.aftersales.errors import CaseStatusConflict, NoSuchEvidence
 from commerce.aftersales.model import MAX_EVIDENCE, ApprovalInput, CaseKind, CaseOffer, CaseStatus, OfferInput
@@ -118,8 +121,12 @@ class CaseActions:
             if len(await store.list_evidence(connection, case_id)) + len(free) > MAX_EVIDENCE:
                 raise Invalid(f"cannot add the pictures: a case has at most {MAX_EVIDENCE}")
             await store.attach_evidence(connection, case_id, evidence_ids)
-            reason = f"{len(free)} pictures added"
-            await change_case(connection, case, now, f"customer {user_id}", reason)
+            reason, changes = f"{len(free)} pictures added", dict[str, Any]()
+            if waits_for_evidence(case):
+                due_at = now + timedelta(seconds=self._policy.decide_within_s)
+                changes = {"waits_for": "staff", "due_at": due_at}
+                await put_rule_job(connection, case, now)
+            await change_case(connection, case, now, f"customer {user_id}", reason, **changes)
 
     # Staff.
 

@@ -13,7 +13,13 @@ from commerce.aftersales import store
 from commerce.aftersales.case_decisions import CaseDecisions
 from commerce.aftersales.case_exchanges import CaseExchanges
 from commerce.aftersales.case_policy import AftersalesPolicy
-from commerce.aftersales.case_status import LockedCase, change_case, lock_case, put_case_job
+from commerce.aftersales.case_status import (
+    LockedCase,
+    change_case,
+    lock_case,
+    put_case_job,
+    waits_for_evidence,
+)
 from commerce.aftersales.errors import NoSuchCase
 from commerce.aftersales.kept_units import KeptUnitCases
 from commerce.aftersales.lost_claims import find_money
@@ -88,9 +94,10 @@ class CaseJobs:
     async def _apply_rule(self, connection: Connection, locked: LockedCase, now: datetime) -> str:
         case = locked.case
         match case.status:
-            case CaseStatus.REQUESTED if case.offer is not None:
+            case CaseStatus.REQUESTED if case.offer is not None or waits_for_evidence(case):
                 due_at = now + timedelta(seconds=self._policy.decide_within_s)
-                reason = "the customer has not answered the offer in time"
+                missing = "added the evidence" if case.offer is None else "answered the offer"
+                reason = f"the customer has not {missing} in time"
                 await change_case(*(connection, case, now, ACTOR, reason), offer=None, waits_for="staff", due_at=due_at)
             case CaseStatus.REQUESTED if self._policy.when_undecided == "approve":
                 terms = await self._decisions.default_terms(connection, locked)

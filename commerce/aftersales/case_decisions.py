@@ -291,6 +291,14 @@ class CaseDecisions:
             connection, locked.case, now, actor, reason, status=CaseStatus.DECLINED, money_state="undecided"
         )
 
+    async def request_evidence(
+        self, connection: Connection, locked: LockedCase, now: datetime, actor: str, reason: str
+    ) -> CaseSummary:
+        """Ask the customer for pictures within `answer_within_s`; then staff decide."""
+        check_status(locked.case, CaseStatus.REQUESTED)
+        due_at = now + timedelta(seconds=self._policy.answer_within_s)
+        return await change_case(connection, locked.case, now, actor, reason, waits_for="customer", due_at=due_at)
+
     async def cancel(
         self, connection: Connection, locked: LockedCase, now: datetime, actor: str, reason: str
     ) -> CaseSummary:

@@ -15,7 +15,7 @@ from asyncpg import UniqueViolationError
 
 from commerce.aftersales import store
 from commerce.aftersales.case_policy import AftersalesPolicy
-from commerce.aftersales.case_status import LockedCase, describe, open_conversation, put_case_job
+from commerce.aftersales.case_status import LockedCase, describe, open_conversation, put_case_job, put_rule_job
 from commerce.aftersales.case_values import NOTHING, CaseValue, ValuedLine, value_lines
 from commerce.aftersales.eligibility import Judgement, OrderFacts, UsedUnits, count_used, judge
 from commerce.aftersales.errors import NotReturnable, TooManyCases
@@ -119,13 +119,14 @@ class CaseRequests:
                 raise _refusal(judgement)
             actor, reason = f"customer {user_id}", "asked for by the customer"
             try:
-                case_id = await self._insert(connection, order, request, judgement, key, digest, actor, reason)
+                case = await self._insert(connection, order, request, judgement, key, digest, actor, reason)
             except UniqueViolationError as error:  # a request for another order has the key
                 if error.constraint_name != KEY_CONSTRAINT:
                     raise
                 raise KeyReused("this Idempotency-Key belongs to a request for another order: use a new key") from None
+            await put_rule_job(connection, case, case.created_at)
             failpoint("case.before_commit")
-        return case_id, True
+        return case.case_id, True
 
     async def create_staff_case(
         self, connection: Connection, order: OrderHeader, staff_case: StaffCase, actor: str
@@ -143,9 +144,10 @@ class CaseRequests:
         judgement.obstacles = [obstacle for obstacle in judgement.obstacles if obstacle.code not in _OF_CUSTOMERS]
         if judgement.obstacles:
             raise _refusal(judgement)
-        return await self._insert(
+        case = await self._insert(
             connection, order, staff_case.request, judgement, key, digest, actor, staff_case.reason
         )
+        return case.case_id
 
     async def check_exchange(self, case_id: UUID) -> None:
         """Check that the replacement of an exchange could be reserved now.
@@ -217,7 +219,7 @@ class CaseRequests:
         digest: bytes,
         actor: str,
         reason: str,
-    ) -> UUID:
+    ) -> CaseSummary:
         now = self._now()
         open_cases = [case for case in await store.list_of_order(connection, order.order_id) if case.ended_at is None]
         if len(open_cases) >= self._policy.open_cases_per_order:
@@ -231,7 +233,7 @@ class CaseRequests:
         details = {"case_id": str(case.case_id), "status": case.status, "version": 1}
         story = StoryEvent(order.order_id, "case", f"{describe(case)} requested: {reason}"[:500], details)
         await orders.insert_story_events(connection, [story], now, actor)
-        return case.case_id
+        return case
 
     def _new_case(
         self, order: OrderHeader, request: CaseInput, judgement: Judgement, actor: str, now: datetime

@@ -21,7 +21,7 @@ from commerce.jobs import store as jobs
 from commerce.jobs.model import INTERNAL_SYSTEM, NewJob
 from commerce.kernel.postgres import Connection
 from commerce.orders import store as orders
-from commerce.orders.model import CASES
+from commerce.orders.model import CASE_RULES, CASES
 from commerce.orders.store import OrderHeader, StoryEvent
 
 CaseTask = Literal["case.deadline", "case.money", "case.exchange"]
@@ -159,16 +159,30 @@ async def put_case_job(
     await jobs.put(connection, CASES, [NewJob(case.case_id, task, INTERNAL_SYSTEM, due_at)], now)
 
 
+async def put_rule_job(connection: Connection, case: CaseSummary, now: datetime) -> None:
+    """Have rules decide on a case that waits for staff, unless a person is quicker."""
+    await jobs.put(connection, CASE_RULES, [NewJob(case.case_id, "case.decide", INTERNAL_SYSTEM, now)], now)
+
+
+def waits_for_evidence(case: CaseSummary) -> bool:
+    """Tell whether the customer was asked for evidence."""
+    return case.status is CaseStatus.REQUESTED and case.offer is None and case.waits_for == "customer"
+
+
 async def _add_to_story(
     connection: Connection, case: CaseSummary, changed: CaseSummary, now: datetime, actor: str, reason: str
 ) -> None:
-    """Add what customers should see to the order's story: steps, offers and escalations."""
+    """Add to the order's story what customers should see.
+
+    That is steps, offers, escalations, and evidence that is needed."""
     if changed.status is not case.status:
         text = f"the {describe(changed)} is {changed.status}: {reason}"
     elif changed.offer is not None and changed.offer != case.offer:
         text = f"an offer for the {describe(changed)}: {reason}"
     elif changed.is_escalated and not case.is_escalated:
         text = f"the {describe(changed)} is escalated: {reason}"
+    elif waits_for_evidence(changed) and not waits_for_evidence(case):
+        text = f"the {describe(changed)} needs a picture as evidence: {reason}"
     else:
         return
     details = {"case_id": str(case.case_id), "status": changed.status, "version": changed.version}

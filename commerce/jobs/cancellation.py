@@ -18,6 +18,7 @@ _INSTEAD = {
     "return_shipments": "its carrier may come for it: fix the cause and retry it, or cancel the return shipment",
     "cases": "its customer waits for an answer or for money: fix the cause and retry it",
     "conversations": "it would stay resolved and its customer would not be asked: fix the cause and retry it",
+    "case_rules": "nothing is lost without it, as its case waits for staff: fix the cause and retry it",
     "fulfilments": "its order would never be shipped: fix the cause and retry it, or refund the order",
 }
 

@@ -122,7 +122,7 @@ CROSS JOIN LATERAL (
     UNION ALL
     SELECT order_id FROM return_shipments WHERE input.queue = 'return_shipments' AND return_shipment_id = input.subject
     UNION ALL
-    SELECT order_id FROM cases WHERE input.queue = 'cases' AND case_id = input.subject
+    SELECT order_id FROM cases WHERE input.queue IN ('cases', 'case_rules') AND case_id = input.subject
     UNION ALL
     SELECT order_id FROM orders WHERE input.queue IN ('fulfilments', 'cancellations', 'releases', 'cases')
                          AND order_id = input.subject
@@ -141,7 +141,7 @@ FROM jobs JOIN (
     UNION ALL
     SELECT 'releases', release_id FROM releases WHERE part_of = $1
     UNION ALL
-    SELECT 'cases', case_id FROM cases WHERE order_id = $1
+    SELECT queue, case_id FROM cases CROSS JOIN (VALUES ('cases'), ('case_rules')) AS queues (queue) WHERE order_id = $1
     UNION ALL
     SELECT 'return_shipments', return_shipment_id FROM return_shipments WHERE order_id = $1
     UNION ALL

@@ -41,6 +41,8 @@ ADVANCE_CANCELLATIONS = "cancellation.advance"
 """the kind of all its jobs"""
 CASES = "cases"
 """queue of cases, and of orders for which cases are to be opened"""
+CASE_RULES = "case_rules"
+"""queue of cases on which rules may decide"""
 
 
 class OrderStatus(StrEnum):

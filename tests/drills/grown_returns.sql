@@ -47,3 +47,17 @@ SELECT case_id, 0, 1, 1, 0, 0, '', created_at, 'staff' FROM cases;
 INSERT INTO return_send_backs (send_back_id, case_id, case_line_no, quantity, outcome, created_at, ended_at, ended_by)
 SELECT case_id, case_id, 0, 1, out, created_at, CASE WHEN out <> '' THEN created_at END, CASE WHEN out <> '' THEN 'staff' END
 FROM (SELECT *, CASE WHEN right(case_id::text, 1) > '0' THEN 'handed_out' END AS out FROM cases) AS sent;
+
+-- Rules have looked at every case, and decided on most of them.
+INSERT INTO case_rule_sets (version, rules, created_at, actor, reason)
+SELECT n, '[]', '{now}', 'staff', 'tried' FROM generate_series(1, 30) AS n;
+INSERT INTO case_rule_budgets (currency, max_amount_minor, max_cases) VALUES ('CNY', 1000000, 1000);
+INSERT INTO case_rule_spending (currency, day, amount_minor, cases)
+SELECT 'CNY', '{now}'::date - n, 1000, 9 FROM generate_series(0, 399) AS n;
+INSERT INTO case_rule_events (at, kind, details, actor, reason)
+SELECT '{now}', 'switched_on', '{{}}', 'staff', 'tried' FROM generate_series(1, 60) AS n;
+INSERT INTO case_inputs (case_id, at, inputs) SELECT case_id, created_at, '{{"amount": 1000}}' FROM cases;
+INSERT INTO case_decisions (case_id, decision_no, at, rule_set_version, rule_no, outcome, inputs, reasons, case_version,
+                            amount_minor)
+SELECT case_id, 1, created_at, 1, 1, 'approve', '{{"amount": 1000}}', ARRAY['send it back'], 1, 1000
+FROM cases WHERE right(case_id::text, 1) > '3';

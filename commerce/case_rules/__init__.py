@@ -1,0 +1,1 @@
+"""Ordered rules that decide cases, within a daily budget and with a switch that stops them."""
