@@ -228,6 +228,21 @@ OLDEST_UNASSIGNED_CONVERSATION_SECONDS = Gauge(
     "Age of the oldest conversation that waits for staff and that nobody has",
     multiprocess_mode=_LATEST,
 )
+CASE_RULES_STOPPED = Gauge(
+    "floodgate_case_rules_stopped", "1: the rules that decide cases are switched off", multiprocess_mode=_LATEST
+)
+CASE_RULE_BUDGET_USED_RATIO = Gauge(
+    "floodgate_case_rule_budget_used_ratio",
+    "Part of a daily budget of the rules that is used, by amount or by cases, whichever is more",
+    ["currency"],
+    multiprocess_mode=_LATEST,
+)
+CASE_RULE_BUDGET_REFUSALS = Gauge(
+    "floodgate_case_rule_budget_refusals",
+    "Cases of today that were left to a person because a daily budget of the rules had no room",
+    ["currency"],
+    multiprocess_mode=_LATEST,
+)
 RETURN_WORKLIST_ITEMS = Gauge(
     "floodgate_return_worklist_items",
     "Items on each worklist of returns",

@@ -14,6 +14,7 @@ from commerce.aftersales.case_gauges import CaseGauges
 from commerce.aftersales.case_returns import measure_worklists
 from commerce.audit.service import Audit
 from commerce.cancellations.open_cancellations import OpenCancellations
+from commerce.case_rules.service import CaseRules
 from commerce.conversations.deadline_keeper import DeadlineKeeper
 from commerce.conversations.deadlines import DeadlineKind
 from commerce.conversations.service import ConversationGauges
@@ -201,6 +202,7 @@ async def _measure_support(services: WorkerServices) -> None:
     await _measure_conversations(ConversationGauges(services.db, services.clock))
     await _measure_deadlines(DeadlineKeeper(services.db, services.clock))
     await _measure_articles(services)
+    await _measure_rules(services)
 
 
 async def _measure_deadlines(keeper: DeadlineKeeper) -> None:
@@ -235,3 +237,16 @@ async def _measure_conversations(gauges: ConversationGauges) -> None:
     for status, count in counts.items():
         metrics.OPEN_CONVERSATIONS.labels(status).set(count)
     metrics.OLDEST_UNASSIGNED_CONVERSATION_SECONDS.set(oldest_s)
+
+
+async def _measure_rules(services: WorkerServices) -> None:
+    """Set the gauges of the rules that decide cases.
+
+    Budgets are never deleted, so no gauge keeps an old value."""
+    zone = ZoneInfo(services.settings.shipping.timezone)
+    state = await CaseRules(services.db, services.clock, zone).get_state()
+    metrics.CASE_RULES_STOPPED.set(not state.is_on and state.active_version is not None)
+    for budget in state.budgets:
+        ratio = max(budget.amount / max(1, budget.max_amount), budget.cases / max(1, budget.max_cases))
+        metrics.CASE_RULE_BUDGET_USED_RATIO.labels(budget.currency).set(ratio)
+        metrics.CASE_RULE_BUDGET_REFUSALS.labels(budget.currency).set(budget.refused_cases)
