@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from uuid import UUID
@@ -14,9 +14,9 @@ from commerce.case_rules.errors import TooManyPastCases
 from commerce.case_rules.match_regions import CompiledRules
 from commerce.case_rules.model import (
     BusiestDay,
+    CaseRule,
     DryRun,
     DryRunDifference,
-    DryRunInput,
     DryRunOutcome,
     DryRunRow,
     PastOutcome,
@@ -122,26 +122,26 @@ class DryRuns:
         self._db = db
         self._zone = zone
 
-    async def run(self, trial: DryRunInput) -> DryRun:
-        """Return what rules would have decided on the requests of a time, by the inputs of each.
+    async def run(self, rules: Sequence[CaseRule], since: datetime, until: datetime) -> DryRun:
+        """Return what rules would have decided on the requests from `since` until before `until`.
 
         Two runs over the same cases return the same. Raises `BadRules`, and `TooManyPastCases` for more than
         `MAX_CASES`."""
-        if trial.from_ >= trial.to:
+        if since >= until:
             detail = "it is not after `from`"
             raise Invalid(f"/to: {detail}", errors=[{"pointer": "/to", "detail": detail}])
         async with self._db.snapshot() as connection:
-            await check_named_rules(connection, trial.rules)
-            past_cases = await store.count_past(connection, _first_id(trial.from_), _first_id(trial.to))
+            await check_named_rules(connection, rules)
+            past_cases = await store.count_past(connection, _first_id(since), _first_id(until))
             if past_cases > MAX_CASES:
                 raise TooManyPastCases(f"{past_cases} cases are more than {MAX_CASES}: choose a shorter time")
-            tally = _Tally(CompiledRules(trial.rules), self._zone)
-            await self._add_cases(connection, trial, tally)
+            tally = _Tally(CompiledRules(rules), self._zone)
+            await self._add_cases(connection, since, until, tally)
             return tally.report(max(0, past_cases - tally.cases))
 
-    async def _add_cases(self, connection: Connection, trial: DryRunInput, tally: _Tally) -> None:
-        after = (trial.from_, _FIRST)
-        while cases := await store.list_past(connection, trial.to, after, _PAGE_SIZE):
+    async def _add_cases(self, connection: Connection, since: datetime, until: datetime, tally: _Tally) -> None:
+        after = (since, _FIRST)
+        while cases := await store.list_past(connection, until, after, _PAGE_SIZE):
             for case in cases:
                 tally.add(case)
             after = (cases[-1].at, cases[-1].case_id)

@@ -15,7 +15,7 @@ import msgspec
 from commerce.aftersales.model import MAX_POLICY_SKUS, WHOLE, CaseKind, ClaimKind, ReasonCode
 from commerce.catalog.model import Sku
 from commerce.kernel.moments import Moment, WithMoments
-from commerce.kernel.money import Currency, Minor
+from commerce.kernel.money import Minor
 from commerce.kernel.types import Reason
 from commerce.sales.model import SaleId
 
@@ -44,8 +44,9 @@ class DeliveryReport(StrEnum):
     NOT_SENT = "not_sent"
 
 
+_CurrencyCode = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z", description="ISO 4217 code")]
 _Amounts = Annotated[
-    dict[Currency, Minor], msgspec.Meta(min_length=1, max_length=20, description="minor units by currency")
+    dict[_CurrencyCode, Minor], msgspec.Meta(min_length=1, max_length=20, description="minor units by currency")
 ]
 _Days = Annotated[int, msgspec.Meta(ge=0, le=3_650)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
@@ -226,11 +227,13 @@ class RuleDecisions(msgspec.Struct, frozen=True):
 
 
 class DryRunInput(WithMoments, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Rules to try on the cases that were requested from `from` until before `to`."""
+    """Rules to try on the cases that were requested from `from` until before `to`.
+
+    Left out, `to` is now, and `from` is 30 days before it."""
 
     rules: _Rules
-    from_: Moment = msgspec.field(name="from")
-    to: Moment
+    from_: Moment | None = msgspec.field(name="from", default=None)
+    to: Moment | None = None
 
 
 PastOutcome = Literal["approve", "refund_without_return", "decline", "cancelled", "undecided"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -34,6 +34,7 @@ from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Connection, Database
 
 _END = 2**31 - 1
+_TRIED_DAYS = 30
 
 
 class CaseRules:
@@ -124,7 +125,8 @@ class CaseRules:
 
     async def try_rules(self, trial: DryRunInput) -> DryRun:
         """Return what rules would have decided on past cases, as `DryRuns.run`."""
-        return await self._dry_runs.run(trial)
+        to = trial.to or from_ms(self._clock.now_ms())
+        return await self._dry_runs.run(trial.rules, trial.from_ or to - timedelta(days=_TRIED_DAYS), to)
 
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[tuple[Connection, datetime]]:

@@ -94,8 +94,10 @@ async def test_dry_run_covers_its_time_only(rules: RuleShop) -> None:
     await rules.request_many(1, 2)
     await rules.work()
     wanted = trial(rules, rule(APPROVE, kinds=[RETURN]))
+    assert wanted.to is not None
     late = DryRunInput(rules=wanted.rules, from_=wanted.to, to=wanted.to + timedelta(days=1))
     empty = await rules.rules.try_rules(late)
+    assert (await rules.rules.try_rules(DryRunInput(rules=wanted.rules))).cases == 2
     assert (empty.cases, empty.without_inputs, empty.differences) == (0, 0, [])
 
 
