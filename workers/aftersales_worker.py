@@ -1,4 +1,4 @@
-"""Has rules decide cases, moves cases and conversations on in time, and indexes orders. Several may run."""
+"""Has rules decide cases, moves cases and conversations on, and indexes orders. Several may run."""
 
 from __future__ import annotations
 
