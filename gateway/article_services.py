@@ -1,4 +1,4 @@
-"""The services of articles: those of readers, from memory, and those of staff."""
+"""The services of articles: those of readers, from memory, those of staff, and training."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Database
 from commerce.knowledge.live_articles import LiveArticles
 from commerce.knowledge.service import Knowledge
+from commerce.training.attempts import QuizAttempts
+from commerce.training.service import Training
 from config.settings import Settings
-from gateway.auth import article_voter_key
+from gateway.auth import ROLES, article_voter_key
 
 
 class ArticleServices:
-    """`live` has the published articles, `knowledge` changes them."""
+    """`live` has the published articles, `knowledge` changes them.
 
-    __slots__ = ("knowledge", "live")
+    `training` has what staff must read and pass, `attempts` are their quizzes."""
+
+    __slots__ = ("attempts", "knowledge", "live", "training")
 
     def __init__(self, settings: Settings, db: Database, clock: Clock, ids: IdGenerator) -> None:
         key = article_voter_key(settings.auth)
         # Without a key that all gateways share, a voter counts once per process.
         self.live = LiveArticles(db, clock, key.encode() if key else ids.new().bytes)
-        self.knowledge = Knowledge(db, clock, ZoneInfo(settings.shipping.timezone))
+        zone = ZoneInfo(settings.shipping.timezone)
+        self.knowledge = Knowledge(db, clock, zone)
+        self.training = Training(db, clock, zone, ROLES)
+        self.attempts = QuizAttempts(db, clock, ids)

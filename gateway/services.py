@@ -39,7 +39,7 @@ from commerce.payments.service import Payments
 from commerce.rates.service import Rates
 from commerce.return_shipments.return_job_history import JOB_HISTORIES
 from commerce.return_shipments.webhook_updates import ReturnShipmentUpdates
-from commerce.rights.certificates_port import NoCertificates, StaffCertificates
+from commerce.rights.certificates_port import StaffCertificates
 from commerce.sales.sale_freight import SaleFreight
 from commerce.sales.sale_promotions import SalePromotions
 from commerce.sales.server_adoption import ServerAdoption
@@ -49,6 +49,7 @@ from commerce.shipping.carrier_port import CarrierRegistry
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
 from commerce.staff_requests.service import StaffRequests
+from commerce.training.certificates import QuizCertificates
 from commerce.wait_lists.service import WaitLists
 from commerce.waiting_rooms.service import WaitingRooms
 from commerce.waiting_rooms.tickets import RoomTickets
@@ -153,14 +154,15 @@ class GatewayServices:
     redis_check: SharedCheck
     database_monitor: DatabaseMonitor
     stopping: asyncio.Event
-    certificates: StaffCertificates = field(default_factory=NoCertificates)
     uploads: UploadSlots = field(default_factory=UploadSlots)
     request_ids: RequestIdGenerator = field(default_factory=RequestIdGenerator)
     head_parser: HeadParser = field(default_factory=HeadParser)
     articles: ArticleServices = field(init=False)
+    certificates: StaffCertificates = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "articles", ArticleServices(self.settings, self.db, self.clock, self.ids))
+        object.__setattr__(self, "certificates", QuizCertificates(self.clock))
 
     @property
     def aftersales(self) -> Aftersales:

@@ -41,10 +41,11 @@ from commerce.sales.stock_changes import StockChanges
 from commerce.screening.service import Screening
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
+from commerce.training.service import Training
 from commerce.wait_lists.service import WaitLists
 from commerce.waiting_rooms.service import WaitingRooms
 from config.settings import Settings, load
-from gateway.auth import build_issued_codes
+from gateway.auth import ROLES, build_issued_codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,10 @@ class CliServices:
     def conversations(self) -> Conversations:
         policies = self.settings.conversations, self.settings.aftersales
         return Conversations(self.db, self.clock, self.ids, *policies, self.settings.data_dir)
+
+    @property
+    def training(self) -> Training:
+        return Training(self.db, self.clock, ZoneInfo(self.settings.shipping.timezone), ROLES)
 
 
 @asynccontextmanager

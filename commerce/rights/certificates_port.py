@@ -15,10 +15,3 @@ class StaffCertificates(Protocol):
 
         Called inside the transaction of the decision, which holds the lock of its order."""
         ...
-
-
-class NoCertificates:
-    """Certificates where nobody issues any: a right that needs one is nobody's but the operators'."""
-
-    async def has_certificate(self, connection: Connection, actor: str, code: str) -> bool:
-        return False

@@ -54,7 +54,7 @@ class Decider:
             raise RightNeeded(f"{subject} needs the role {right!r}: ask somebody who has it", right=right)
         code = self._policy.certificates.get(right)
         if code is not None and not await self._certificates.has_certificate(connection, self.actor, code):
-            detail = f"{subject} needs the certificate {code!r}, which you do not have or which has expired"
+            detail = f"{subject} needs the certificate {code!r}, which you lack or which has expired: pass its quiz"
             raise RightNeeded(detail, right=right, certificate=code)
 
 

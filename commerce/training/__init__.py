@@ -1,0 +1,1 @@
+"""Training of staff: required reading, quizzes about articles, and the certificates that give rights."""
