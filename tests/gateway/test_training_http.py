@@ -154,7 +154,7 @@ async def test_decision_without_certificate_names_the_quiz_and_passing_it_gives_
     await acknowledge(gateway, version)
     attempt = (await begin(gateway)).body
     assert (await submit(gateway, attempt, right=1)).status == 200
-    assert (await approve()).status == 403, "a failed attempt gives no right"
+    assert (await approve()).status == 403, "a failed attempt brings no right"
     assert (await submit(gateway, (await begin(gateway)).body)).body["is_passed"]
     assert (await approve()).status == 200
 
