@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from functools import partial
 from typing import Annotated
 from uuid import UUID
@@ -10,6 +9,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from commerce.kernel.moments import Day
 from commerce.kernel.paging import Page
 from commerce.knowledge.model import ArticleId
 from commerce.training.model import (
@@ -225,7 +225,7 @@ ADMIN = [
             Parameter(name="role", location="query", type=RoleName, description="only of persons who had this role"),
             Parameter(name="quiz", location="query", type=QuizCode, description="only those of a quiz"),
             Parameter(
-                name="expires_before", location="query", type=date, description="only those that end before this day"
+                name="expires_before", location="query", type=Day, description="only those that end before this day"
             ),
             Parameter(name="valid", location="query", type=_is_true, description="only those that are valid now"),
             cursor_parameter(UUID),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from fractions import Fraction
 from typing import Any
 
 import asyncpg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from commerce.training.certificates import QuizCertificates
-from commerce.training.model import QuizQuestion, draw_questions, find_wrong
+from commerce.training.model import QuizQuestion, draw_questions, find_wrong, has_passed
 from tests.gateway.test_articles_http import TEXT, publish, put_article
 from tests.support.case_shop import CLAIM, CaseShop, open_case_shop
 from tests.support.gateway import GatewayResponse, TestGateway
@@ -338,6 +341,12 @@ async def test_terms_and_questions_are_those_of_the_beginning(
     with pytest.raises(asyncpg.CheckViolationError):  # no certificate without the quiz
         await connection.execute("UPDATE quiz_attempts SET wrong = '{1,2,3}'")
     await connection.close()
+
+
+@given(st.integers(0, 50), st.integers(1, 50), st.integers(1, 100))
+def test_share_is_reached_exactly_and_never_with_nothing_right(right: int, count: int, percent: int) -> None:
+    right = min(right, count)
+    assert has_passed(right, count, percent) is (right > 0 and Fraction(right, count) >= Fraction(percent, 100))
 
 
 def test_draw_follows_from_the_seed_and_keeps_right_options_right() -> None:
