@@ -109,6 +109,15 @@ def _describe_parameter(parameter: Parameter, schemas: dict[str, Any]) -> dict[s
     }
 
 
+def _describe_content(content_type: str) -> dict[str, Any]:
+    """Describe a body that is not JSON. A stream has no schema: OpenAPI 3.1 knows none for a sequence of events."""
+    if content_type == "text/event-stream":
+        return {}
+    # `format` makes generated clients keep the bytes of a document that is no text.
+    binary = {} if content_type.startswith("text/") else {"format": "binary"}
+    return {"schema": {"type": "string", **binary}}
+
+
 def _describe_responses(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     request_id = {"description": "identifies the request in the log", "schema": {"type": "string"}}
     responses: dict[str, Any] = {}
@@ -119,9 +128,7 @@ def _describe_responses(operation: Operation, schemas: dict[str, Any]) -> dict[s
             if operation.links:
                 responses[str(status)]["links"] = {name: _link_to_operation(name) for name in operation.links}
         elif operation.content_type != "application/json":
-            # `format` makes generated clients keep the bytes of a document that is no text.
-            binary = {} if operation.content_type.startswith("text/") else {"format": "binary"}
-            responses[str(status)]["content"] = {operation.content_type: {"schema": {"type": "string", **binary}}}
+            responses[str(status)]["content"] = {operation.content_type: _describe_content(operation.content_type)}
     for status in sorted(_problem_statuses(operation)):
         headers: dict[str, Any] = {"X-Request-Id": request_id}
         if status in _RETRY_AFTER_STATUSES:
@@ -228,7 +235,7 @@ def _render_section(path: str, method: str, operation: dict[str, Any]) -> str:
 
 
 def _content_schema(answer: dict[str, Any]) -> Any:
-    return next((content["schema"] for content in answer.get("content", {}).values()), None)
+    return next((content.get("schema") for content in answer.get("content", {}).values()), None)
 
 
 def _render_link(schema: Any) -> str:

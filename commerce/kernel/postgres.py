@@ -220,9 +220,15 @@ class Database:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
-        """Open a read-only transaction in which all statements see the same state."""
-        async with self.transaction(isolation="repeatable_read", readonly=True) as connection:
-            yield connection
+        """Open a read-only transaction in which all statements see the same state.
+
+        Inside a joined transaction its statements are part of that one, and see what it has changed."""
+        async with self.connection() as connection:
+            if connection.is_in_transaction():
+                yield connection
+                return
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                yield connection
 
     async def close(self) -> None:
         """Wait for running work for `timeout_s` seconds, then cut the connections."""

@@ -114,3 +114,16 @@ async def test_batch_of_others_takes_no_part_in_the_transaction_of_its_first_cal
         assert [row["number"] for row in await connection.fetch("TABLE numbers ORDER BY 1")] == [1, 2]
         await connection.execute("DROP TABLE numbers")
     await database.close()
+
+
+async def test_snapshot_inside_a_joined_transaction_sees_its_changes(database_url: str) -> None:
+    """The answer to a change reads what has changed, before it is committed."""
+    database = await open_database(database_url, name="test", shares=undivided(2), timeout_s=3)
+    async with database.joined_transaction() as connection:
+        await connection.execute("CREATE TEMPORARY TABLE changed (number integer) ON COMMIT DROP")
+        await connection.execute("INSERT INTO changed VALUES (7)")
+        async with database.snapshot() as snapshot:
+            assert await snapshot.fetchval("SELECT number FROM changed") == 7
+    async with database.snapshot() as snapshot:
+        assert await snapshot.fetchval("SHOW transaction_isolation") == "repeatable read"
+    await database.close()
