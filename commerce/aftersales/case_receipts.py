@@ -93,6 +93,9 @@ class CaseReceipts:
             # Late: what was refunded stays so, and units of no case are no stock until somebody decides.
             surplus += [SurplusUnits(lines[no].sku, "", quantity) for no, quantity in receipt.lines.items()]
             reason = f"the case {case.case_id} is {case.status} and takes no units"
+            if shipment is not None:  # it has arrived all the same, and no worklist waits for it any more
+                await receipts.mark_shipment_received(connection, shipment.return_shipment_id, self._now())
+                await self._end_shipment(connection, shipment, actor)
             return await self._store_unmatched(connection, receipt, surplus, reason, actor)
         counted = dict[int, int]()
         for no, quantity in receipt.lines.items():
@@ -111,7 +114,10 @@ class CaseReceipts:
         stored = await self._insert(connection, new, actor)
         if shipment is not None:
             await self._end_shipment(connection, shipment, actor)
-        changed = await self._count_received(connection, locked, new.lines, actor)
+        if new.lines:
+            changed = await self._count_received(connection, locked, new.lines, actor)
+        else:
+            changed = await self._ask_staff(connection, locked, actor)
         return ReceiptResult(receipt=stored, case=changed)
 
     async def _store_unmatched(
@@ -144,8 +150,6 @@ class CaseReceipts:
         self, connection: Connection, locked: LockedCase, units: Mapping[int, int], actor: str
     ) -> CaseSummary:
         """Add received units to the lines of a case, which then waits for its inspection."""
-        if not units:
-            return locked.case
         now = self._now()
         counts = [
             UnitCounts(
@@ -166,6 +170,22 @@ class CaseReceipts:
             items_state=items_state,
             waits_for="warehouse",
             due_at=now + timedelta(seconds=self._policy.confirm_within_s),
+        )
+
+    async def _ask_staff(self, connection: Connection, locked: LockedCase, actor: str) -> CaseSummary:
+        """Have staff decide about a case for which only other products have come.
+
+        It is approved again: what nobody has sent must not be refunded because its receipt is not confirmed in time."""
+        if locked.case.status not in (CaseStatus.APPROVED, CaseStatus.IN_TRANSIT):
+            return locked.case
+        now = self._now()
+        return await change_case(
+            *(connection, locked.case, now, actor, "other products have arrived than those that are to come back"),
+            status=CaseStatus.APPROVED,
+            items_state="expected",
+            is_escalated=True,
+            waits_for="staff",
+            due_at=now + timedelta(seconds=self._policy.decide_within_s),
         )
 
     # Receipts of nobody's case, and surplus.

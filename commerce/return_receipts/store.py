@@ -87,7 +87,12 @@ async def insert_receipt(
         columns = zip(*receipt.surplus, strict=True)
         await connection.execute(queries.insert_surplus, receipt_id, list(surplus_ids), *map(list, columns))
     if receipt.return_shipment_id is not None:
-        await connection.execute(queries.mark_shipment_received, receipt.return_shipment_id, now)
+        await mark_shipment_received(connection, receipt.return_shipment_id, now)
+
+
+async def mark_shipment_received(connection: Connection, return_shipment_id: UUID, now: datetime) -> None:
+    """Record when the warehouse first had a return shipment."""
+    await connection.execute(queries.mark_shipment_received, return_shipment_id, now)
 
 
 async def lock_receipt(connection: Connection, receipt_id: UUID) -> Receipt | None:

@@ -11,6 +11,7 @@ from commerce.aftersales.receipt_model import MatchInput, ReceiptInput, SendBack
 from commerce.kernel.errors import Invalid
 from commerce.return_receipts.errors import InvalidReceiptState, NoSuchReceipt
 from commerce.shipping.carrier_port import CarrierWebhook, ShipmentUpdate
+from tests.support.case_shop import open_case_shop
 from tests.support.return_shop import ReturnShop
 from tests.support.shipping_shop import tracking_event
 
@@ -175,3 +176,34 @@ async def test_surplus_goes_to_another_case_or_back_to_customer(returns: ReturnS
         await returns.receipts.end_send_back(send_back.send_back_id, SendBackInput(outcome="sent"), "staff bob")
     with pytest.raises(NoSuchReceipt):
         await returns.receipts.decide(send_back.send_back_id, back, "staff bob")
+
+
+async def test_shipment_that_arrives_after_the_end_of_its_case_leaves_the_worklists(returns: ReturnShop) -> None:
+    case_id = await returns.add_case(await returns.deliver_order(("a", 2, 0)))
+    id_ = await returns.set_tracking(case_id, "byhand", "ZT-LATE")
+    webhook = CarrierWebhook("w", [ShipmentUpdate("byhand", "ZT-LATE", [tracking_event("delivered", -1)])])
+    await returns.shipping.handle_webhook("byhand", webhook, b"{}")
+    assert (await returns.returns.count_worklists()).arrived == 1
+    await returns.ship.fetch_rows(
+        "UPDATE cases SET items_back = false, items_state = 'not_expected', kind = 'refund_only' RETURNING 1"
+    )
+    result = await returns.receive(case_id, {0: 2}, tracking_no="ZT-LATE")
+    assert result.case is None
+    assert (await returns.get(id_)).received_at is not None
+    counts = await returns.returns.count_worklists()
+    assert (counts.arrived, counts.unmatched) == (0, 1)
+
+
+async def test_box_of_other_products_asks_staff(returns: ReturnShop) -> None:
+    """The deadline of unconfirmed returns refunds nothing: what was to come has not come."""
+    case_id = await returns.add_case(await returns.deliver_order(("a", 2, 0)))
+    await returns.set_tracking(case_id, "byhand", "ZT-BRICK")
+    brick = [SurplusInput(description="a brick", quantity=1)]
+    await returns.receive(case_id, {}, surplus=brick, tracking_no="ZT-BRICK")
+    assert await returns.state(case_id) == ("approved", "expected", "staff")
+    cases = open_case_shop(returns.ship, when_unconfirmed="refund")
+    assert await cases.pass_deadline(case_id) == ["status_changed"]
+    case = await returns.get_case(case_id)
+    assert (case.status, case.is_escalated, case.waits_for) == ("approved", True, "staff")
+    await returns.receive(case_id, {0: 2})
+    assert await returns.state(case_id) == ("received", "received", "warehouse")
