@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from commerce.aftersales import store
 from commerce.aftersales.case_policy import AftersalesPolicy
-from commerce.aftersales.case_status import LockedCase, check_status, check_version, lock_case
+from commerce.aftersales.case_status import LockedCase, change_case, check_status, check_version, lock_case
 from commerce.aftersales.errors import CaseStatusConflict, NoSuchCase
-from commerce.aftersales.model import CaseStatus, Payer
+from commerce.aftersales.model import CaseStatus, CaseSummary, Payer
 from commerce.aftersales.receipt_model import (
     CollectionInput,
     ReturnedCase,
@@ -67,8 +68,19 @@ class CaseReturns:
             payer = collection.payer or locked.case.freight_payer
             new = await _describe(connection, locked, units, payer, is_collected=True)
             id_ = await self._returns.request(connection, new, self._now(), actor)
+            await self._await_carrier(connection, locked.case, actor)
             [details] = await self._returns.read(connection, [id_])
         return details
+
+    async def _await_carrier(self, connection: Connection, case: CaseSummary, actor: str) -> None:
+        """Let a case wait for the carrier: its customer misses no deadline while the shop looks for one.
+
+        It has a new version then, so two members of staff do not both book a carrier."""
+        changes: dict[str, Any] = {}
+        if case.status is CaseStatus.APPROVED:
+            due_at = self._now() + timedelta(seconds=self._policy.confirm_within_s)
+            changes = {"waits_for": "carrier", "due_at": due_at}
+        await change_case(connection, case, self._now(), actor, "a carrier is to collect the products", **changes)
 
     async def set_tracking(self, case_id: UUID, tracking: TrackingInput, user_id: str) -> list[ReturnShipmentView]:
         """Record the carrier and the number with which a customer sends the units of an approved case.

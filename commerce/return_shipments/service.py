@@ -35,6 +35,9 @@ from commerce.shipping import store as outward_shipments
 from commerce.shipping.model import to_tracking_no
 from commerce.warehouses import store as warehouses
 
+_MAX_NUMBERS = 20
+"""tracking numbers of a customer for one case, with those that were corrected"""
+
 
 class ReturnShipments:
     """Changes return shipments. Call each method inside a transaction that holds the lock of the order."""
@@ -62,7 +65,8 @@ class ReturnShipments:
         Another number takes the place of the one before until the warehouse has received the shipment. Raises
         `TrackingNoTaken` if another shipment has the number, and `InvalidReturnState` if a carrier is booked."""
         tracking_no = to_tracking_no(tracking.tracking_no)
-        for shipment in await store.list_shipments_of_case(connection, new.case_id):
+        earlier = await store.list_shipments_of_case(connection, new.case_id)
+        for shipment in earlier:
             if shipment.status is ReturnStatus.CANCELLED or shipment.received_at is not None:
                 continue
             if shipment.booked_by == "shop":
@@ -71,7 +75,9 @@ class ReturnShipments:
                 raise InvalidReturnState("a carrier is booked to collect the return: cancel that booking first")
             if (shipment.carrier, shipment.tracking_no) == (tracking.carrier, tracking_no):
                 return shipment.return_shipment_id
+            _check_count(earlier)
             await self._cancel_own(connection, shipment, now, "customer", actor, "its number was corrected")
+        _check_count(earlier)
         await self._require_free_number(connection, tracking.carrier, tracking_no)
         return await self._insert_own(connection, new, tracking.carrier, tracking_no, now, actor)
 
@@ -206,6 +212,12 @@ async def _get(connection: Connection, return_shipment_id: UUID) -> ReturnShipme
     shipment = await store.get_shipment(connection, return_shipment_id)
     assert shipment is not None
     return shipment
+
+
+def _check_count(earlier: Sequence[ReturnShipment]) -> None:
+    """Raise `InvalidReturnState` once a customer has entered so many numbers for a case."""
+    if sum(shipment.booked_by == "customer" for shipment in earlier) >= _MAX_NUMBERS:
+        raise InvalidReturnState(f"{_MAX_NUMBERS} tracking numbers were entered for this case: contact the shop")
 
 
 def _taken(tracking_no: str) -> TrackingNoTaken:

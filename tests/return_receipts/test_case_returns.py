@@ -12,6 +12,7 @@ from commerce.kernel.errors import Invalid
 from commerce.return_shipments.errors import InvalidReturnState, NoSuchReturnShipment
 from commerce.return_shipments.model import TrackingInput
 from commerce.shipping.carrier_port import CarrierWebhook, ShipmentUpdate
+from tests.support.case_shop import open_case_shop
 from tests.support.return_shop import ReturnShop
 from tests.support.shipping_shop import tracking_event
 
@@ -112,3 +113,20 @@ async def test_shipment_that_nobody_reports_of_is_overdue(returns: ReturnShop) -
     assert (counts.expected, counts.overdue) == (1, 1)
     [overdue] = (await returns.returns.list_worklist("overdue", None, None, 10)).items
     assert overdue.shipment.return_shipment_id == id_
+
+
+async def test_collection_is_requested_once_and_no_deadline_of_the_customer_passes(returns: ReturnShop) -> None:
+    """Two members of staff who have read the same version; then no carrier collects it."""
+    case_id = await returns.add_case(await returns.deliver_order(("a", 2, 0)))
+    for carrier in returns.ship.carriers.values():
+        carrier.collects_returns = False
+    collection = CollectionInput(version=1)
+    await returns.returns.collect(case_id, collection, "staff ann")
+    with pytest.raises(CaseVersionConflict):
+        await returns.returns.collect(case_id, collection, "staff bob")
+    assert await returns.ship.fetch_value("SELECT count(*) FROM return_shipments") == 1
+    assert await returns.state(case_id) == ("approved", "expected", "carrier")
+    assert (await returns.returns.count_worklists()).parked == 1
+    await open_case_shop(returns.ship).pass_deadline(case_id)
+    case = await returns.get_case(case_id)
+    assert (case.status, case.is_escalated, case.waits_for) == ("approved", True, "staff")

@@ -155,3 +155,13 @@ async def test_own_number_while_carrier_is_booked_is_refused(returns: ReturnShop
     await returns.request(case_id)
     with pytest.raises(InvalidReturnState, match="cancel that booking first"):
         await returns.set_tracking(case_id, "byhand", "ZT-0001")
+
+
+async def test_numbers_of_a_case_are_bounded(returns: ReturnShop) -> None:
+    case_id = await returns.add_case(await returns.deliver_order())
+    for number in range(20):
+        last = await returns.set_tracking(case_id, "byhand", f"ZT-{number:04}")
+    with pytest.raises(InvalidReturnState, match="contact the shop"):
+        await returns.set_tracking(case_id, "byhand", "ZT-MORE")
+    assert await returns.set_tracking(case_id, "byhand", "ZT-0019") == last
+    assert (await returns.get(last)).status == "booked"
