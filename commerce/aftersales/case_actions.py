@@ -126,6 +126,8 @@ class CaseActions:
                 due_at = now + timedelta(seconds=self._policy.decide_within_s)
                 changes = {"waits_for": "staff", "due_at": due_at}
                 await put_rule_job(connection, case, now)
+            elif case.status is CaseStatus.RESOLVED:
+                changes = {"job_due_at": now}  # its money is followed all the same
             await change_case(connection, case, now, f"customer {user_id}", reason, **changes)
 
     # Staff.

@@ -111,10 +111,10 @@ class CaseEvidence:
     async def delete_unused(self, before: datetime, count: int) -> int:
         """Delete up to `count` old pictures that no case uses. Returns how many.
 
-        A file stays while another picture has the same content."""
-        async with self._db.connection() as connection:
+        A file stays while another picture has the same content. Rows go after their files: a file that could not be
+        deleted is not forgotten."""
+        async with self._db.transaction() as connection:
             deleted = await store.delete_unused_evidence(connection, before, count)
-            unused = await store.list_unused_files(connection, deleted)
-        for sha256 in unused:
-            await asyncio.to_thread(self._files.delete, sha256)
+            for sha256 in await store.list_unused_files(connection, deleted):
+                await asyncio.to_thread(self._files.delete, sha256)
         return len(deleted)

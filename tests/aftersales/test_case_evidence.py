@@ -16,6 +16,7 @@ from PIL import Image
 from commerce.aftersales.case_evidence import CaseEvidence
 from commerce.aftersales.errors import NoSuchEvidence, TooManyPictures
 from commerce.kernel.errors import NotAPicture
+from commerce.kernel.file_store_port import FileFolder
 from commerce.kernel.pictures import rewrite_picture
 from config.aftersales import AftersalesSettings
 from tests.support.case_shop import CLAIM, CaseShop, open_case_shop
@@ -149,3 +150,32 @@ async def test_pictures_over_http_are_private(cases: CaseShop, gateway: TestGate
     for data, status, code in ((b"no picture", 422, "not_a_picture"), (bytes(9_000_000), 413, "body_too_large")):
         refused = await gateway.call("POST", path, user="user", data=BytesIO(data))
         assert (refused.status, refused.body["code"]) == (status, code)
+
+
+async def test_file_that_cannot_be_deleted_is_not_forgotten(
+    cases: CaseShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evidence, tomorrow = open_evidence(cases, tmp_path), datetime.now(UTC) + timedelta(days=1)
+    await evidence.upload(await cases.add_delivered(), "user", picture())
+
+    def fail(self: FileFolder, sha256: bytes) -> None:
+        raise OSError("the disk is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FileFolder, "delete", fail)
+        with pytest.raises(OSError, match="away"):
+            await evidence.delete_unused(tomorrow, 10)
+    assert await evidence.delete_unused(tomorrow, 10) == 1
+    assert [file for file in (tmp_path / "evidence").rglob("*") if file.is_file()] == []
+
+
+async def test_pictures_of_a_resolved_case_do_not_delay_its_money(cases: CaseShop, tmp_path: Path) -> None:
+    order_id = await cases.add_delivered()
+    case_id = await cases.request(order_id, kind=CLAIM)
+    await cases.approve(case_id)
+    await cases.act("resolve", case_id)
+    stored = await open_evidence(cases, tmp_path).upload(order_id, "user", picture())
+    version = (await cases.get(case_id)).case.version
+    await cases.actions.add_evidence(case_id, version, "user", [stored.evidence_id])
+    query = "SELECT due_at - now() < interval '1 hour' FROM jobs WHERE queue = 'cases' AND subject = $1"
+    assert await cases.ship.fetch_value(query, case_id)
