@@ -281,12 +281,7 @@ class CancellationProgress:
         )
         if not request.lines:
             return
-        if lines[0].cause != "by_customer":
-            # Staff may have refunded these very units as an amount, when their shipment was lost or stopped.
-            before_minor = await store.sum_refunded_without_units(connection, order.order_id)
-            value = await refunds.preview(connection, order, request)
-            value_minor = sum(line.amount for line in value.lines) + value.freight
-            request = request._replace(fee_minor=min(before_minor, value_minor))
+        request = await withhold_earlier_amounts(connection, order, request, lines[0].cause)
         request = request._replace(source_id=lines[0].cancellation_id)
         await refunds.grant(connection, self._ids, order, request, now)
 
@@ -321,6 +316,20 @@ async def make_grant_request(
         lines=wanted,
         freight="rest" if cause == "lost" else "unshipped",
     )
+
+
+async def withhold_earlier_amounts(
+    connection: Connection, order: OrderHeader, request: GrantRequest, cause: Cause
+) -> GrantRequest:
+    """Return the request less what staff refunded before without naming units.
+
+    That was for these very units, when their shipment was lost or stopped, unless the customer cancels them."""
+    if cause == "by_customer":
+        return request
+    before_minor = await store.sum_refunded_without_units(connection, order.order_id)
+    value = await refunds.preview(connection, order, request)
+    value_minor = sum(line.amount for line in value.lines) + value.freight
+    return request._replace(fee_minor=min(before_minor, value_minor))
 
 
 def take_undecided(each: ShipmentUnits, cancellable: Counter[LineKey]) -> dict[LineKey, int]:

@@ -30,6 +30,7 @@ from commerce.cancellations.progress import (
     find_cause,
     make_grant_request,
     take_undecided,
+    withhold_earlier_amounts,
 )
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import Invalid, KeyReused
@@ -146,7 +147,7 @@ class Cancellations:
 
     async def preview(self, request: CancelRequest) -> CancellationPreview:
         """Return the effect that a cancellation would have now. Stores nothing. Raises as `cancel`."""
-        async with self._db.connection() as connection:
+        async with self._db.snapshot() as connection:
             order = await orders.read_order_header(connection, request.order_id)
             if order is None or request.user_id not in (None, order.user_id):
                 raise NoSuchOrder(f"there is no stored order {request.order_id}, or it is not yours")
@@ -166,7 +167,9 @@ class Cancellations:
             if not is_unpaid:
                 cause: Cause = "by_staff" if request.user_id is None else "by_customer"
                 wanted = await make_grant_request(connection, order, lines, cause, request.reason, request.actor)
-                refund = await refunds.preview(connection, order, wanted) if wanted.lines else None
+                if wanted.lines:
+                    wanted = await withhold_earlier_amounts(connection, order, wanted, cause)
+                    refund = await refunds.preview(connection, order, wanted)
         units.open_lines = [OpenLine(_PREVIEW_ID, "by_customer", key, quantity) for key, quantity in lines.items()]
         units.decide(self._undelivered.returned_shipments)
         return CancellationPreview(

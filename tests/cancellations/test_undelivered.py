@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from commerce.cancellations.errors import NotUndelivered
+from commerce.cancellations.model import CancelRequest, UnitsToCancel
 from config.aftersales import AftersalesSettings
 from tests.cancellations.test_cancellations import cancel, list_releases, read_order, statuses, sum_refunds
 from tests.support.shipping_shop import PRICE, ShippingShop, tracking_event
@@ -166,3 +167,14 @@ async def test_shipment_refunded_by_amount_is_not_refunded_again(
     assert await sum_refunds(ship, order_id) == second.value_minor
     await ship.make_all_due()
     assert "completed" in await ship.work_until_idle()
+
+
+async def test_preview_withholds_what_staff_have_refunded_before(ship: ShippingShop) -> None:
+    order_id, _ = await ship.add_booked_order(("a", 1, 0), ("c", 2, 0))
+    await refund_as_staff(ship.shop, order_id, amount=50, reason="a dent")
+    request = CancelRequest(order_id, "staff sam", None, "sold out", [UnitsToCancel(0, 1)])
+    preview = await ship.cancellations.preview(request)
+    await ship.cancellations.cancel(request, [], 0)
+    await ship.work_until_idle()
+    assert preview.refund is not None
+    assert (preview.refund.amount, await sum_refunds(ship, order_id)) == (PRICE - 50, PRICE)
