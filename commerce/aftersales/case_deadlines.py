@@ -33,12 +33,14 @@ from commerce.kernel.failpoints import failpoint
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Connection, Database
 from commerce.orders.model import CASES
+from commerce.payments.errors import RefundExceedsCaptured
 from commerce.payments.model import Refund
 from commerce.refunds import service as refunds
 from commerce.shipping.shipment_tasks import OPEN_CASES
 
 ACTOR = "aftersales_worker"
 _MAX_POLL_S = 3_600.0
+_CASH_POLL = timedelta(days=1)
 
 
 class CaseJobs:
@@ -85,6 +87,9 @@ class CaseJobs:
             try:
                 async with connection.transaction():
                     word = await self._apply_rule(connection, locked, now)
+            except RefundExceedsCaptured as error:
+                await self._await_cash(connection, locked, now, error.detail)
+                word = "waiting"
             except ProblemError as error:  # such as a refund that a chargeback has overtaken
                 await self._escalate(connection, locked, now, f"it needs a decision: {error.detail}"[:500])
                 word = "refused"
@@ -123,20 +128,15 @@ class CaseJobs:
     async def _resolve_unconfirmed(self, connection: Connection, locked: LockedCase, now: datetime) -> None:
         """Resolve a case in favour of the customer whose products nobody has confirmed or inspected.
 
-        They count as received and damaged: none returns to stock until somebody has seen it."""
-        counts = [
-            UnitCounts(
-                line.case_line_no,
-                line.quantity,
-                line.resellable,
-                line.quantity - line.resellable - line.rejected,
-                line.rejected,
-            )
-            for line in locked.lines
-        ]
-        await store.set_unit_counts(connection, locked.case.case_id, counts)
+        They count as received and damaged: none returns to stock until somebody has seen it. Of a case of which the
+        warehouse has received a part, these are the units that have come."""
+        case, counts = locked.case, list[UnitCounts]()
+        for line in locked.lines:
+            received = line.quantity if case.status is CaseStatus.IN_TRANSIT else line.received
+            damaged = received - line.resellable - line.rejected
+            counts.append(UnitCounts(line.case_line_no, received, line.resellable, damaged, line.rejected))
+        await store.set_unit_counts(connection, case.case_id, counts)
         reason = "nobody has confirmed the products in time"
-        case = locked.case
         if case.status is CaseStatus.IN_TRANSIT:
             case = await self._step(connection, case, now, reason, CaseStatus.RECEIVED)
         case = await self._step(connection, case, now, reason, CaseStatus.INSPECTED)
@@ -153,6 +153,11 @@ class CaseJobs:
             waits_for="staff",
             due_at=now + timedelta(seconds=self._policy.refund_within_s),
         )
+
+    async def _await_cash(self, connection: Connection, locked: LockedCase, now: datetime, reason: str) -> None:
+        """Let a case wait until other shipments have brought the cash that it is refunded from, or never will."""
+        due_at = now + _CASH_POLL
+        await change_case(connection, locked.case, now, ACTOR, reason[:500], waits_for="carrier", due_at=due_at)
 
     async def _escalate(self, connection: Connection, locked: LockedCase, now: datetime, reason: str) -> None:
         await self._decisions.escalate(connection, locked, now, ACTOR, reason)

@@ -109,6 +109,8 @@ class CaseDecisions:
         """Raise `Invalid` if an offer's kind does not fit its other terms, or the claim."""
         if case.claim is ClaimKind.LOST:
             raise _invalid("/kind", "lost units are refunded whole: approve or decline the claim")
+        if offer.items_back and case.claim is ClaimKind.MISSING:
+            raise _invalid("/items_back", "units that never came cannot be sent back: offer money for them")
         if offer.kind is CaseKind.EXCHANGE:
             raise _invalid("/kind", "an exchange cannot be offered: offer a return, or a refund only")
         if offer.kind is CaseKind.CLAIM and case.kind is not CaseKind.CLAIM:
@@ -232,10 +234,14 @@ class CaseDecisions:
     async def _final_terms(self, connection: Connection, locked: LockedCase) -> tuple[Terms, dict[int, int]]:
         """Return the approved terms for the accepted units, and these by `case_line_no`.
 
-        Inspected units that were refunded otherwise bring no money: their case cannot be cancelled any more."""
+        Inspected units that were refunded otherwise bring no money: their case cannot be cancelled any more. Units that
+        do not come back are refunded, also those of an exchange."""
         case = locked.case
         is_inspected = case.status is CaseStatus.INSPECTED
-        kind, items_back = _approved_kind(case, case.items_back and is_inspected)
+        if case.kind is CaseKind.EXCHANGE and not is_inspected:  # lost on their way back, or left to the customer
+            kind, items_back = CaseKind.REFUND_ONLY, False
+        else:
+            kind, items_back = _approved_kind(case, case.items_back and is_inspected)
         units = {
             line.case_line_no: line.resellable + line.damaged if is_inspected else line.quantity
             for line in locked.lines
@@ -332,6 +338,8 @@ def _approved_kind(case: CaseSummary, items_back: bool | None) -> tuple[CaseKind
     """Return kind and `items_back` of a case if the products are to be sent back, or not.
 
     A return of nothing is a refund only. Raises `Invalid` for an exchange of nothing."""
+    if items_back and case.claim is ClaimKind.MISSING:
+        raise _invalid("/items_back", "units that never came cannot be sent back: approve the claim without them")
     if items_back is None or items_back is case.items_back or case.kind is CaseKind.CLAIM:
         return case.kind, case.items_back if items_back is None else items_back
     if case.kind is CaseKind.EXCHANGE:

@@ -19,7 +19,7 @@ from commerce.aftersales.case_requests import CaseRequests, StaffCase
 from commerce.aftersales.case_status import lock_case
 from commerce.aftersales.eligibility import count_used
 from commerce.aftersales.errors import NotReturnable, TooManyCases
-from commerce.aftersales.model import MAX_CASE_LINES, CaseInput, CaseKind, CaseLineInput
+from commerce.aftersales.model import CaseInput, CaseKind, CaseLineInput
 from commerce.cancellations import store as cancellations
 from commerce.cancellations.decisions import ShipmentUnits
 from commerce.cancellations.model import LineKey
@@ -107,7 +107,7 @@ class KeptUnitCases:
         lines = list[CaseLineInput]()
         for key, quantity in each.units.items():
             count = min(kept[key], quantity - used[shipment_id, key], left[key] - of_line[key])
-            if count > 0 and len(lines) < MAX_CASE_LINES:
+            if count > 0:
                 kept[key] -= count
                 lines.append(CaseLineInput(line_no=key[0], ship_to=key[1], quantity=count, shipment_id=shipment_id))
         return lines

@@ -12,9 +12,10 @@ from commerce.aftersales.errors import (
     CaseStatusConflict,
 )
 from commerce.aftersales.model import CaseStatus, OfferInput
+from commerce.aftersales.store import UnitCounts, set_unit_counts
 from commerce.kernel.errors import Invalid
 from tests.support.case_shop import CLAIM, REFUND_ONLY, STAFF, CaseShop, open_case_shop
-from tests.support.shipping_shop import ShippingShop
+from tests.support.shipping_shop import ShippingShop, tracking_event
 
 
 @pytest.fixture
@@ -167,4 +168,42 @@ async def test_crash_before_the_commit_leaves_nothing_half_done(
     await cases.approve(case_id)
     await cases.act("resolve", case_id)
     assert await cases.work(case_id) == ["done"]
+    assert await cases.refunded(order_id) == 100
+
+
+async def test_units_that_never_came_are_not_refunded_for_those_that_did(ship: ShippingShop) -> None:
+    """One of two units was received and nobody has inspected it in time."""
+    cases = open_case_shop(ship, when_unconfirmed="refund")
+    order_id = await cases.add_delivered(("a", 2, 0))
+    case_id = await cases.request(order_id, 2)
+    await cases.approve(case_id)
+    async with ship.shop.db.transaction() as connection:
+        case = (await lock_case(connection, case_id)).case
+        await set_unit_counts(connection, case_id, [UnitCounts(0, 1)])
+        await change_case(
+            *(connection, case, case.created_at, STAFF, "received"),
+            status=CaseStatus.RECEIVED,
+            items_state="partly_received",
+            waits_for="warehouse",
+        )
+    assert await cases.pass_deadline(case_id) == ["status_changed"]
+    [line] = (await cases.get(case_id)).lines
+    assert (line.received, line.damaged, await cases.refunded(order_id)) == (1, 1, 100)
+    assert (await cases.preview(order_id, 1)).is_eligible
+    await cases.check_records()
+
+
+async def test_case_waits_for_the_cash_of_other_shipments(ship: ShippingShop) -> None:
+    """The shop's silence counts for the customer, and no member of staff is asked for what only takes time."""
+    cases = open_case_shop(ship, when_undecided="approve")
+    order_id, [first, second] = await ship.add_booked_order(("a", 1, 0), ("c", 2, 0), cod=300)
+    await ship.apply_events(first.shipment_id, tracking_event("delivered", -9))
+    lines = (await cases.lines(order_id))[:1]
+    case_id = await cases.request(order_id, kind=REFUND_ONLY, lines=lines)
+    assert await cases.pass_deadline(case_id) == ["waiting"]
+    assert await cases.state(case_id) == ("requested", "undecided", "carrier")
+    assert not (await cases.get(case_id)).case.is_escalated
+    await ship.apply_events(second.shipment_id, tracking_event("delivered", -8))
+    assert await cases.pass_deadline(case_id) == ["status_changed"]
+    assert await cases.pass_deadline(case_id) == ["status_changed"]
     assert await cases.refunded(order_id) == 100

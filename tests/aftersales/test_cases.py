@@ -356,3 +356,13 @@ async def test_inspected_units_that_staff_refunded_meanwhile_bring_no_money_agai
     await cases.act("resolve", case_id)
     assert (await cases.state(case_id))[0] == "resolved"
     assert await cases.refunded(order_id) == 3 * PRICE
+
+
+async def test_units_that_never_came_are_not_asked_back(cases: CaseShop) -> None:
+    order_id = await cases.add_delivered()
+    case_id = await cases.request(order_id, kind=CLAIM, claim=ClaimKind.MISSING)
+    with pytest.raises(Invalid, match="never came"):
+        await cases.approve(case_id, items_back=True)
+    offer = OfferInput(version=1, reason="as a return", amount=1, kind=RETURN, items_back=True)
+    with pytest.raises(Invalid, match="never came"):
+        await cases.actions.offer(case_id, offer, STAFF)

@@ -364,3 +364,15 @@ async def test_replacement_cancelled_while_the_exchange_completes_keeps_the_mone
     await swap.work(case_id, 2)
     assert await swap.cases.refunded(order_id) == 100
     assert (await swap.cases.state(case_id))[2] == "nobody"
+
+
+async def test_exchange_whose_units_do_not_come_back_is_refunded(swap: ExchangeShop) -> None:
+    """The shop's carrier has lost them, or staff let the customer keep them."""
+    order_id = await swap.add_delivered("a", 2)
+    lines = await swap.lines(order_id, "b", 1)
+    case_id = await swap.cases.request(order_id, kind=CaseKind.EXCHANGE, lines=lines)
+    await swap.cases.approve(case_id)
+    await swap.cases.act("resolve", case_id)
+    case = (await swap.cases.get(case_id)).case
+    assert (case.status, case.kind, case.items_back) == ("resolved", "refund_only", False)
+    assert await swap.cases.refunded(order_id) == 100

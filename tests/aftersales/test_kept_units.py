@@ -191,3 +191,15 @@ async def test_audit_finds_delivered_units_that_nobody_asks_back(cases: CaseShop
     await ship.apply_events(shipment.shipment_id, tracking_event("delivered", -1))
     await ship.fetch_rows("DELETE FROM jobs WHERE queue = 'cases' RETURNING 1")
     assert await find_breaches(ship, order_id) == {_FINDING}
+
+
+async def test_shipment_of_many_lines_is_asked_back_whole(cases: CaseShop) -> None:
+    """More lines than a customer may name in one request."""
+    small = "UPDATE product_logistics SET weight_g = 1, length_mm = 1, width_mm = 1, height_mm = 1 RETURNING 1"
+    await cases.ship.fetch_rows(small)
+    order_id, [shipment] = await cancel_too_late(cases.ship, *[("a", 1, 0)] * 101)
+    await cases.ship.apply_events(shipment.shipment_id, tracking_event("delivered", -1))
+    assert await work(cases) == ["opened"]
+    [case] = await cases.cases.list_of_order(order_id)
+    assert len((await cases.get(case.case_id)).lines) == 101
+    assert await find_breaches(cases.ship, order_id) == set()
