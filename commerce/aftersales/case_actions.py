@@ -87,7 +87,10 @@ class CaseActions:
             check_status(case, CaseStatus.REQUESTED, CaseStatus.RECEIVED, CaseStatus.INSPECTED)
             if case.is_escalated or case.waits_for == "customer":
                 raise CaseStatusConflict("the case is escalated already, or waits for your answer")
-            await self._decisions.escalate(connection, locked, now, actor, reason)
+            assert case.due_at is not None
+            # Whoever complains waits no longer than before.
+            due_at = min(case.due_at, now + timedelta(seconds=self._policy.decide_within_s))
+            await self._decisions.escalate(connection, locked, now, actor, reason, due_at=due_at)
 
     async def answer_offer(self, case_id: UUID, version: int, user_id: str, reason: str, *, accepts: bool) -> None:
         """Accept the offer of a case, which approves it so, or decline it: then staff decide on the request."""
@@ -203,5 +206,10 @@ class CaseActions:
                 return
             if case.money_state != "nothing_due" or case.exchange_order_id is not None:
                 raise CaseStatusConflict("cannot reopen the case: its money was granted; open a new case for the rest")
+            received = sum(line.received for line in locked.lines)
+            if 0 < received < sum(line.quantity for line in locked.lines):  # its units would be decided on twice
+                raise CaseStatusConflict(
+                    "cannot reopen the case: a part of its units was inspected; open a new case for the others"
+                )
             terms = await self._decisions.default_terms(connection, locked)
             await self._decisions.approve(connection, locked, terms, now, actor, reason)

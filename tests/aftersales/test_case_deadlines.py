@@ -194,7 +194,7 @@ async def test_units_that_never_came_are_not_refunded_for_those_that_did(ship: S
 
 
 async def test_case_waits_for_the_cash_of_other_shipments(ship: ShippingShop) -> None:
-    """The shop's silence counts for the customer, and no member of staff is asked for what only takes time."""
+    """Nobody is asked for what only takes time."""
     cases = open_case_shop(ship, when_undecided="approve")
     order_id, [first, second] = await ship.add_booked_order(("a", 1, 0), ("c", 2, 0), cod=300)
     await ship.apply_events(first.shipment_id, tracking_event("delivered", -9))
@@ -207,3 +207,14 @@ async def test_case_waits_for_the_cash_of_other_shipments(ship: ShippingShop) ->
     assert await cases.pass_deadline(case_id) == ["status_changed"]
     assert await cases.pass_deadline(case_id) == ["status_changed"]
     assert await cases.refunded(order_id) == 100
+
+
+async def test_complaint_moves_no_deadline_back(cases: CaseShop) -> None:
+    """Of an inspected case the refund is due within the time that the law allows."""
+    order_id = await cases.add_delivered()
+    case_id = await cases.request(order_id)
+    await cases.ship.fetch_rows("UPDATE cases SET due_at = now() + interval '1 hour' RETURNING 1")
+    before = (await cases.get(case_id)).case
+    await cases.actions.escalate(case_id, before.version, "user", "nobody answers")
+    after = (await cases.get(case_id)).case
+    assert (after.is_escalated, after.due_at) == (True, before.due_at)

@@ -15,6 +15,7 @@ from commerce.aftersales.model import PolicyTerms
 from commerce.aftersales.receipt_model import InspectedUnits, InspectionInput
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Invalid
+from tests.support.case_shop import open_case_shop
 from tests.support.return_shop import ReturnShop
 
 
@@ -137,3 +138,18 @@ async def test_two_members_of_staff_inspect_and_second_has_to_read_again(returns
     names = sorted(type(result).__name__ for result in results)
     assert names == ["CaseSummary", "CaseVersionConflict", "CaseVersionConflict"]
     assert await returns.ship.fetch_value("SELECT count(*) FROM return_inspections") == 1
+
+
+async def test_case_of_which_a_part_was_rejected_is_not_reopened(returns: ReturnShop) -> None:
+    """The rejected unit must not be sent back twice. The unit that has not come may be in a new case."""
+    cases = open_case_shop(returns.ship)
+    order_id = await cases.add_delivered(("a", 2, 0))
+    case_id = await cases.request(order_id, 2)
+    await cases.approve(case_id)
+    await returns.receive(case_id, {0: 1})
+    await returns.inspect(case_id, (0, 0, 1), nothing_more=True)
+    await cases.act("resolve", case_id)
+    assert await cases.state(case_id) == ("resolved", "nothing_due", "nobody")
+    with pytest.raises(CaseStatusConflict, match="open a new case"):
+        await cases.act("reopen", case_id)
+    assert (await cases.preview(order_id, 1)).is_eligible
