@@ -235,7 +235,7 @@ class CaseDecisions:
         """Return the approved terms for the accepted units, and these by `case_line_no`.
 
         Inspected units that were refunded otherwise bring no money: their case cannot be cancelled any more. Units that
-        do not come back are refunded, also those of an exchange."""
+        are not returned are refunded, also those of an exchange."""
         case = locked.case
         is_inspected = case.status is CaseStatus.INSPECTED
         if case.kind is CaseKind.EXCHANGE and not is_inspected:  # lost on their way back, or left to the customer

@@ -145,7 +145,7 @@ class ReturnShipmentEvent(msgspec.Struct, frozen=True):
 class ReturnShipmentView(msgspec.Struct, frozen=True):
     """A return shipment as its customer sees it.
 
-    `price` is what the customer pays for it, once it is known."""
+    `price` is what it costs if the customer bears it, once it is known. It is not charged: the shop may withhold it."""
 
     return_shipment_id: UUID
     booked_by: BookedBy

@@ -159,11 +159,11 @@ async def test_file_that_cannot_be_deleted_is_not_forgotten(
     await evidence.upload(await cases.add_delivered(), "user", picture())
 
     def fail(self: FileFolder, sha256: bytes) -> None:
-        raise OSError("the disk is away")
+        raise OSError("the disk is full")
 
     with monkeypatch.context() as patched:
         patched.setattr(FileFolder, "delete", fail)
-        with pytest.raises(OSError, match="away"):
+        with pytest.raises(OSError, match="full"):
             await evidence.delete_unused(tomorrow, 10)
     assert await evidence.delete_unused(tomorrow, 10) == 1
     assert [file for file in (tmp_path / "evidence").rglob("*") if file.is_file()] == []

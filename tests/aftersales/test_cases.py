@@ -358,7 +358,7 @@ async def test_inspected_units_that_staff_refunded_meanwhile_bring_no_money_agai
     assert await cases.refunded(order_id) == 3 * PRICE
 
 
-async def test_units_that_never_came_are_not_asked_back(cases: CaseShop) -> None:
+async def test_units_that_never_came_are_not_to_be_returned(cases: CaseShop) -> None:
     order_id = await cases.add_delivered()
     case_id = await cases.request(order_id, kind=CLAIM, claim=ClaimKind.MISSING)
     with pytest.raises(Invalid, match="never came"):

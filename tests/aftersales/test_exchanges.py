@@ -366,7 +366,7 @@ async def test_replacement_cancelled_while_the_exchange_completes_keeps_the_mone
     assert (await swap.cases.state(case_id))[2] == "nobody"
 
 
-async def test_exchange_whose_units_do_not_come_back_is_refunded(swap: ExchangeShop) -> None:
+async def test_exchange_without_returned_units_is_refunded(swap: ExchangeShop) -> None:
     """The shop's carrier has lost them, or staff let the customer keep them."""
     order_id = await swap.add_delivered("a", 2)
     lines = await swap.lines(order_id, "b", 1)

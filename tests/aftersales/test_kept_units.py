@@ -193,7 +193,7 @@ async def test_audit_finds_delivered_units_that_nobody_asks_back(cases: CaseShop
     assert await find_breaches(ship, order_id) == {_FINDING}
 
 
-async def test_shipment_of_many_lines_is_asked_back_whole(cases: CaseShop) -> None:
+async def test_shipment_of_many_lines_is_returned_whole(cases: CaseShop) -> None:
     """More lines than a customer may name in one request."""
     small = "UPDATE product_logistics SET weight_g = 1, length_mm = 1, width_mm = 1, height_mm = 1 RETURNING 1"
     await cases.ship.fetch_rows(small)

@@ -169,7 +169,7 @@ async def test_shipment_refunded_by_amount_is_not_refunded_again(
     assert "completed" in await ship.work_until_idle()
 
 
-async def test_preview_withholds_what_staff_have_refunded_before(ship: ShippingShop) -> None:
+async def test_preview_withholds_earlier_refunds_of_staff(ship: ShippingShop) -> None:
     order_id, _ = await ship.add_booked_order(("a", 1, 0), ("c", 2, 0))
     await refund_as_staff(ship.shop, order_id, amount=50, reason="a dent")
     request = CancelRequest(order_id, "staff sam", None, "sold out", [UnitsToCancel(0, 1)])
