@@ -178,3 +178,13 @@ async def test_preview_withholds_earlier_refunds_of_staff(ship: ShippingShop) ->
     await ship.work_until_idle()
     assert preview.refund is not None
     assert (preview.refund.amount, await sum_refunds(ship, order_id)) == (PRICE - 50, PRICE)
+
+
+@pytest.mark.parametrize("user", ["user", None])
+async def test_confirmed_cash_order_is_cancelled_by_customer_or_staff(ship: ShippingShop, user: str | None) -> None:
+    order_id = await ship.add_order(("a", 2, 0), cod=200)
+    assert await read_order(ship, order_id) == ("confirmed", None)
+    await ship.cancellations.cancel(CancelRequest(order_id, user or "staff sam", user, "not wanted"), [], 0)
+    assert await read_order(ship, order_id) == ("cancelled", "by_customer" if user else "by_staff")
+    assert await list_releases(ship, order_id) == [({"a": 2}, {})]
+    assert await list_payments(ship, order_id) == [("cod", "closed", 0)]
