@@ -242,9 +242,11 @@ class PayingLoad:
         """Wait until the payments of so many more orders are started.
 
         A random `count` puts the caller's next action at a random moment."""
-        loop = asyncio.get_running_loop()
-        target, deadline = self.customers.statuses["200"] + count, loop.time() + _STALLED_AFTER_S
-        while self.customers.statuses["200"] < target:
+        loop, statuses = asyncio.get_running_loop(), self.customers.statuses
+        target, started, deadline = statuses["200"] + count, statuses["200"], loop.time() + _STALLED_AFTER_S
+        while statuses["200"] < target:
+            if statuses["200"] > started:
+                started, deadline = statuses["200"], loop.time() + _STALLED_AFTER_S
             assert loop.time() < deadline, f"no payments are started: {self.customers.format_summary()}"
             await asyncio.sleep(0.005)
 
