@@ -27,11 +27,13 @@ from loadtest.bench.pricing_figures import PricingFigures
 from loadtest.bench.rush import SIZES, STEPS, Rush
 from loadtest.bench.rush_figures import RushFigures
 from loadtest.bench.scaling import measure_half_load, measure_scaling
+from loadtest.bench.support import measure_support
+from loadtest.bench.support_figures import SupportLoadFigures
 from loadtest.bench.wrk import LoadFailed
 from loadtest.set_up import SET_UP_STATUS, SetUpFault
 from ops.local.subprocesses import ProcessFailed
 
-PARTS = ("contest", "memory", "writing", "shape", "rush", "pipeline", "pricing")
+PARTS = ("contest", "memory", "writing", "shape", "rush", "pipeline", "pricing", "support")
 _SUSTAINED_SHARE = 0.7  # of the peak
 
 
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument("--rush-repeats", type=int, default=3)
     parser.add_argument("--rush-steps", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--pipeline-orders", type=int, default=1_000, help="of each stage")
+    parser.add_argument("--conversations", type=int, default=200_000, help="open ones, of the part support")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path, help="a directory for latest.json and latest.svg; none: only print")
     options = parser.parse_args()
@@ -83,7 +86,7 @@ async def run(options: argparse.Namespace) -> bool:
     shown_options = {
         name: value
         for name, value in vars(options).items()
-        if not (name.startswith(("rush", "pipeline")) or name in ("out", "parts"))
+        if not (name.startswith(("rush", "pipeline", "conversations")) or name in ("out", "parts"))
     }
     figures = report.Figures(
         at=datetime.now(UTC).replace(microsecond=0), machine=describe_machine(), options=shown_options
@@ -96,6 +99,7 @@ async def run(options: argparse.Namespace) -> bool:
         "rush": _measure_rush,
         "pipeline": _measure_pipeline,
         "pricing": _measure_pricing,
+        "support": _measure_support,
     }
     for name in options.parts:
         try:
@@ -182,6 +186,15 @@ async def _measure_pricing(options: argparse.Namespace, figures: report.Figures)
     pricing = PricingFigures(at=figures.at, machine=figures.machine, options={**load})
     await measure_pricing(pricing, **load)
     figures.pricing = pricing
+
+
+async def _measure_support(options: argparse.Namespace, figures: report.Figures) -> None:
+    _print_progress("the queue of support, search and views of orders")
+    support = SupportLoadFigures(
+        at=figures.at, machine=figures.machine, options={"conversations": options.conversations}
+    )
+    await measure_support(support, options.conversations)
+    figures.support = support
 
 
 def _load_options(options: argparse.Namespace) -> dict[str, int]:

@@ -20,13 +20,14 @@ from loadtest.bench.pricing_figures import PricingFigures, show_pricing
 from loadtest.bench.rush_figures import RushFigures
 from loadtest.bench.rush_report import show_rush
 from loadtest.bench.scaling import Scaling
+from loadtest.bench.support_figures import SupportLoadFigures, show_support
 from ops.commands.console import print_line, print_table
 from ops.commands.safe_console import Table
 
 _BARS = {"server": "#2a6f97", "redis": "#e07a5f"}
 
 
-_SEPARATE_PARTS = ("rush", "pipeline", "pricing")
+_SEPARATE_PARTS = ("rush", "pipeline", "pricing", "support")
 """parts that may be measured in runs of their own"""
 _JSON_MEMBERS = {
     "comparisons": "turns",
@@ -52,6 +53,7 @@ class Figures(msgspec.Struct, rename=_JSON_MEMBERS):
     rush: RushFigures | None = None
     pipeline: PipelineFigures | None = None
     pricing: PricingFigures | None = None
+    support: SupportLoadFigures | None = None
     skipped: dict[str, str] = {}
 
     def is_empty(self) -> bool:
@@ -125,6 +127,8 @@ def _show_separate_parts(figures: Figures) -> None:
         show_pipeline(figures.pipeline)
     if figures.pricing:
         show_pricing(figures.pricing)
+    if figures.support:
+        show_support(figures.support)
 
 
 def _create_table(title: str, measurements_by_server: dict[str, list[Measurement]]) -> Table:

@@ -19,6 +19,7 @@ from loadtest.bench.order_writing import WriteMeasurement
 from loadtest.bench.pricing import BODY, create_orders, create_terms, switch
 from loadtest.bench.pricing_figures import GATEWAY, PricingFigures, PricingTimes
 from loadtest.bench.pricing_terms import SKUS, list_promotions
+from loadtest.bench.support_figures import CallTimes, SearchTimes, SupportLoadFigures
 from loadtest.set_up import SET_UP_STATUS
 from ops.services import CliServices
 from tests.support.gateway import open_gateway
@@ -106,3 +107,24 @@ def test_pricing_figures_are_medians_of_neighbours(tmp_path: Path, capsys: pytes
     report.write(figures, tmp_path)
     kept = msgspec.json.decode((tmp_path / "latest.json").read_bytes())
     assert kept["pricing"]["ratios"] == pricing.ratios
+
+
+def test_support_figures_compare_each_call_with_a_read_by_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_key = CallTimes.of_seconds([number / 1_000 for number in range(1, 101)])
+    assert by_key == CallTimes(100, 51.0, 100.0)
+    support = SupportLoadFigures(
+        by_key=by_key,
+        take=CallTimes(10, 102.0, 500.0),
+        search=SearchTimes(10, 1.0, 2.0, per_s=800.0, cpu_us=90.0),
+    )
+    support.ratios = support.compute_ratios()
+    assert support.ratios == {"take_p50_vs_key": 2.0, "take_p99_vs_key": 5.0}
+    assert SupportLoadFigures(take=by_key).compute_ratios() == {}
+    figures = report.Figures(at=datetime.now(UTC), machine={}, options={}, support=support)
+    report.show(figures)
+    assert "800/s in one process" in capsys.readouterr().out
+    report.write(figures, tmp_path)
+    stored = msgspec.json.decode((tmp_path / "latest.json").read_bytes())
+    assert stored["support"]["ratios"] == support.ratios
