@@ -18,8 +18,10 @@ CREATE INDEX IF NOT EXISTS support_team_members_of_team ON support_team_members 
 CREATE TABLE IF NOT EXISTS conversations (
     conversation_id       uuid PRIMARY KEY,
     user_id               text NOT NULL,
-    order_id              uuid REFERENCES orders,
-    case_id               uuid UNIQUE REFERENCES cases,
+    -- No foreign keys: their checks lock the order or the case after the conversation. Changes of a case lock them in
+    -- the opposite sequence, so that both would wait for each other. Orders and cases are never deleted.
+    order_id              uuid,
+    case_id               uuid UNIQUE,
     previous_id           uuid REFERENCES conversations,
     kind                  text NOT NULL CHECK (kind IN ('question', 'return', 'exchange', 'claim', 'refund_only')),
     subject               text NOT NULL CHECK (length(subject) BETWEEN 1 AND 200),

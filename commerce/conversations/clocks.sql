@@ -37,13 +37,13 @@ WHERE conversation_id = $1 AND kind = 'first_response' AND stopped_at IS NULL;
 -- Open conversations whose deadlines are of an older generation. Those that others change are skipped.
 SELECT conversation_id FROM conversations
 WHERE (status NOT IN ('resolved', 'closed') OR due_at IS NOT NULL) AND deadline_generation < $1
-ORDER BY deadline_generation, conversation_id LIMIT $2 FOR UPDATE SKIP LOCKED;
+ORDER BY deadline_generation, conversation_id LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: lock_late
 -- Conversations of a policy past their deadline that were not escalated yet.
 SELECT conversation_id FROM conversations
 WHERE deadline_policy_id = $1 AND due_at < $2 AND escalated_on IS NULL
-ORDER BY due_at, conversation_id LIMIT $3 FOR UPDATE SKIP LOCKED;
+ORDER BY due_at, conversation_id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: count_overdue
 SELECT due_kind, count(*) AS conversations FROM conversations WHERE due_at < $1 GROUP BY due_kind;

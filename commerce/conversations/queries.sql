@@ -2,7 +2,8 @@
 SELECT {conversations} FROM conversations WHERE conversation_id = $1;
 
 -- name: lock_conversation
-SELECT {conversations} FROM conversations WHERE conversation_id = $1 FOR UPDATE;
+-- Rows that only refer to it may be inserted meanwhile.
+SELECT {conversations} FROM conversations WHERE conversation_id = $1 FOR NO KEY UPDATE;
 
 -- name: insert_conversation
 -- With its first event. A case has one conversation, with the case's id.
@@ -40,7 +41,7 @@ WITH next AS (
             SELECT conversation_id FROM conversations
             WHERE coalesce(team_id, '') = wanted.team AND assignee IS NULL AND status IN ('new', 'open')
             ORDER BY priority, queue_at, conversation_id LIMIT $2) AS first)
-    ORDER BY priority, queue_at, conversation_id LIMIT 1 FOR UPDATE SKIP LOCKED
+    ORDER BY priority, queue_at, conversation_id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 ), taken AS (
     UPDATE conversations SET assignee = $3, status = 'open', version = version + 1
     FROM next WHERE conversations.conversation_id = next.conversation_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from commerce.aftersales.model import OfferInput
 from commerce.conversations.errors import CannotMerge, ConversationStatusConflict
 from commerce.conversations.support_model import ConversationMerge
+from commerce.orders import store as orders
 from tests.support.case_shop import CLAIM, STAFF, CaseShop, open_case_shop
 from tests.support.conversation_shop import ConversationShop, open_conversation_shop
 from tests.support.shipping_shop import ShippingShop
@@ -105,3 +107,17 @@ async def test_conversation_of_a_case_is_only_merged_into(cases: CaseShop, talks
     )
     assert await talks.texts(case_id) == ["first", "about my return"]
     assert (await talks.read(case_id)).unanswered == 1
+
+
+async def test_reply_does_not_wait_for_the_order_which_a_change_of_the_case_has_locked(
+    cases: CaseShop, talks: ConversationShop
+) -> None:
+    """The change waits for the conversation next: each would wait for the other."""
+    order_id = await cases.add_delivered(("a", 1, 0))
+    case_id = await cases.request(order_id)
+    async with talks.shop.db.transaction() as connection:
+        assert await orders.lock_order(connection, order_id)
+        await connection.execute("SELECT FROM cases WHERE case_id = $1 FOR UPDATE", case_id)
+        async with asyncio.timeout(20):
+            await talks.reply(case_id)
+            await talks.write(case_id)
