@@ -10,6 +10,7 @@ from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import ItemInput, SaleInput
 from ops.local import demo_festival
 from ops.local.demo_shipping import create_demo_shipping
+from ops.local.demo_support import create_demo_support
 from ops.services import CliServices, create_fleet
 
 SALE_ID, SHORT_SALE_ID = "midnight", "hurry"
@@ -43,6 +44,7 @@ async def create_demo(shop: CliServices) -> None:
     await create_demo_shipping(shop.db, shop.clock, create_fleet(shop))  # first: freight needs the weights
     for sale_id in (SALE_ID, SHORT_SALE_ID, demo_festival.SALE_ID):
         await _open_sale(shop, sale_id)
+    await create_demo_support(shop)
 
 
 async def _create_sale(shop: CliServices, sale_input: SaleInput) -> None:

@@ -30,7 +30,7 @@ from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings, SettingsError, load, local_file, servers_file
 from gateway.auth import sign_token
 from ops.commands.console import print_line, print_text
-from ops.local import demo_sales, embedded_servers
+from ops.local import demo_sales, demo_support, embedded_servers
 from ops.local.leftover_servers import stop_leftover_servers
 from ops.local.sandbox_setup import (
     build_sandbox_settings,
@@ -182,7 +182,8 @@ async def _start(supervisor: Supervisor, settings: Settings, with_demo: bool) ->
     metrics.enable_multiprocess(metrics_dir)
     needs_sandbox = _needs_sandbox(settings)
     sandbox_settings = build_sandbox_settings(settings, home) if needs_sandbox else ""
-    _write_servers_file(home, redis_url, database_url, sandbox_settings)
+    demo_settings = "" if not with_demo or settings.support.certificates else demo_support.settings_text()
+    _write_servers_file(home, redis_url, database_url, sandbox_settings + demo_settings)
     connection = await connect(database_url, name="migrate", timeout_s=_MIGRATION_TIMEOUT_S)
     try:
         await migrate(connection)
@@ -222,10 +223,12 @@ async def _start_servers(supervisor: Supervisor, settings: Settings) -> tuple[st
     return redis_url, database_url
 
 
-def _write_servers_file(home: Path, redis_url: str, database_url: str, sandbox_settings: str) -> None:
-    """Write the settings by which commands in other terminals find the servers and the sandbox."""
+def _write_servers_file(home: Path, redis_url: str, database_url: str, more: str) -> None:
+    """Write the settings by which commands in other terminals find the servers and the sandbox.
+
+    `more` are those of the sandbox and the demonstration."""
     file = servers_file(home)
-    text = f"redis_url = {toml_string(redis_url)}\ndatabase_url = {toml_string(database_url)}\n{sandbox_settings}"
+    text = f"redis_url = {toml_string(redis_url)}\ndatabase_url = {toml_string(database_url)}\n{more}"
     replace_file(file, text.encode(), 0o600)
 
 

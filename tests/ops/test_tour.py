@@ -54,6 +54,7 @@ async def test_tour_commands_print_the_output_of_the_page(home: Path) -> None:
         await up.start()
         env = up.env | {
             "BASE": f"http://127.0.0.1:{up.port}",
+            "ADMIN": f"http://127.0.0.1:{up.admin_port}",
             "SANDBOX": f"http://127.0.0.1:{up.sandbox_port}",
             "PATH": f"{FLOODGATE.parent}:{os.environ['PATH']}",
             "TMPDIR": str(home),
