@@ -1,4 +1,4 @@
-"""The part `support`: the queue of open conversations, taking the next one, search of articles, views of orders.
+"""The part `support`: the queue, taking the next conversation, search of articles, views of orders.
 
 Services are called in process; their Postgres has the settings of production. The rows are made by SQL.
 """

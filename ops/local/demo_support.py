@@ -1,4 +1,4 @@
-"""Demonstration of support: articles, quizzes, teams, templates of replies, and rules that decide cases."""
+"""Demonstration of support: articles, quizzes, teams, templates of replies, rules."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from commerce.case_rules.service import CaseRules
 from commerce.conversations.support_model import TeamInput, TemplateInput
 from commerce.knowledge.article_files import import_articles, read_folder
 from commerce.knowledge.model import VersionStep
+from commerce.text_search.model import Language
 from commerce.training.quiz_files import read_quiz
 from ops.services import CliServices
 
@@ -28,7 +29,7 @@ _TEAMS = {
     "claims": TeamInput(name="Claims", members=["sue", "max"]),
     "returns": TeamInput(name="Returns", members=["li"]),
 }
-_TEMPLATES = {
+_TEMPLATES: dict[tuple[str, Language], TemplateInput] = {
     ("on-its-way", "en"): TemplateInput(title="On its way", text="Your order {order_id} is on its way. {staff}"),
     ("on-its-way", "zh"): TemplateInput(title="已发出", text="您的订单 {order_id} 已经发出,请留意物流。{staff}"),
     ("refunded", "en"): TemplateInput(title="Refunded", text="{amount} of your request {case_id} are refunded."),

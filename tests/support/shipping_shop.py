@@ -128,18 +128,19 @@ class ShippingShop:
         tenders += [("balance", total - cod, "captured", now)] if total > cod else []
         tenders += [("cod", cod, "authorised", None)] if cod else []
         for tender_no, (method, amount, status, captured_at) in enumerate(tenders):
+            payment_id = self.shop.ids.new()
             await connection.execute(
                 "INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, "
                 "amount_minor, currency, status, created_at, expires_at, captured_at) "
                 "VALUES ($1, $2, $3, 1, $4, $5, 'none', $6, 'CNY', $7, $8, $9, $10)",
-                *(self.shop.ids.new(), order_id, user, tender_no, method, amount, status, now),
+                *(payment_id, order_id, user, tender_no, method, amount, status, now),
                 *(now + timedelta(hours=1), captured_at),
             )
             if captured_at:
                 await connection.execute(
                     "INSERT INTO ledger (posting, account, order_id, amount_minor, currency, at) VALUES "
                     "($1, $2, $3, $4, 'CNY', $5), ($1, 'orders', $3, -$4, 'CNY', $5)",
-                    *(f"test {order_id}", f"credit:{user}", order_id, amount, now),
+                    *(f"capture {payment_id}", f"credit:{user}", order_id, amount, now),
                 )
 
     async def refund_all(self, order_id: UUID) -> None:
