@@ -110,7 +110,9 @@ def _describe_parameter(parameter: Parameter, schemas: dict[str, Any]) -> dict[s
 
 
 def _describe_content(content_type: str) -> dict[str, Any]:
-    """Describe a body that is not JSON. A stream has no schema: OpenAPI 3.1 knows none for a sequence of events."""
+    """Describe a body that is not JSON.
+
+    A stream has no schema: OpenAPI 3.1 knows none for a sequence of events."""
     if content_type == "text/event-stream":
         return {}
     # `format` makes generated clients keep the bytes of a document that is no text.
