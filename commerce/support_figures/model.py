@@ -51,6 +51,18 @@ class SatisfactionFigures(msgspec.Struct, frozen=True, kw_only=True):
     by_score: list[int]
 
 
+class DecisionFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """Decisions of rules in the period, by rule and outcome. People have overturned some since.
+
+    Without `rule_no` no rule fitted, or the rules were switched off."""
+
+    rule_set_version: int
+    rule_no: int | None
+    outcome: str
+    decisions: int
+    overturned: int
+
+
 class ReturnFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Units of cases that were requested in the period.
 
@@ -75,4 +87,5 @@ class AftersalesReport(msgspec.Struct, frozen=True, kw_only=True):
     clocks: list[ClockFigures]
     backlog: list[BacklogFigures]
     satisfaction: list[SatisfactionFigures]
+    decisions: list[DecisionFigures]
     returns: list[ReturnFigures]

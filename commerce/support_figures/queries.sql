@@ -37,6 +37,11 @@ FROM conversations LEFT JOIN cases ON $3 = 'reason' AND cases.case_id = conversa
 WHERE satisfaction_at >= $1 AND satisfaction_at < $2
 GROUP BY grouped ORDER BY grouped LIMIT $4;
 
+-- name: count_decisions
+SELECT rule_set_version, rule_no, outcome, count(*) AS decisions, count(overturned_at) AS overturned
+FROM case_decisions WHERE at >= $1 AND at < $2
+GROUP BY rule_set_version, rule_no, outcome ORDER BY rule_set_version DESC, rule_no, outcome LIMIT $3;
+
 -- name: count_returned_skus
 -- Cases of a period are those between two ids, which begin with the time.
 WITH returned AS (

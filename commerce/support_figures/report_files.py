@@ -14,8 +14,8 @@ import msgspec
 from commerce.kernel.optional import require_extra
 from commerce.support_figures.model import AftersalesReport, ClockFigures
 
-_SECTIONS = ("clocks", "backlog", "satisfaction", "returns")
-_LABELS = ("group", "clock", "key", "value")
+_SECTIONS = ("clocks", "backlog", "satisfaction", "decisions", "returns")
+_LABELS = ("group", "clock", "key", "value", "rule_set_version", "rule_no", "outcome")
 _MAX_BARS = 20
 _COLOURS = ("#1b6ca8", "#9fc5e0")
 
@@ -27,7 +27,7 @@ def write_csv(report: AftersalesReport, target: TextIO) -> None:
     for section in _SECTIONS:
         for figures in getattr(report, section):
             values: dict[str, Any] = msgspec.to_builtins(figures)
-            subject = values.get("clock") or f"{values.get('key', '')} {values.get('value', '')}".strip()
+            subject = " ".join(str(values[name]) for name in _LABELS[1:] if values.get(name) is not None)
             for name, value in values.items():
                 if name not in _LABELS:
                     text = " ".join(map(str, value)) if isinstance(value, list) else value

@@ -45,6 +45,7 @@ class SupportFigures:
                     clocks=await store.measure_clocks(connection, start, end, by, 3 * _MAX_GROUPS),
                     backlog=await store.measure_backlog(connection, by, now, _MAX_GROUPS),
                     satisfaction=await store.measure_satisfaction(connection, start, end, by, _MAX_GROUPS),
+                    decisions=await store.count_decisions(connection, start, end, _MAX_GROUPS),
                     returns=await store.count_returns(connection, *ids, start, end, _MAX_RETURNED),
                 )
         except QueryCanceledError:

@@ -11,6 +11,7 @@ from commerce.kernel.sql import load_queries
 from commerce.support_figures.model import (
     BacklogFigures,
     ClockFigures,
+    DecisionFigures,
     GroupedBy,
     ReturnFigures,
     ReturnKey,
@@ -55,6 +56,11 @@ async def measure_satisfaction(
         )
         for row in await connection.fetch(queries.measure_satisfaction, start, end, by, count)
     ]
+
+
+async def count_decisions(connection: Connection, start: datetime, end: datetime, count: int) -> list[DecisionFigures]:
+    """Count the decisions of rules in a period, the latest rules first."""
+    return [DecisionFigures(**row) for row in await connection.fetch(queries.count_decisions, start, end, count)]
 
 
 async def count_returns(

@@ -24,7 +24,7 @@ async def report_aftersales(call: Call) -> web.Response:
     """Measure support in a period of at most 92 days.
 
     Times to the first response, the decision and the money, shares within their deadlines, the backlog of now,
-    satisfaction, and rates of returns by SKU, reason and carrier.
+    satisfaction, decisions of rules and those that were overturned, and rates of returns by SKU, reason and carrier.
     """
     figures = SupportFigures(call.services.db, call.services.clock)
     end = call.parameters["to"] or from_ms(call.services.clock.now_ms())

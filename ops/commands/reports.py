@@ -43,7 +43,7 @@ def aftersales(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Report on support: times, deadlines, backlog, satisfaction, and rates of returns."""
+    """Report on support: times, deadlines, backlog, satisfaction, rules, and rates of returns."""
 
     async def work() -> AftersalesReport:
         group: Any = by.value
@@ -87,6 +87,12 @@ def _print_tables(report: AftersalesReport) -> None:
             scores = map(str, answers.by_score)
             satisfaction.add_row(answers.group, str(answers.answers), f"{answers.average:.2f}", *scores)
         print_table(satisfaction)
+    if report.decisions:
+        decisions = Table("rules", "rule", "outcome", "decisions", "overturned")
+        for rule in report.decisions:
+            counts = map(str, (rule.decisions, rule.overturned))
+            decisions.add_row(f"set {rule.rule_set_version}", str(rule.rule_no or ""), rule.outcome, *counts)
+        print_table(decisions)
     returns = Table("by", "value", "cases", "units", "delivered", "rate")
     for figures in report.returns:
         rate = "" if figures.rate is None else f"{figures.rate:.1%}"

@@ -290,6 +290,7 @@ def _values_of_support(now: datetime) -> dict[str, dict[int, object]]:
     return {
         "support_figures.measure_clocks": day,
         "support_figures.measure_backlog": {1: "team"},
+        "support_figures.count_decisions": {1: now - timedelta(days=1), 2: now, 3: 1000},
         "support_figures.measure_satisfaction": day,
         "support_figures.count_returned_reasons": cases,
         "support_figures.count_returned_skus": cases | {3: now - timedelta(days=1), 4: now},

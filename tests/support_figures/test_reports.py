@@ -160,6 +160,33 @@ async def test_returns_have_rates_by_sku_reason_and_carrier(cases: CaseShop, sho
     assert (carrier.units, carrier.delivered, carrier.rate) == (2, 9, pytest.approx(2 / 9))
 
 
+async def test_decisions_of_rules_are_counted_with_those_that_people_overturned(
+    cases: CaseShop, shop: CliServices, floodgate: Command
+) -> None:
+    case_ids = [await cases.request(await cases.add_delivered(("a", 1, 0)), 1) for _ in range(4)]
+    async with shop.db.connection() as connection:
+        await connection.execute(
+            "INSERT INTO case_rule_sets (version, rules, created_at, actor, reason) "
+            "VALUES (1, '[{}]', now(), 'ann', 'new')"
+        )
+        decided = [(3, "decline", None), (3, "decline", "staff bob"), (None, "by_hand", None), (3, "decline", None)]
+        for number, (case_id, (rule_no, outcome, by)) in enumerate(zip(case_ids, decided, strict=True)):
+            at = _START - _HOUR if number == 3 else _START  # the last one is before the period
+            await connection.execute(
+                "INSERT INTO case_decisions (case_id, decision_no, at, rule_set_version, rule_no, outcome, inputs, "
+                "reasons, case_version, overturned_at, overturned_by) "
+                "SELECT $1, 1, $2::timestamptz, 1, $3, $4, '{}', '{because}', 1, CASE WHEN $5::text IS NOT NULL THEN $2::timestamptz END, $5",
+                *(case_id, at, rule_no, outcome, by),
+            )
+    counted = [
+        (rule.rule_no, rule.outcome, rule.decisions, rule.overturned) for rule in (await _report(shop)).decisions
+    ]
+    assert counted == [(3, "decline", 2, 1), (None, "by_hand", 1, 0)]
+    period = ("--from", "2026-11-01T00:00:00Z", "--to", "2026-12-01T00:00:00Z")
+    status, text = await floodgate("report", "aftersales", *period)
+    assert (status, "overturned" in text, "set 1" in text) == (0, True, True), text
+
+
 @pytest.mark.parametrize("days", [0, -1, 93])
 async def test_report_of_bad_period_is_refused(shop: CliServices, days: int) -> None:
     with pytest.raises(Invalid, match="at most 92 days"):
