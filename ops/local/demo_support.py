@@ -16,6 +16,8 @@ from commerce.case_rules.model import (
 )
 from commerce.case_rules.service import CaseRules
 from commerce.conversations.support_model import TeamInput, TemplateInput
+from commerce.kernel.errors import NotReady
+from commerce.kernel.optional import require_extra
 from commerce.knowledge.article_files import import_articles, read_folder
 from commerce.knowledge.model import VersionStep
 from commerce.text_search.model import Language
@@ -52,7 +54,13 @@ def settings_text() -> str:
 
 
 async def create_demo_support(shop: CliServices) -> None:
-    """Create what support begins with, unless there are articles: then the shop has its own."""
+    """Create what support begins with, unless there are articles: then the shop has its own.
+
+    Creates nothing in an installation without the extra `knowledge`."""
+    try:
+        require_extra("publish articles", "knowledge", "rjieba", "markdown_it", "nh3")
+    except NotReady:
+        return  # everything else works
     if (await shop.knowledge.list_articles(None, 1)).items:
         return
     files, refused = read_folder(_FOLDER / "articles")
