@@ -25,12 +25,13 @@ from commerce.conversations.model import (
     TeamId,
     TemplateId,
 )
-from commerce.kernel.types import Name, Reason
+from commerce.kernel.types import Name, Reason, filled_or_empty_line
 
 MAX_MOVED = 200
 MAX_SAMPLE = 20
 MAX_BULK = 500
 
+PlaceholderName = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,40}\Z")]
 ReplyStatus = Literal["open", "waiting_customer", "waiting_carrier", "waiting_warehouse", "resolved"]
 
 
@@ -42,7 +43,7 @@ class ReplyInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     version: ConversationVersion
     text: MessageText | None = None
     template: TemplateId | None = None
-    values: Annotated[dict[str, Annotated[str, msgspec.Meta(max_length=200)]], msgspec.Meta(max_length=20)] = (
+    values: Annotated[dict[PlaceholderName, Annotated[str, filled_or_empty_line(200)]], msgspec.Meta(max_length=20)] = (
         msgspec.field(default_factory=dict)
     )
     attachments: Attachments = msgspec.field(default_factory=list)

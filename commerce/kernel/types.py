@@ -14,8 +14,24 @@ INVISIBLE_LETTERS = "\u115f\u1160\u3164\uffa0"
 _LETTER = rf"[^\W_{INVISIBLE_LETTERS}]"  # or digit
 _FILLED = re.compile(_LETTER)
 _FILLED_LINE = rf"^[^{CONTROL}]*{_LETTER}[^{CONTROL}]*\Z"
-_NOT_IN_MESSAGES = CONTROL.replace(r"\x00-\x1f", r"\x00-\x09\x0b-\x1f")
-_MESSAGE = rf"^[\x20\n]*[^\s{_NOT_IN_MESSAGES}{INVISIBLE_LETTERS}][^{_NOT_IN_MESSAGES}]*\Z"
+_INVISIBLE = (
+    INVISIBLE_LETTERS + "\u00ad\u0300-\u036f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\ufe00-\ufe0f\ufeff"
+    "\U000e0000-\U000e01ef"
+)
+"""Characters that show nothing when they stand alone, for a character class."""
+_VISIBLE = rf"[^\s{CONTROL}{_INVISIBLE}]"
+
+
+def _lines(control: str) -> str:
+    """Return the pattern of a text with something to see and without these control characters.
+
+    It is checked in linear time: a text may be long."""
+    return rf"^(?!(?s:.)*[{control}])(?s:.)*?{_VISIBLE}"
+
+
+_MESSAGE = _lines(CONTROL.replace(r"\x00-\x1f", r"\x00-\x09\x0b-\x1f"))
+MARKDOWN = _lines(CONTROL.replace(r"\x00-\x1f", r"\x00-\x08\x0b\x0c\x0e-\x1f"))
+"""Pattern of Markdown: tabs and ends of lines are text."""
 _FILLED_OR_EMPTY = rf"^(?:[^{CONTROL}]*{_LETTER}[^{CONTROL}]*)?\Z"
 
 
@@ -50,6 +66,12 @@ def message_text(max_length: int) -> msgspec.Meta:
     return msgspec.Meta(
         min_length=1, max_length=max_length, pattern=_MESSAGE, description=description, extra_json_schema=schema
     )
+
+
+def query_text(max_length: int) -> msgspec.Meta:
+    """Return the constraint of words to search for: a text with something to see, also a sign."""
+    schema = {"pattern": rf"[^{CONTROL}\x20]"}
+    return msgspec.Meta(min_length=1, max_length=max_length, pattern=MARKDOWN, extra_json_schema=schema)
 
 
 def explain_mismatch(error: msgspec.ValidationError) -> str:

@@ -115,7 +115,7 @@ class ArticleIndex:
 
     def suggest(self, situation: SuggestionInput, audiences: Sequence[Audience], count: int) -> list[FoundArticle]:
         """Return the best articles for a situation by its text, its reason and its products, best first."""
-        text = situation.text[:MAX_QUERY_CHARS]
+        text = (situation.text or "")[:MAX_QUERY_CHARS]
         language = situation.language or detect_language(text or "\u4e00")
         scores: defaultdict[str, float] = defaultdict(float)
         hits = self._search(text, language, audiences, count * 4) if text.strip() else []

@@ -9,7 +9,7 @@ import msgspec
 
 from commerce.catalog.model import Sku
 from commerce.kernel.moments import Day, WithMoments
-from commerce.kernel.types import CONTROL, filled_line
+from commerce.kernel.types import CONTROL, MARKDOWN, filled_line, message_text
 from commerce.text_search.model import Language, SearchQuery
 
 MAX_ARTICLES = 10_000
@@ -30,15 +30,14 @@ ArticleId = Annotated[
 Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{1,64}\Z")]
 Title = Annotated[str, filled_line(200)]
 SearchWord = Annotated[str, filled_line(100)]
-_BODY_CONTROL = CONTROL.replace(r"\x00-\x1f", r"\x00-\x08\x0b\x0c\x0e-\x1f")  # tabs and ends of lines are text
 Body = Annotated[
     str,
     msgspec.Meta(
         min_length=1,
         max_length=MAX_BODY_CHARS,
-        pattern=rf"^[^{_BODY_CONTROL}]*[^\s{_BODY_CONTROL}][^{_BODY_CONTROL}]*\Z",
+        pattern=MARKDOWN,
         description="Markdown; HTML in it is shown as text",
-        extra_json_schema={"pattern": rf"^[^{_BODY_CONTROL}]*[^{CONTROL}\x20][^{_BODY_CONTROL}]*$"},
+        extra_json_schema={"pattern": rf"[^{CONTROL}\x20]"},
     ),
 ]
 VersionNo = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
@@ -173,7 +172,7 @@ class SuggestionInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     reason: Code | None = None
     skus: Annotated[list[Sku], msgspec.Meta(max_length=100)] = msgspec.field(default_factory=list)
-    text: Annotated[str, msgspec.Meta(max_length=MAX_SUGGEST_CHARS)] = ""
+    text: Annotated[str, message_text(MAX_SUGGEST_CHARS)] | None = None
     language: Language | None = None
 
 

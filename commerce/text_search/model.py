@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple
 
-import msgspec
+from commerce.kernel.types import query_text
 
 Language = Literal["zh", "en"]
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
 MAX_QUERY_CHARS = 500
 QUERY_INVALID = f"not 1 to {MAX_QUERY_CHARS} characters; search for a few words"
-SearchQuery = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_QUERY_CHARS)]
+SearchQuery = Annotated[str, query_text(MAX_QUERY_CHARS)]
 
 
 class IndexedText(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date
 from typing import Annotated
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -25,11 +25,12 @@ from ops.commands.console import (
     print_values,
     run,
 )
+from ops.commands.moment_arguments import read_day
 from ops.commands.orders import OrderId, list_opened_sales, print_order
 from ops.commands.safe_console import Table
 from ops.services import open_cli_services
 
-_Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="in the shop's time zone")]
+_Day = Annotated[date | None, typer.Option(parser=read_day, metavar="YYYY-MM-DD", help="in the shop's time zone")]
 _PAGE = 50
 
 

@@ -77,7 +77,7 @@ async def post(pay: PaymentShop, line: StatementLine, path: str, user: str = "sa
     """Send a request of staff about a refund by hand. Returns (status, code or outcome)."""
     url = f"/v1/admin/refunds/{line.refund_id}/by-hand{path}"
     options = {"json": body} if body else {}
-    answer = await pay.gateway.call("POST", url, user=user, roles=["support"], **options)
+    answer = await pay.gateway.call("POST", url, user=user, roles=["support_lead"], **options)
     return answer.status, answer.code if answer.status >= 400 else (answer.body or {}).get("outcome", "")
 
 

@@ -126,15 +126,16 @@ async def test_admin_operation_without_its_role_is_refused(gateway: TestGateway)
     """Requests without a token, of customers and of every other role are refused before other checks."""
     for operation in STAFF_ONLY:
         path = re.sub(r"\{(\w+_id|id|subject)\}", str(uuid4()), operation.path)
-        path = path.format(sku="x", queue="shipments", code="X", name="x", version=1, currency="CNY")
+        path = path.format(sku="x", queue="shipments", code="X", name="x", version=1, currency="CNY", language="en")
         anonymous = await gateway.call(operation.method, path, user=None)
         assert (anonymous.status, anonymous.code) == (401, "unauthorized"), operation.id
         customer = await gateway.call(operation.method, path, user="user")
         assert (customer.status, customer.code) == (401, "unauthorized"), operation.id
         allowed_roles = (operation.access, *operation.also_for, "operator")
         others = [role for role in ROLES if include_lower_roles([role]).isdisjoint(allowed_roles)]
-        other = await gateway.call(operation.method, path, user="ann", roles=others)
-        assert (other.status, other.code) == (403, "forbidden"), operation.id
+        if others:
+            other = await gateway.call(operation.method, path, user="ann", roles=others)
+            assert (other.status, other.code) == (403, "forbidden"), operation.id
         for role in allowed_roles:
             allowed = await gateway.call(operation.method, path, user="ann", roles=[role])
             assert allowed.status not in (401, 403), operation.id
@@ -150,6 +151,9 @@ def test_support_reads_shipments_and_changes_none() -> None:
         "retry_jobs": ("warehouse",),
         **dict.fromkeys(("collect_return", "cancel_return_shipment"), ("support_answer",)),
         "set_return_outcome": ("support",),
+        **dict.fromkeys(
+            ("acknowledge_article", "begin_quiz_attempt", "submit_quiz_attempt"), ("catalog", "sales", "warehouse")
+        ),
     }
 
 

@@ -25,12 +25,14 @@ _CHANGE_REDIS = {
     *("retry_dead_letter", "discard_dead_letter", "cancel_any_order"),
 }
 """operations that change Redis too, and whose repeat changes nothing more"""
-_STORE_NOTHING = {"preview_refund"}
-_COMMIT_EACH_ROW = {"refund_list"}
-"""operations whose rows have keys of their own: a repeat refunds nothing twice"""
-_TAKE_SECRETS = {"redirect_refund"}
+_STORE_NOTHING = {"preview_refund", "suggest_articles_to_staff", "try_case_rules"}
+_COMMIT_EACH_ROW = {"refund_list", "apply_bulk_change"}
+"""operations whose rows have keys or versions of their own: a repeat changes nothing twice"""
+_TAKE_SECRETS = {"redirect_refund", "search_orders"}
 """operations whose bodies are kept nowhere; a repeat is refused or changes nothing more"""
-_IN_SEVERAL_TRANSACTIONS = _CHANGE_REDIS | _STORE_NOTHING | _COMMIT_EACH_ROW | _TAKE_SECRETS
+_UPLOADS = {"upload_staff_attachment"}
+"""operations whose files are stored by content; what no message has is deleted"""
+_IN_SEVERAL_TRANSACTIONS = _CHANGE_REDIS | _STORE_NOTHING | _COMMIT_EACH_ROW | _TAKE_SECRETS | _UPLOADS
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ async def count_changes(shipping_gateway: ShippingGateway) -> tuple[int, ...]:
 def test_every_change_by_staff_takes_a_key() -> None:
     for operation in _POSTS:
         headers = [parameter.name for parameter in operation.parameters if parameter.location == "header"]
-        assert headers == ([] if operation.id in _TAKE_SECRETS else ["Idempotency-Key"]), operation.id
+        assert headers == ([] if operation.id in _TAKE_SECRETS | _UPLOADS else ["Idempotency-Key"]), operation.id
         assert operation.has_secrets is (operation.id in _TAKE_SECRETS), operation.id
         assert operation.is_one_transaction is (operation.id not in _IN_SEVERAL_TRANSACTIONS), operation.id
 

@@ -21,7 +21,7 @@ from tests.support.shipping_shop import ShippingShop
 from workers.__main__ import NAMES
 
 QUERIES = {"list", "show", "tables", "unplanned", "worklists", "choose", "explain", "product", "links", "audit", "plan"}
-ALWAYS_JSON = {"dead-letters show", "aftersales policy show"}
+ALWAYS_JSON = {"dead-letters show", "aftersales policy show", "deadlines calendar show", "deadlines policy show"}
 
 
 def iterate_commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

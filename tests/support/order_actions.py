@@ -73,7 +73,7 @@ class OrderActions:
         return await self.whole.pay.fetch_rows(query, *values)
 
     async def call(
-        self, path: str, body: Any, *, user: str | None = None, staff: str = "sam", role: str = "support"
+        self, path: str, body: Any, *, user: str | None = None, staff: str = "sam", role: str = "support_lead"
     ) -> GatewayResponse:
         """Send a request of a customer, or of staff. It must be done, or be refused for a reason."""
         sender: dict[str, Any] = {"user": user} if user else {"user": staff, "roles": [role]}

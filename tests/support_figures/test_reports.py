@@ -175,7 +175,8 @@ async def test_decisions_of_rules_are_counted_with_those_that_people_overturned(
             await connection.execute(
                 "INSERT INTO case_decisions (case_id, decision_no, at, rule_set_version, rule_no, outcome, inputs, "
                 "reasons, case_version, overturned_at, overturned_by) "
-                "SELECT $1, 1, $2::timestamptz, 1, $3, $4, '{}', '{because}', 1, CASE WHEN $5::text IS NOT NULL THEN $2::timestamptz END, $5",
+                "SELECT $1, 1, $2::timestamptz, 1, $3, $4, '{}', '{because}', 1, "
+                "CASE WHEN $5::text IS NOT NULL THEN $2::timestamptz END, $5",
                 *(case_id, at, rule_no, outcome, by),
             )
     counted = [

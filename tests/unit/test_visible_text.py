@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -18,7 +18,7 @@ from commerce.kernel.address import Address, address_errors
 from commerce.kernel.countries import COUNTRIES
 from commerce.kernel.csv_rows import LineError
 from commerce.kernel.regions import parse_region, to_region_path
-from commerce.kernel.types import Name, Reason, explain_mismatch, is_filled
+from commerce.kernel.types import Name, Reason, explain_mismatch, is_filled, message_text
 from commerce.rates.errors import InvalidRateTable
 from commerce.rates.rate_csv import read_rate_table
 from commerce.warehouses.warehouse_csv import read_product_logistics, read_warehouses
@@ -93,12 +93,18 @@ TEXTS = [
 ]
 SHOP_OWN = ("place_order/sale_id", "place_order/lines/sku", "quote_order/sale_id", "quote_order/lines/sku")
 """Texts without a pattern, because they must be equal to a text of the shop."""
+MESSAGES = (
+    *("ask_question/text", "write_message/text", "reply_in_conversation/text", "note_in_conversation/text"),
+    *("preview_bulk_change/action/reply", "put_reply_template/text", "add_article_version/text/body"),
+    *("suggest_articles/text", "suggest_articles_to_staff/text", "rate_article/query"),
+)
+"""Texts that may be signs alone: people write `?` and emoji, and search for them."""
 
 
 @pytest.mark.parametrize(("path", "info"), TEXTS, ids=[path for path, _ in TEXTS])
 def test_text_of_request_body_refuses_blanks(path: str, info: inspect.StrType) -> None:
     accepted = [name for name, blank in BLANKS.items() if re.search(info.pattern or "", blank)]
-    assert accepted == (list(BLANKS) if path in SHOP_OWN else [])
+    assert accepted == (list(BLANKS) if path in SHOP_OWN else ["signs"] if path in MESSAGES else [])
 
 
 @each_blank
@@ -215,3 +221,12 @@ def test_region_has_one_form_in_rates_and_fleet(text: str) -> None:
 )
 def test_region_part_has_one_form(text: str, same: str) -> None:
     assert to_region_path([text]) == to_region_path([same])
+
+
+@pytest.mark.parametrize("text", ["?", "👍", "😀\n", "\u3000\u3000您好\n谢谢", "a\nb", *FILLED])
+def test_message_with_something_to_see_is_taken_in_linear_time(text: str) -> None:
+    kind = Annotated[str, message_text(100_000)]
+    assert msgspec.convert(text, kind) == text
+    for refused in (f"{text}\x00", " " * 90_000 + "\x07", text * 20_000 + "\x1b"):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(refused, kind)
