@@ -9,7 +9,7 @@ from commerce.kernel.types import query_text
 Language = Literal["zh", "en"]
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
 MAX_QUERY_CHARS = 500
-QUERY_INVALID = f"not 1 to {MAX_QUERY_CHARS} characters; search for a few words"
+QUERY_INVALID = f"not 1 to {MAX_QUERY_CHARS} characters of which one can be seen; search for a few words"
 SearchQuery = Annotated[str, query_text(MAX_QUERY_CHARS)]
 
 

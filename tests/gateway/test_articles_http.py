@@ -155,9 +155,9 @@ async def test_searches_of_any_length_and_characters_have_a_sane_answer(gateway:
     await publish(gateway, "freight", "en", ENGLISH)
     assert await find(gateway, "谁") == ["freight"]
     assert await find(gateway, "sending", language="zh") == ["freight"]
-    for query in ("😡", "?", "\u200b", "\0", " "):
+    for query in ("😡", "?"):
         assert await find(gateway, query) == []
-    for query in ("x" * 501, "谁" * 501, ""):
+    for query in ("x" * 501, "谁" * 501, "", " ", "\u200b", "\0"):
         answer = await gateway.call("GET", PUBLIC, user=None, params={"q": query})
         assert (answer.status, answer.body["errors"][0]["pointer"]) == (422, "q")
         assert "few words" in answer.body["detail"]
