@@ -107,7 +107,6 @@ NEEDED = {
     "conversation_clocks_stopped": "support_figures.measure_clocks",
     "cancellations_open": "cancellations.list_open",
     "conversations_queue": "conversations.list_queue",
-    "conversations_of_assignee": "conversations.list_queue_of_assignee",
     "conversations_of_user": "conversations.list_of_user",
     "conversation_messages_by_key": "conversations.find_message_by_key",
     "postings_of_order": "audit.orphan_postings",
