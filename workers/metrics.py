@@ -201,8 +201,8 @@ OUTDATED_DEADLINES = Gauge(
     "Open conversations whose deadlines follow an older policy or calendar",
     multiprocess_mode=_LATEST,
 )
-CALENDAR_UNCERTAIN_DAYS = Gauge(
-    "floodgate_calendar_uncertain_days",
+UNCERTAIN_CALENDAR_DATES = Gauge(
+    "floodgate_uncertain_calendar_dates",
     "Days of the next 30 whose public holidays are not known to a working calendar",
     multiprocess_mode=_LATEST,
 )

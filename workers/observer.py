@@ -212,7 +212,7 @@ async def _measure_deadlines(keeper: DeadlineKeeper) -> None:
     metrics.UNANSWERED_CONVERSATIONS.set(load.unanswered)
     metrics.OLDEST_UNANSWERED_SECONDS.set(load.oldest_unanswered_s)
     metrics.OUTDATED_DEADLINES.set(load.outdated)
-    metrics.CALENDAR_UNCERTAIN_DAYS.set(load.uncertain_days)
+    metrics.UNCERTAIN_CALENDAR_DATES.set(load.uncertain_days)
 
 
 async def _measure_cases(gauges: CaseGauges, shown: set[tuple[str, str]]) -> None:
