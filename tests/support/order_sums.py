@@ -23,15 +23,18 @@ FROM orders
 def find_wrong_sums(rows: Sequence[Any], final: Sequence[str] = ("completed", "cancelled")) -> list[str]:
     """List orders that keep other money than their price less what was granted back.
 
-    `rows` are `SUMS_OF_ORDERS`. An order and the one that replaces a part of it keep their money together. Those
-    without a final status are left out: they wait for staff, and their cash is not collected yet."""
+    `rows` are `SUMS_OF_ORDERS`. An order and the one that replaces a part of it keep their money together. Both are
+    left out while one has no final status: it waits for staff, and its cash is not collected yet.
+    """
     roots: dict[UUID, UUID] = {}
     differences = Counter[UUID]()
+    open_roots: set[UUID] = set()
     for row in rows:
         root = roots[row["order_id"]] = roots[UUID(row["replaces"])] if row["replaces"] else row["order_id"]
         if row["status"] not in final:
-            continue
+            open_roots.add(root)
         was_never_sold = row["status"] == "cancelled" and row["granted"] is None
         worth = 0 if was_never_sold else row["total_minor"] - (row["granted"] or 0)
         differences[root] += row["captured"] - row["refunded"] - worth
-    return [str(dict(row)) for row in rows if differences[roots[row["order_id"]]]]
+    wrong = {root for root, difference in differences.items() if difference} - open_roots
+    return [str(dict(row)) for row in rows if roots[row["order_id"]] in wrong]
