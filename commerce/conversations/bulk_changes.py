@@ -6,6 +6,7 @@ cannot be changed is listed, and the others have their turn.
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -31,10 +32,12 @@ from commerce.conversations.support_model import (
 )
 from commerce.conversations.thread_cursors import parse_queue_cursor
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.errors import Invalid, ProblemError
+from commerce.kernel.errors import Invalid, OutcomeUnknown, ProblemError
 from commerce.kernel.ids import IdGenerator
-from commerce.kernel.postgres import Database
+from commerce.kernel.outages import log_failure
+from commerce.kernel.postgres import POSTGRES_UNAVAILABLE, Database
 
+_logger = logging.getLogger(__name__)
 _VALID_FOR = timedelta(minutes=15)
 _KEPT_FOR = timedelta(days=1)
 _DELETED_AT_ONCE = 100
@@ -92,6 +95,10 @@ class BulkChanges:
                 changed += 1
             except ProblemError as error:
                 refused.append(BulkRefusal(conversation_id=conversation_id, code=error.code, detail=error.detail))
+            except POSTGRES_UNAVAILABLE as error:  # such as a deadlock: the others have their turn
+                log_failure(_logger, "cannot change a conversation of many", error)
+                detail = "whether it was changed is not known: read it, and repeat what is missing"
+                refused.append(BulkRefusal(conversation_id=conversation_id, code=OutcomeUnknown.code, detail=detail))
         outcome = BulkOutcome(changed=changed, refused=refused)
         async with self._db.connection() as connection:
             await support_store.end_preview(connection, preview_id, outcome)

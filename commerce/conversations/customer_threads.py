@@ -129,11 +129,17 @@ class CustomerThreads:
         # It may have been merged while this transaction waited for the lock.
         return locked if locked.merged_into is None else await self._lock_present(connection, conversation_id, user_id)
 
-    async def _write(self, connection: Connection, conversation: ConversationSummary, message: NewMessage) -> UUID:
+    async def _write(
+        self,
+        connection: Connection,
+        conversation: ConversationSummary,
+        message: NewMessage,
+        passed: frozenset[UUID] = frozenset(),
+    ) -> UUID:
         now = self._now()
         reopened_until = (conversation.closed_at or now) + timedelta(days=self._policy.reopen_within_days)
         if now > reopened_until:
-            return await self._go_on(connection, conversation, message)
+            return await self._go_on(connection, conversation, message, passed | {conversation.conversation_id})
         self._check_room(conversation)
         if conversation.status in ENDED:
             conversation = await change_conversation(
@@ -143,12 +149,17 @@ class CustomerThreads:
         await add_message(connection, conversation, message, now, status=status)
         return conversation.conversation_id
 
-    async def _go_on(self, connection: Connection, closed: ConversationSummary, message: NewMessage) -> UUID:
-        """Go on with a conversation that was closed long ago in a new one."""
+    async def _go_on(
+        self, connection: Connection, closed: ConversationSummary, message: NewMessage, passed: frozenset[UUID]
+    ) -> UUID:
+        """Go on with a conversation that was closed long ago in a new one.
+
+        `passed` were closed long ago, too: one that follows may have been merged into one of them."""
         following = await store.find_following(connection, closed.conversation_id)
         if following is not None:
             conversation = await self._lock_present(connection, following, closed.user_id)
-            return await self._write(connection, conversation, message)
+            if conversation.conversation_id not in passed:
+                return await self._write(connection, conversation, message, passed)
         new = new_conversation(
             *(self._ids.new(), closed.user_id, self._now(), "new"),
             subject=closed.subject,

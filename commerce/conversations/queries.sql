@@ -153,6 +153,11 @@ ORDER BY at DESC, message_no DESC LIMIT $5;
 -- name: get_messages
 SELECT {conversation_messages} FROM conversation_messages WHERE conversation_id = $1 AND message_no = ANY($2::integer[]);
 
+-- name: list_latest_of_customer
+-- The index is walked backwards.
+SELECT message_no FROM conversation_messages WHERE conversation_id = $1 AND author = 'customer'
+ORDER BY at DESC, message_no DESC LIMIT $2;
+
 -- name: move_messages
 -- Under the numbers after $3, in the sequence of their time; their attachments follow.
 WITH moved AS (

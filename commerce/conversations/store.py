@@ -246,6 +246,13 @@ async def _with_attachments(connection: Connection, conversation_id: UUID, rows:
     ]
 
 
+async def list_latest_of_customer(connection: Connection, conversation_id: UUID, count: int) -> list[int]:
+    """List the numbers of the last messages that the customer has written, the latest first."""
+    return [
+        row["message_no"] for row in await connection.fetch(queries.list_latest_of_customer, conversation_id, count)
+    ]
+
+
 async def move_messages(
     connection: Connection, from_id: UUID, to_id: UUID, last_no: int, message_nos: Sequence[int] | None = None
 ) -> int:

@@ -67,7 +67,7 @@ class SupportActions:
             yield connection, conversation, from_ms(self._clock.now_ms())
 
     async def reply(self, conversation_id: UUID, reply: ReplyInput, staff: str, actor: str) -> None:
-        """Reply to the customer. Raises as `render_template`, `NoSuchAttachment`, `TooManyMessages`."""
+        """Reply to the customer. Raises as `render_template`, `NoSuchAttachment`."""
         if (reply.text is None) == (reply.template is None):
             raise Invalid("send either text or template")
         async with self._locked(conversation_id, reply.version) as (connection, conversation, now):
@@ -77,7 +77,7 @@ class SupportActions:
             message = NewMessage(*("staff", actor, text), template_id=reply.template, attachments=reply.attachments)
             status = reply.status or _status_after_reply(conversation)
             if status in ENDED:
-                _check_may_end(conversation)
+                _check_may_end(conversation, status)
             present = conversation
             if present.status in ENDED and status not in ENDED:
                 present = await change_conversation(connection, present, now, actor, "reopened", status="open")
@@ -143,7 +143,7 @@ class SupportActions:
             if conversation.status == step.status:
                 return
             if step.status in ENDED:
-                _check_may_end(conversation)
+                _check_may_end(conversation, step.status)
             kind = _ENDING.get(step.status, "reopened" if conversation.status in ENDED else "status")
             if kind == "reopened" and step.status != "open":
                 raise ConversationStatusConflict("cannot let it wait: it has ended; reopen it first")
@@ -157,7 +157,7 @@ class SupportActions:
     async def merge(self, conversation_id: UUID, merge: ConversationMerge, actor: str) -> None:
         """Move all messages to another conversation of the customer, which this one points to from then on.
 
-        What waits in it for an answer waits there. Raises `CannotMerge` for one of a case, which is only merged into,
+        What waits in it for support waits there. Raises `CannotMerge` for one of a case, which is only merged into,
         for one of another customer, and if the other becomes too long."""
         if merge.into == conversation_id:
             raise CannotMerge("cannot merge a conversation into itself")
@@ -181,7 +181,7 @@ class SupportActions:
             )
             unanswered = target.unanswered + source.unanswered
             status: ConversationStatus = target.status
-            if source.unanswered and status != "new":
+            if (source.unanswered or source.status == "open") and status != "new":
                 status = "open"
             responses = [at for at in (source.first_response_at, target.first_response_at) if at is not None]
             await change_conversation(
@@ -218,22 +218,20 @@ class SupportActions:
                 order_id=source.order_id,
                 language=source.language,
             )
-            written = sorted(message.at for message in messages.values() if message.author == "customer")
-            of_customer = len(written)
-            # The customer waits for an answer to these since then.
-            unanswered = written[-source.unanswered :] if source.unanswered else []
-            waiting = {"waiting_since": unanswered[0].isoformat()} if unanswered else {}
+            latest = await store.list_latest_of_customer(connection, conversation_id, source.unanswered)
+            unanswered = [messages[number].at for number in latest if number in messages]
+            waiting = {"waiting_since": min(unanswered).isoformat()} if unanswered else {}
             await store.insert(connection, new, actor, {"split_from": str(conversation_id), **waiting})
             moved = await store.move_messages(connection, conversation_id, new.conversation_id, 0, numbers)
             await change_conversation(
                 *(connection, source, now, actor, "split", {"to": str(new.conversation_id), "message_nos": numbers}),
-                unanswered=max(0, source.unanswered - of_customer),
+                unanswered=source.unanswered - len(unanswered),
             )
             await change_conversation(
                 *(connection, new, now, actor, "split", {"from_id": str(conversation_id), "messages": moved}),
                 last_message_no=moved,
                 read_by_customer_no=moved if source.read_by_customer_no >= source.last_message_no else 0,
-                unanswered=min(of_customer, source.unanswered),
+                unanswered=len(unanswered),
                 team_id=source.team_id,
                 priority=source.priority,
             )
@@ -262,7 +260,9 @@ def _status_after_reply(conversation: ConversationSummary) -> ConversationStatus
     return "waiting_customer"
 
 
-def _check_may_end(conversation: ConversationSummary) -> None:
+def _check_may_end(conversation: ConversationSummary, status: ConversationStatus) -> None:
+    if conversation.status == "closed" and status == "resolved":
+        raise ConversationStatusConflict("cannot resolve the conversation: it is closed; reopen it first")
     if is_case_open(conversation):
         raise ConversationStatusConflict(
             f"cannot end the conversation: its case waits for {conversation.case_waits_for}; end the case"

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from asyncpg import DeadlockDetectedError
 
 from commerce.conversations import bulk_changes
 from commerce.conversations.errors import (
@@ -22,6 +23,7 @@ from commerce.conversations.errors import (
 )
 from commerce.conversations.reply_templates import PLACEHOLDERS, check_placeholders
 from commerce.conversations.support_model import (
+    AssignInput,
     BulkAction,
     BulkInput,
     BulkOutcome,
@@ -103,6 +105,25 @@ async def test_bulk_is_bounded_and_has_one_action(talks: ConversationShop, monke
     with pytest.raises(TooManyToChange):
         await _preview(talks, priority=1)
     assert (await _preview(talks, QueueFilter(kind="return"), priority=1))[1] == 0
+
+
+async def test_bulk_goes_on_after_one_that_postgres_refuses(
+    talks: ConversationShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = [await talks.open_question(f"user-{number}") for number in range(3)]
+    preview_id, count = await _preview(talks, assignee="max")
+    assign = talks.service.actions.assign
+
+    async def assign_or_fail(conversation_id: UUID, assignment: AssignInput, actor: str) -> None:
+        if conversation_id == questions[1]:
+            raise DeadlockDetectedError("deadlock detected")
+        await assign(conversation_id, assignment, actor)
+
+    monkeypatch.setattr(talks.service.actions, "assign", assign_or_fail)
+    outcome = await _apply(talks, preview_id, count)
+    assert [(each.conversation_id, each.code) for each in outcome.refused] == [(questions[1], "outcome_unknown")]
+    assert [(await talks.read(each)).assignee for each in questions] == ["max", None, "max"]
+    assert await _apply(talks, preview_id, count) == outcome
 
 
 async def test_bulk_applied_twice_at_once_changes_each_once(talks: ConversationShop) -> None:

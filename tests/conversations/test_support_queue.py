@@ -11,6 +11,7 @@ import pytest
 from commerce.conversations.errors import (
     CannotMerge,
     ConversationMerged,
+    ConversationStatusConflict,
     ConversationVersionConflict,
     NoSuchTeam,
 )
@@ -167,3 +168,37 @@ async def test_split_moves_messages_to_a_new_conversation(talks: ConversationSho
     missing = ConversationSplit(version=await talks.version(source), message_nos=[2], subject="The bill")
     with pytest.raises(Invalid, match="no message 2"):
         await talks.service.actions.split(source, missing, ACTOR)
+
+
+async def test_split_of_answered_messages_leaves_the_unanswered_ones_waiting(talks: ConversationShop) -> None:
+    source = await talks.open_question(text="the box")
+    await talks.reply(source, "which box?")
+    await talks.write(source, "of May")
+    split = ConversationSplit(version=await talks.version(source), message_nos=[1], subject="The box")
+    new = await talks.service.actions.split(source, split, ACTOR)
+    assert (await talks.read(source)).unanswered == 1
+    [opened, *_] = (await talks.service.get(new)).events
+    assert ((await talks.read(new)).unanswered, "waiting_since" in opened.details) == (0, False)
+
+
+@pytest.mark.parametrize("ended", ["resolved", "closed"])
+async def test_open_conversation_that_is_merged_into_an_ended_one_stays_open(
+    talks: ConversationShop, ended: str
+) -> None:
+    target, source = await talks.open_question(text="1"), await talks.open_question(text="2")
+    await talks.set_status(target, ended)
+    await talks.reply(source, "We look into it", status="open")
+    await _merge(talks, source, target)
+    merged = await talks.read(target)
+    assert (merged.status, merged.unanswered, merged.reopens) == ("open", 0, 1)
+
+
+async def test_closed_conversation_is_not_resolved_before_it_is_reopened(talks: ConversationShop) -> None:
+    question = await talks.open_question()
+    await talks.set_status(question, "closed")
+    with pytest.raises(ConversationStatusConflict, match="reopen it first"):
+        await talks.set_status(question, "resolved")
+    with pytest.raises(ConversationStatusConflict, match="reopen it first"):
+        await talks.reply(question, status="resolved")
+    await talks.reply(question, "One more thing")
+    assert (await talks.read(question)).status == "closed"

@@ -19,7 +19,7 @@ from commerce.conversations.errors import (
     TooManyQuestions,
 )
 from commerce.conversations.model import MessageInput, Question, SatisfactionInput
-from commerce.conversations.support_model import NoteInput, ReplyInput
+from commerce.conversations.support_model import ConversationMerge, NoteInput, ReplyInput
 from commerce.kernel.errors import Invalid, KeyReused
 from commerce.kernel.jobs import RetryPolicy
 from commerce.orders.errors import NoSuchOrder
@@ -251,3 +251,19 @@ def test_subject_and_score_are_bounded() -> None:
     for score in (0, 6, 2.5, "3"):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert({"score": score}, SatisfactionInput)
+
+
+async def test_message_to_old_conversation_that_has_its_following_one_opens_another(talks: ConversationShop) -> None:
+    question = await talks.open_question()
+    await talks.set_status(question, "closed")
+    await talks.fetch_rows("UPDATE conversations SET closed_at = closed_at - interval '15 days' RETURNING 1")
+    following = await talks.write(question, "Another thing")
+    await talks.reply(following)
+    versions = {"version": await talks.version(following), "into_version": await talks.version(question)}
+    await talks.service.actions.merge(following, ConversationMerge(into=question, **versions), ACTOR)
+    assert (await talks.read(question)).status == "closed"
+    for conversation_id in (question, following):
+        latest = await talks.write(conversation_id, "And more")
+        assert latest not in (question, following)
+    assert (await talks.read(latest)).previous_id == question
+    assert await talks.texts(latest) == ["And more"] * 2
