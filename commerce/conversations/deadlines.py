@@ -134,12 +134,14 @@ class _Clock:
         self._running_since: datetime | None = None
         self._worked = _NONE
         self._due_at: datetime | None = None
+        self._is_late = False
 
     def start(self, at: datetime) -> None:
         """Start a run, or let the one that runs without a pause begin earlier."""
         if self._started_at is not None and not (at < self._started_at == self._running_since):
             return
         self._started_at, self._running_since, self._worked, self._due_at = at, None, _NONE, None
+        self._is_late = False
         self.resume(at)
 
     def resume(self, at: datetime) -> None:
@@ -150,27 +152,27 @@ class _Clock:
             self._due_at = self._calendar.add(at, self._allowed - self._worked)
 
     def pause(self, at: datetime) -> None:
-        if self._running_since is None:
-            return
-        self._worked += self._calendar.measure(self._running_since, at)
-        self._running_since = None
-        if not self._is_late():  # the moment at which it was missed is kept
+        self._halt(at)
+        if not self._is_late:  # the moment at which it was missed is kept
             self._due_at = None
 
     def stop(self, event: ClockEvent) -> None:
         if self._started_at is None:
             return
-        if self._running_since is not None:
-            self._worked += self._calendar.measure(self._running_since, event.at)
+        self._halt(event.at)
         self._runs.append(self._run(event.at, event.actor))
-        self._started_at = self._running_since = None
+        self._started_at = None
+
+    def _halt(self, at: datetime) -> None:
+        """Count until a moment. After the deadline it is late, also before support opens the next time."""
+        if self._running_since is not None:
+            self._worked += self._calendar.measure(self._running_since, at)
+            self._running_since = None
+            self._is_late = self._due_at is not None and at > self._due_at
 
     def finish(self) -> list[ClockRun]:
         """Return all runs, the one that has not stopped included."""
         return self._runs if self._started_at is None else [*self._runs, self._run(None, None)]
-
-    def _is_late(self) -> bool:
-        return self._allowed is not None and self._worked > self._allowed
 
     def _run(self, stopped_at: datetime | None, stopped_by: str | None) -> ClockRun:
         assert self._started_at is not None
@@ -185,5 +187,5 @@ class _Clock:
             stopped_at=stopped_at,
             stopped_by=stopped_by,
             worked=self._worked,
-            is_late=self._is_late(),
+            is_late=self._is_late,
         )

@@ -159,6 +159,25 @@ def test_exactly_in_time_is_not_late() -> None:
     assert not run.is_late
 
 
+def test_reply_between_closing_and_the_next_opening_is_late_for_a_deadline_at_closing() -> None:
+    # Opened at 16:00 with two hours: due at 18:00, when support closes.
+    [run] = _runs(_compute("30 16:00 opened", "30 18:01 staff_reply"), "first_response")
+    assert (run.due_at, run.worked, run.is_late) == (_at("30 18:00"), timedelta(hours=2), True)
+    [run] = _runs(_compute("30 16:00 opened", "30 18:00 staff_reply"), "first_response")
+    assert not run.is_late
+
+
+def test_pause_after_closing_does_not_forget_a_deadline_at_closing() -> None:
+    events = ("23 09:00 opened", "23 09:30 staff_reply", "24 18:30 pause")  # sixteen hours were over at 18:00
+    [run] = _runs(_compute(*events), "decision")
+    assert (run.is_late, run.due_at) == (True, _at("24 18:00"))
+    assert _compute(*events, "26 09:00 resume").due_at == _at("24 18:00")
+    # Paused in the moment itself: in time, and missed as soon as it goes on.
+    [run] = _runs(_compute(*events[:2], "24 18:00 pause"), "decision")
+    assert (run.is_late, run.due_at) == (False, None)
+    assert _compute(*events[:2], "24 18:00 pause", "25 20:00 resume").due_at == _at("25 20:00")
+
+
 def test_clock_without_deadline_measures() -> None:
     deadlines = _compute("30 09:00 opened", "01 18:00 staff_reply", times=DeadlineTimes(None, None, None))
     assert deadlines.due_at is None
@@ -189,7 +208,7 @@ class _MinuteCount:
         self.is_paused = False
         self.stopped: list[tuple[str, int, bool]] = []
 
-    def apply(self, word: str) -> None:
+    def apply(self, word: str, moment: datetime) -> None:
         if word in ("opened", "reopened"):
             self.minutes.setdefault("first_response", 0)
             if "decision" not in self.minutes:
@@ -203,8 +222,7 @@ class _MinuteCount:
         for kind in stops.get(word, []):
             if kind in self.minutes:
                 count = self.minutes.pop(kind)
-                self.stopped.append((kind, count, count > self.allowed[kind]))
-                self.missed_at.pop(kind, None)
+                self.stopped.append((kind, count, self.missed_at.pop(kind, moment) < moment))
 
     def counting(self) -> list[str]:
         return [kind for kind in self.minutes if not (kind == "decision" and self.is_paused)]
@@ -220,7 +238,7 @@ def _count(events: list[tuple[datetime, str]], allowed: dict[str, int]) -> tuple
     count, moment, pending = _MinuteCount(allowed), events[0][0], list(events)
     while True:
         while pending and pending[0][0] == moment:
-            count.apply(pending.pop(0)[1])
+            count.apply(pending.pop(0)[1], moment)
         count.note_missed(moment)
         counting = count.counting()
         if not pending and all(kind in count.missed_at for kind in counting):

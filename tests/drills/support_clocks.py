@@ -103,13 +103,13 @@ class _Stretch:
         left, due_at, is_late = timedelta(hours=getattr(terms, kind)), None, False
         for number_of_stretch, (start, end) in enumerate(self.stretches, 1):
             assert start is not None
-            used = None if end is None else _work(start, end, is_long=terms.is_long)
-            is_late = used is not None and used > left
-            if used is None or is_late or (was_counting and number_of_stretch == len(self.stretches)):
-                due_at = _after(start, left, is_long=terms.is_long)
-            if is_late:
+            ends_at = _after(start, left, is_long=terms.is_long)
+            is_late = end is not None and end > ends_at
+            if end is None or is_late or (was_counting and number_of_stretch == len(self.stretches)):
+                due_at = ends_at
+            if end is None or is_late:
                 break
-            left -= used or _NONE
+            left -= _work(start, end, is_long=terms.is_long)
         return ExpectedRun(kind, number, self.started_at, due_at, is_late, self.stopped_at)
 
 
