@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,7 +66,11 @@ class _Tally:
         self._differences: dict[tuple[PastOutcome, bool, RuleOutcome], _Sum] = defaultdict(_Sum)
         self._days: dict[tuple[str, date], _Sum] = defaultdict(_Sum)
 
-    def add(self, case: PastCase) -> None:
+    def add(self, cases: Sequence[PastCase]) -> None:
+        for case in cases:
+            self._add(case)
+
+    def _add(self, case: PastCase) -> None:
         rule_no = self._rules.find(case.inputs)
         outcome = self._rules.rules[rule_no - 1].outcome
         self.cases += 1
@@ -142,8 +147,8 @@ class DryRuns:
     async def _add_cases(self, connection: Connection, since: datetime, until: datetime, tally: _Tally) -> None:
         after = (since, _FIRST)
         while cases := await store.list_past(connection, until, after, _PAGE_SIZE):
-            for case in cases:
-                tally.add(case)
+            # Up to 200 rows are tried on each: requests are answered meanwhile.
+            await asyncio.to_thread(tally.add, cases)
             after = (cases[-1].at, cases[-1].case_id)
 
 

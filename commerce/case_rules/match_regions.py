@@ -129,7 +129,7 @@ _SUBJECTS = frozenset(
     [str(kind) for kind in CaseKind if kind is not CaseKind.CLAIM] + [f"claim {claim}" for claim in ClaimKind]
 )
 """kinds of cases; a claim with its own kind"""
-_DOMAINS: Mapping[str, frozenset[Any]] = {
+DOMAINS: Mapping[str, frozenset[Any]] = {
     "kind": _SUBJECTS,
     "reason": frozenset(REASONS),
     "carrier": frozenset(DeliveryReport),
@@ -141,8 +141,8 @@ def make_regions(conditions: RuleConditions) -> Regions:
     """Return the regions of conditions, without those that everything fulfils."""
     regions: dict[str, Region] = {
         "kind": Choice(_subjects(conditions)),
-        "reason": _choice(conditions.reasons, _DOMAINS["reason"]),
-        "carrier": Subset(_DOMAINS["carrier"] if conditions.carrier is None else frozenset(conditions.carrier)),
+        "reason": _choice(conditions.reasons, DOMAINS["reason"]),
+        "carrier": Subset(DOMAINS["carrier"] if conditions.carrier is None else frozenset(conditions.carrier)),
         "cases": _interval(conditions.min_cases, conditions.max_cases),
         "share": _interval(conditions.min_returned_share, conditions.max_returned_share, WHOLE),
     }
@@ -247,4 +247,4 @@ def _amounts(lowest: Mapping[str, int] | None, highest: Mapping[str, int] | None
 def _is_everything(name: str, region: Region) -> bool:
     if isinstance(region, Interval):
         return name != "days" and region == Interval(-inf, inf)
-    return isinstance(region, Choice | Subset) and region.values == _DOMAINS.get(name)
+    return isinstance(region, Choice | Subset) and region.values == DOMAINS.get(name)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from commerce.aftersales.reasons import REASONS
 from commerce.case_rules.errors import BadRules
+from commerce.case_rules.joint_cover import CoverSearch
 from commerce.case_rules.match_regions import Regions, covers, make_regions
 from commerce.case_rules.model import CaseRule, RuleOutcome
 from commerce.kernel.money import MoneyError, minor_digits
@@ -38,11 +39,12 @@ def check_rules(rules: Sequence[CaseRule], existing: ExistingNames) -> None:
     Faults are unknown codes, rows that never match, and a last row that does not leave the rest to a person."""
     errors = list[_Error]()
     regions = [make_regions(rule.conditions) for rule in rules]
+    search = CoverSearch()
     for number, rule in enumerate(rules):
         pointer = f"/rules/{number}"
         errors += _find_unknown(rule, pointer, existing)
         errors += _find_contradictions(regions[number], pointer)
-        errors += _find_cover(regions, number, pointer)
+        errors += _find_cover(regions, number, pointer, search)
     if regions[-1] or rules[-1].outcome is not RuleOutcome.BY_HAND:
         detail = 'the last row leaves the rest to a person: {"outcome": "by_hand", "reason": …} without conditions'
         errors.append({"pointer": f"/rules/{len(rules) - 1}", "detail": detail})
@@ -80,14 +82,19 @@ def _find_contradictions(regions: Regions, pointer: str) -> list[_Error]:
     ]
 
 
-def _find_cover(regions: Sequence[Regions], number: int, pointer: str) -> list[_Error]:
-    """Find an earlier row that takes all cases of a row. One that takes everything is the fault itself."""
-    if not regions[number] and number < len(regions) - 1:
+def _find_cover(regions: Sequence[Regions], number: int, pointer: str, search: CoverSearch) -> list[_Error]:
+    """Find earlier rows that take all cases of a row. One that takes everything is the fault itself."""
+    if number == len(regions) - 1 or any(region.is_empty for region in regions[number].values()):
+        return []  # the last one must be there
+    if not regions[number]:
         detail = "it matches every case, so no row after it counts: make it the last one, or add a condition"
         return [{"pointer": pointer, "detail": detail}]
     for earlier in range(number):
         if regions[earlier] and covers(regions[earlier], regions[number]):
             return [{"pointer": pointer, "detail": f"it never matches: row {earlier + 1} takes all of its cases"}]
+    if rows := [str(row + 1) for row in search.find(regions[:number], regions[number])]:
+        names = f"{', '.join(rows[:-1])} and {rows[-1]}"
+        return [{"pointer": pointer, "detail": f"it never matches: rows {names} together take all of its cases"}]
     return []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from commerce.case_rules import store
@@ -16,4 +17,6 @@ async def check_named_rules(connection: Connection, rules: Sequence[CaseRule]) -
     skus = {sku for each in conditions for sku in (*(each.skus or ()), *(each.excluded_skus or ()))}
     sales = {sale_id for each in conditions for sale_id in each.sales or ()}
     known_skus = await store.list_known_skus(connection, sorted(skus))
-    check_rules(rules, ExistingNames(known_skus, await store.list_known_sales(connection, sorted(sales))))
+    existing = ExistingNames(known_skus, await store.list_known_sales(connection, sorted(sales)))
+    # Comparing hundreds of rows takes up to a second: requests are answered meanwhile.
+    await asyncio.to_thread(check_rules, rules, existing)

@@ -111,7 +111,9 @@ def add(file: RuleFile, reason: ReasonOption) -> None:
             return await _rules(shop).add_set(new, get_actor())
 
     version = run_change(work()).version
-    print_line(f"version {version} is stored and does not decide yet: floodgate case-rule activate {version}")
+    print_line(
+        f"version {version} is stored and does not decide yet: floodgate case-rule activate {version} --reason …"
+    )
 
 
 @app.command()
