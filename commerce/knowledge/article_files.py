@@ -143,16 +143,21 @@ async def _import_article(
     article = await knowledge.find(article_id)
     terms = files[0].terms
     is_changed = article is not None and article.terms != terms
+    drafts = {version.language: version for version in article.versions if version.status == "draft"} if article else {}
     if not is_dry_run:
         await knowledge.put(article_id, ArticleInput(terms, article.version if article else None), author)
     imported = []
     for file in files:
         latest = await knowledge.find_latest_text(article_id, file.language)
-        if latest != file.text and not is_dry_run:
-            version = await knowledge.add_version(article_id, file.language, file.text, author)
+        draft = drafts.get(file.language)  # which an import that was interrupted may have left
+        if (latest != file.text or draft) and not is_dry_run:
+            is_new = latest != file.text or draft is None
+            version = (
+                await knowledge.add_version(article_id, file.language, file.text, author) if is_new else draft.version
+            )
             await knowledge.submit(article_id, VersionStep(file.language, version), author)
         effect: ImportEffect = "added" if latest is None else "unchanged"
-        if latest is not None and (latest != file.text or is_changed):
+        if latest is not None and (latest != file.text or draft or is_changed):
             effect = "changed"
         imported.append(ImportedFile(_file_name(file), effect))
     return imported

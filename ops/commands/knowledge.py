@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from commerce.kernel.csv_rows import read_lines
+from commerce.kernel.failures import Failures
 from commerce.knowledge.article_files import ImportedFile, import_articles, read_folder
 from commerce.knowledge.article_index import CUSTOMERS, STAFF
 from commerce.knowledge.live_articles import LiveArticles
@@ -200,7 +201,10 @@ def retire(article_id: ArticleName, language: LanguageOption = None) -> None:
 def _change_versions(
     article_ids: list[str] | None, language: Language | None, status: ArticleStatus, action: str
 ) -> None:
-    """Change all versions of a status of the articles, or of all with None, and print which."""
+    """Change all versions of a status of the articles, or of all with None, and print which.
+
+    One that cannot be changed does not keep the others from their turn."""
+    failures = Failures(f"{action} articles")
 
     async def work() -> list[str]:
         changed = []
@@ -209,15 +213,18 @@ def _change_versions(
                 for version in article.versions:
                     if version.status == status and language in (None, version.language):
                         step = VersionStep(version.language, version.version)
-                        await getattr(shop.knowledge, action)(article.article_id, step, get_actor())
-                        changed.append(f"{article.article_id}, {version.language}, version {version.version}")
+                        with failures.catch(article_id=article.article_id, language=version.language):
+                            await getattr(shop.knowledge, action)(article.article_id, step, get_actor())
+                            changed.append(f"{article.article_id}, {version.language}, version {version.version}")
         return changed
 
     changed = run_change(work())
     for text in changed:
         print_line(f"{text}: {'in review' if action == 'submit' else action + ('ed' if action == 'publish' else 'd')}")
-    if not changed:
+    if not changed and not failures.count:
         print_line(f"nothing to do: no version is {status}")
+    with exit_on_error():
+        failures.raise_any()
 
 
 async def _read_articles(shop: CliServices, article_ids: list[str] | None, status: ArticleStatus) -> list[Article]:

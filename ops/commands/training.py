@@ -9,12 +9,14 @@ from uuid import UUID
 
 import typer
 
+from commerce.kernel.failures import Failures
 from commerce.knowledge.model import ArticleId
 from commerce.training.model import Certificate, CertificateFilter, Quiz, ReadingInput, RequiredReading
 from commerce.training.quiz_files import read_quiz
 from ops.commands.console import (
     JsonOption,
     check_writable,
+    exit_on_error,
     format_time,
     get_actor,
     list_all,
@@ -77,17 +79,27 @@ def import_quizzes(
 ) -> None:
     """Create or change quizzes from JSON files. A repeated import changes nothing.
 
+    One that is refused does not keep the others from their turn.
+
     Their questions are about the versions of the article that are published now. Import the file again after each
     new version, when its questions are right for it: whoever has passed an older one must pass again.
     """
 
+    failures = Failures("import quizzes")
+
     async def work() -> list[Quiz]:
-        contents = [read_quiz(file) for file in files]
+        quizzes = []
         async with open_cli_services() as shop:
-            return [await shop.training.put_quiz(content.code, content.quiz, get_actor()) for content in contents]
+            for file in files:
+                with failures.catch(file=file.name):
+                    content = read_quiz(file)
+                    quizzes.append(await shop.training.put_quiz(content.code, content.quiz, get_actor()))
+        return quizzes
 
     for quiz in run_change(work()):
         print_line(f"{quiz.code}: {_format_versions(quiz)}")
+    with exit_on_error():
+        failures.raise_any()
 
 
 @quiz_app.command("list")

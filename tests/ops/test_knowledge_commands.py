@@ -67,6 +67,21 @@ async def test_articles_are_imported_published_and_found(floodgate: Command, fol
     assert (await floodgate("search", "x" * 501))[0] == 1
 
 
+async def test_one_that_cannot_be_published_does_not_keep_the_others(floodgate: Command, folder: Path) -> None:
+    write(folder, "freight.zh.md")
+    await floodgate("import", folder)
+    (folder / "freight.zh.md").unlink()
+    write(folder, "refund.zh.md")
+    await floodgate("import", folder, "--author", "ann")
+    status, output = await floodgate("publish", "--all")
+    assert status == 1
+    assert "refund, zh, version 1: published" in output
+    assert "freight zh (cannot publish" in output
+    assert "you have written it; ask another person" in output
+    assert "the others are done" in output
+    assert "zh 1 published" in (await floodgate("list", "--status", "published"))[1]
+
+
 async def test_wrong_files_are_refused_and_the_others_imported(floodgate: Command, folder: Path) -> None:
     write(folder, "good.zh.md")
     write(folder, "Bad Name.zh.md")

@@ -62,6 +62,10 @@ async def test_starter_quizzes_are_imported_taken_and_listed(
     assert imported[0] == 0
     assert "claims-basics: en 1: 9 questions, zh 1: 9 questions" in imported[1]
     assert await floodgate("training", "quiz", "import", *QUIZZES) == imported
+    broken = tmp_path / "broken.json"
+    broken.write_text("{}")
+    status, output = await floodgate("training", "quiz", "import", broken, *QUIZZES)
+    assert (status, imported[1] in output, "broken.json (cannot read broken.json: " in output) == (1, True, True)
     quizzes = json.loads((await floodgate("training", "quiz", "list", "--json"))[1])
     assert [version["revision"] for quiz in quizzes for version in quiz["versions"]] == [1] * 6
     attempts = QuizAttempts(shop.db, shop.clock, shop.ids)
