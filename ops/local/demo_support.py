@@ -54,15 +54,19 @@ def settings_text() -> str:
 
 
 async def create_demo_support(shop: CliServices) -> None:
-    """Create what support begins with, unless there are articles: then the shop has its own.
+    """Create what support begins with, all or nothing, unless there are articles: then the shop has its own.
 
     Creates nothing in an installation without the extra `knowledge`."""
     try:
         require_extra("publish articles", "knowledge", "rjieba", "markdown_it", "nh3")
     except NotReady:
         return  # everything else works
-    if (await shop.knowledge.list_articles(None, 1)).items:
-        return
+    async with shop.db.joined_transaction():
+        if not (await shop.knowledge.list_articles(None, 1)).items:
+            await _create(shop)
+
+
+async def _create(shop: CliServices) -> None:
     files, refused = read_folder(_FOLDER / "articles")
     imported = await import_articles(shop.knowledge, files, _AUTHOR, is_dry_run=False)
     refused += [file for file in imported if file.effect == "refused"]
