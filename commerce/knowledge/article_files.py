@@ -143,21 +143,21 @@ async def _import_article(
     article = await knowledge.find(article_id)
     terms = files[0].terms
     is_changed = article is not None and article.terms != terms
-    drafts = {version.language: version for version in article.versions if version.status == "draft"} if article else {}
+    versions = article.versions if article else []
+    drafts = {version.language: version.version for version in versions if version.status == "draft"}
     if not is_dry_run:
         await knowledge.put(article_id, ArticleInput(terms, article.version if article else None), author)
     imported = []
     for file in files:
         latest = await knowledge.find_latest_text(article_id, file.language)
-        draft = drafts.get(file.language)  # which an import that was interrupted may have left
-        if (latest != file.text or draft) and not is_dry_run:
-            is_new = latest != file.text or draft is None
-            version = (
-                await knowledge.add_version(article_id, file.language, file.text, author) if is_new else draft.version
-            )
+        waiting = drafts.get(file.language) if latest == file.text else None
+        is_new = latest != file.text
+        if not is_dry_run and (is_new or waiting is not None):
+            # A draft of the same text was left by an import that was interrupted, or by a person who forgot it.
+            version = waiting or await knowledge.add_version(article_id, file.language, file.text, author)
             await knowledge.submit(article_id, VersionStep(file.language, version), author)
         effect: ImportEffect = "added" if latest is None else "unchanged"
-        if latest is not None and (latest != file.text or draft or is_changed):
+        if latest is not None and (is_new or waiting is not None or is_changed):
             effect = "changed"
         imported.append(ImportedFile(_file_name(file), effect))
     return imported

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from commerce.knowledge.model import (
+    ArticleTerms,
     Audience,
     FoundArticle,
     PublishedArticle,
@@ -59,23 +60,42 @@ class ArticleIndex:
     def __init__(self) -> None:
         self._articles: dict[str, PublishedArticle] = {}
         self._ids: list[str] = []
+        self._linked: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         self._indexes = {language: TextIndex() for language in LANGUAGES}
         self._usage: Mapping[str, Usage] = {}
 
     def put(self, article: PublishedArticle, weights: ArticleWeights) -> None:
         """Add an article with its weights, in the place of the one that has its id."""
-        self.remove(article.article_id)
-        self._articles[article.article_id] = article
-        insort(self._ids, article.article_id)
-        for language, terms in weights.items():
-            self._indexes[language].put(article.article_id, terms)
+        self.put_texts(article.article_id, weights)
+        self.put_article(article.article_id, article)
 
     def remove(self, article_id: str) -> None:
         """Remove an article, if it is there."""
-        if self._articles.pop(article_id, None) is not None:
-            self._ids.remove(article_id)
-            for index in self._indexes.values():
+        self.put_texts(article_id, {})
+        self.put_article(article_id, None)
+
+    def put_texts(self, article_id: str, weights: ArticleWeights) -> None:
+        """Index the texts of an article, in the place of those before. `put_article` must follow.
+
+        Now and then it takes long. In a thread, no search may run meanwhile."""
+        for language, index in self._indexes.items():
+            if language in weights:
+                index.put(article_id, weights[language])
+            else:
                 index.remove(article_id)
+
+    def put_article(self, article_id: str, article: PublishedArticle | None) -> None:
+        """Add an article whose texts are indexed, in the place of the one that has its id, or with None remove it."""
+        before = self._articles.pop(article_id, None)
+        if before is not None:
+            self._ids.remove(article_id)
+            for link in _list_links(before.terms):
+                self._linked[link].discard(article_id)
+        if article is not None:
+            self._articles[article_id] = article
+            insort(self._ids, article_id)
+            for link in _list_links(article.terms):
+                self._linked[link].add(article_id)
 
     def set_usage(self, usage: Mapping[str, Usage]) -> None:
         """Set clicks and ratings of all articles."""
@@ -91,9 +111,11 @@ class ArticleIndex:
     ) -> list[FoundArticle]:
         """List articles of a language by id, at most `size`."""
         matches: list[FoundArticle] = []
-        for article_id in self._ids[0 if after is None else bisect_right(self._ids, after) :]:
+        wanted = [(kind, code) for kind, code in links._asdict().items() if code is not None]
+        ids = sorted(set.intersection(*(self._linked.get(link, set()) for link in wanted))) if wanted else self._ids
+        for article_id in ids[0 if after is None else bisect_right(ids, after) :]:
             article = self._articles[article_id]
-            if language in article.texts and article.terms.audience in audiences and _has_links(article, links):
+            if language in article.texts and article.terms.audience in audiences:
                 matches.append(_describe(article, language))
                 if len(matches) >= size:
                     break
@@ -121,13 +143,13 @@ class ArticleIndex:
         hits = self._search(text, language, audiences, count * 4) if text.strip() else []
         for hit in hits:
             scores[hit.key] = hit.score / hits[0].score
-        links = [ArticleLinks(sku=sku) for sku in dict.fromkeys(situation.skus)]
-        for article in self._articles.values():
-            if language in article.texts and article.terms.audience in audiences:
-                if situation.reason in article.terms.reasons:
-                    scores[article.article_id] += _REASON_SCORE * self._factor(article.article_id)
-                if any(_has_links(article, link) for link in links):
-                    scores[article.article_id] += _SKU_SCORE * self._factor(article.article_id)
+        of_reason = self._linked.get(("reason", situation.reason or ""), set())
+        of_skus = set[str]().union(*(self._linked.get(("sku", sku), set()) for sku in situation.skus))
+        for linked, score in ((of_reason, _REASON_SCORE), (of_skus, _SKU_SCORE)):
+            for article_id in linked:
+                article = self._articles[article_id]
+                if language in article.texts and article.terms.audience in audiences:
+                    scores[article_id] += score * self._factor(article_id)
         ranked = sorted((-score, article_id) for article_id, score in scores.items() if score >= _MIN_TEXT_SCORE)
         return [_describe(self._articles[article_id], language) for _, article_id in ranked[:count]]
 
@@ -178,11 +200,8 @@ def _describe(article: PublishedArticle, language: Language) -> FoundArticle:
     )
 
 
-def _has_links(article: PublishedArticle, links: ArticleLinks) -> bool:
-    terms = article.terms
-    pairs: Iterable[tuple[str | None, list[str]]] = (
-        (links.reason, terms.reasons),
-        (links.sku, terms.skus),
-        (links.category, terms.categories),
-    )
-    return all(code is None or code in codes for code, codes in pairs)
+def _list_links(terms: ArticleTerms) -> Iterator[tuple[str, str]]:
+    """Yield the codes of an article, each with the member of `ArticleLinks` that it answers."""
+    for kind, codes in (("reason", terms.reasons), ("sku", terms.skus), ("category", terms.categories)):
+        for code in codes:
+            yield kind, code

@@ -52,6 +52,7 @@ class LiveArticles:
         self._clock = clock
         self._key = key
         self._index = ArticleIndex()
+        self._index_lock = asyncio.Lock()
         self._change_no = -1
         self._misses: Counter[tuple[Language, str]] = Counter()
 
@@ -70,11 +71,11 @@ class LiveArticles:
             async with self._db.snapshot() as connection:
                 articles, after = await store.list_changed(connection, after, _ARTICLES_PER_READ)
             for article_id, article in articles:
-                if article is None:
-                    self._index.remove(article_id)
-                else:
-                    # Words are cut in a thread: requests are answered meanwhile.
-                    self._index.put(article, await asyncio.to_thread(weigh_article, article))
+                # Words are cut and indexed in a thread: requests are answered meanwhile.
+                weights = {} if article is None else await asyncio.to_thread(weigh_article, article)
+                async with self._index_lock:
+                    await asyncio.to_thread(self._index.put_texts, article_id, weights)
+                    self._index.put_article(article_id, article)
         self._change_no = after
 
     async def refresh_usage(self) -> None:
@@ -112,25 +113,33 @@ class LiveArticles:
         matches = self.index.list_articles(after, size + 1, language, links, audiences)
         return to_page(matches, size, lambda article: article.article_id)
 
-    def search(
+    async def search(
         self, query: str, language: Language | None, audiences: Sequence[Audience], count: int
     ) -> list[FoundArticle]:
-        """Search articles, best first. What finds nothing is noted for editors. Raises `NotReady`."""
-        matches = self.index.search(query, language, audiences, count)
+        """Search articles, best first. What finds nothing is noted for editors. Raises `NotReady`.
+
+        Searches run in a thread, one after the other: among many articles one takes milliseconds."""
+        index = self.index
+        async with self._index_lock:
+            matches = await asyncio.to_thread(index.search, query, language, audiences, count)
         if not matches:
             self.note_miss(query, language)
         return matches
 
-    def suggest(self, situation: SuggestionInput, audiences: Sequence[Audience], count: int) -> list[FoundArticle]:
-        """Suggest articles for a case or a conversation, best first. Raises `NotReady`."""
-        return self.index.suggest(situation, audiences, count)
+    async def suggest(
+        self, situation: SuggestionInput, audiences: Sequence[Audience], count: int
+    ) -> list[FoundArticle]:
+        """Suggest articles for a case or a conversation, best first, as `search`. Raises `NotReady`."""
+        index = self.index
+        async with self._index_lock:
+            return await asyncio.to_thread(index.suggest, situation, audiences, count)
 
-    def read(self, article_id: str, language: Language | None, audiences: Sequence[Audience]) -> ReadableArticle:
+    async def read(self, article_id: str, language: Language | None, audiences: Sequence[Audience]) -> ReadableArticle:
         """Read a published article. Raises `NoSuchArticle` or `NotReady`."""
         article = self.index.find(article_id, audiences)
         if article is None:
             raise NoSuchArticle(f"there is no article {article_id!r}")
-        return read_article(article, language)
+        return await asyncio.to_thread(read_article, article, language)  # long Markdown takes long
 
     async def vote(self, article_id: str, voter: str, vote: Vote, *, helped: bool | None = None) -> None:
         """Count a click or a rating by a customer or an address, once per article and day.

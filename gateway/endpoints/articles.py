@@ -42,12 +42,12 @@ def _take_token(call: Call) -> str:
     return f"address {client.address}"
 
 
-def _find(call: Call, audiences: Any) -> Page[FoundArticle]:
+async def _find(call: Call, audiences: Any) -> Page[FoundArticle]:
     """Search by `q`, or list by id without it."""
     live, parameters = call.services.articles.live, call.parameters
     query, language, size = parameters["q"], parameters["language"], page_size(call)
     if query is not None:
-        return Page(live.search(query, language, audiences, min(size, _MAX_HITS)), None)
+        return Page(await live.search(query, language, audiences, min(size, _MAX_HITS)), None)
     links = ArticleLinks(parameters["reason"], parameters["sku"], parameters["category"])
     return live.list_articles(parameters["cursor"], size, language or "zh", links, audiences)
 
@@ -60,7 +60,7 @@ async def list_articles(call: Call) -> web.Response:
     """
     if call.parameters["q"] is not None:
         _take_token(call)
-    content = encode_content(_find(call, CUSTOMERS), _CACHE_CONTROL)
+    content = encode_content(await _find(call, CUSTOMERS), _CACHE_CONTROL)
     return content_response(call.parameters["If-None-Match"], content)
 
 
@@ -69,7 +69,8 @@ async def read_article(call: Call) -> web.Response:
 
     Without `language`, or where it is not written in it, the article is in Chinese if it can be.
     """
-    article = call.services.articles.live.read(call.parameters["article_id"], call.parameters["language"], CUSTOMERS)
+    article_id, language = call.parameters["article_id"], call.parameters["language"]
+    article = await call.services.articles.live.read(article_id, language, CUSTOMERS)
     return content_response(call.parameters["If-None-Match"], encode_content(article, _CACHE_CONTROL))
 
 
@@ -98,17 +99,17 @@ async def count_article_click(call: Call) -> web.Response:
 async def suggest_articles(call: Call) -> web.Response:
     """Suggest articles before a case is opened, by its reason, its products and what the customer writes."""
     _take_token(call)
-    return json_response(Page(call.services.articles.live.suggest(call.body, CUSTOMERS, _SUGGESTIONS), None))
+    return json_response(Page(await call.services.articles.live.suggest(call.body, CUSTOMERS, _SUGGESTIONS), None))
 
 
 async def find_articles(call: Call) -> web.Response:
     """Search or list published articles as customers do, with the internal ones."""
-    return json_response(_find(call, STAFF))
+    return json_response(await _find(call, STAFF))
 
 
 async def suggest_articles_to_staff(call: Call) -> web.Response:
     """Suggest articles for a case or a conversation, with the internal ones."""
-    return json_response(Page(call.services.articles.live.suggest(call.body, STAFF, _SUGGESTIONS), None))
+    return json_response(Page(await call.services.articles.live.suggest(call.body, STAFF, _SUGGESTIONS), None))
 
 
 _PATH = "/v1/articles"

@@ -156,7 +156,7 @@ async def _measure_search(shop: CliServices) -> SearchTimes | None:
     began = perf_counter()
     for file in islice(cycle(files), _SEARCHES):
         started = perf_counter()
-        live.search(file.text.title, file.language, CUSTOMERS, 10)
+        await live.search(file.text.title, file.language, CUSTOMERS, 10)
         seconds.append(perf_counter() - started)
     cpu, total = process_time() - cpu, perf_counter() - began
     times = CallTimes.of_seconds(seconds)

@@ -254,7 +254,7 @@ def search(
     async def work() -> list[FoundArticle]:
         wanted = parse_argument(query, SearchQuery, f"cannot search: {QUERY_INVALID}")
         async with _open_live_articles() as live:
-            return live.search(wanted, language, CUSTOMERS if public else STAFF, RESULTS)
+            return await live.search(wanted, language, CUSTOMERS if public else STAFF, RESULTS)
 
     articles = run(work())
     if json:
