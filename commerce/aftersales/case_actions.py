@@ -204,8 +204,15 @@ class CaseActions:
                     items_state="expected" if case.items_back else "not_expected",
                 )
                 return
+            if case.kind is CaseKind.EXCHANGE and case.exchange_order_id is not None:
+                raise CaseStatusConflict(
+                    f"cannot reopen the case: order {case.exchange_order_id} replaces its units; open a case on that order"
+                )
             if case.money_state != "nothing_due" or case.exchange_order_id is not None:
-                raise CaseStatusConflict("cannot reopen the case: its money was granted; open a new case for the rest")
+                raise CaseStatusConflict(
+                    "cannot reopen the case: its money was granted; refund what is missing with POST "
+                    f"/v1/admin/orders/{case.order_id}/refunds, or open a new case for other units"
+                )
             received = sum(line.received for line in locked.lines)
             if 0 < received < sum(line.quantity for line in locked.lines):  # its units would be decided on twice
                 raise CaseStatusConflict(

@@ -227,12 +227,14 @@ class OrderRefunds(msgspec.Struct, frozen=True):
 
 
 class OrderStates(NamedTuple):
-    """States of an order beside its status, and its refunds, null without any."""
+    """States of an order beside its status, its refunds and the orders of its exchanges, each null without any."""
 
     payment_state: PaymentState
     delivery_state: DeliveryState
     return_state: ReturnState
     refunds: OrderRefunds | None
+    replacements: list[UUID] | None
+    replaces: UUID | None
 
 
 class OrderSummary(msgspec.Struct, frozen=True):
@@ -250,7 +252,10 @@ class OrderSummary(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """An order for its customer. Until it is stored, only the first three fields are set."""
+    """An order for its customer. Until it is stored, only the first three fields are set.
+
+    `replacements` are the orders for which units of this one are exchanged; `replaces` is the order whose units this one
+    replaces."""
 
     order_id: UUID
     status: OrderStatus
@@ -267,6 +272,8 @@ class Order(msgspec.Struct, frozen=True):
     delivery_state: DeliveryState | None = None
     return_state: ReturnState | None = None
     refunds: OrderRefunds | None = None
+    replacements: list[UUID] | None = None
+    replaces: UUID | None = None
 
 
 class VersionedOrder(NamedTuple):

@@ -50,10 +50,12 @@ WHERE stored.version IS DISTINCT FROM input.version;
 
 -- name: list_state_facts
 -- Amounts and units from which the states of orders follow. Only the payments of the current plan count for the order;
--- `never_collected` is cash on delivery that nobody will collect any more.
+-- `never_collected` is cash on delivery that nobody will collect any more. An exchange that ends as a return has no
+-- replacement.
 SELECT orders.order_id, orders.status, total_minor, money.authorised, money.captured, money.refunded, money.never_collected,
        EXISTS (SELECT FROM payments WHERE payments.order_id = orders.order_id AND status = 'captured') AS has_captures, units.ordered,
-       units.cancelled, units.shipped, units.delivered, units.returned, requested, in_progress
+       units.cancelled, units.shipped, units.delivered, units.returned, requested, in_progress, replacements,
+       (SELECT cases.order_id FROM cases WHERE cases.exchange_order_id = orders.order_id) AS replaces
 FROM orders CROSS JOIN LATERAL (
     SELECT coalesce(sum(amount_minor) FILTER (WHERE payments.status = 'authorised'), 0)::bigint AS authorised,
            coalesce(sum(payments.captured_minor), 0)::bigint AS captured,
@@ -69,10 +71,13 @@ FROM orders CROSS JOIN LATERAL (
     FROM order_lines LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no)
     WHERE order_lines.order_id = orders.order_id
 ) AS units CROSS JOIN LATERAL (
-    SELECT coalesce(bool_or(cases.status = 'requested'), false) AS requested,
-           coalesce(bool_or(cases.status <> 'requested'), false) AS in_progress
-    FROM cases WHERE cases.order_id = orders.order_id AND items_back AND ended_at IS NULL
-) AS open_cases
+    SELECT coalesce(bool_or(cases.status = 'requested') FILTER (WHERE items_back AND ended_at IS NULL), false) AS requested,
+           coalesce(bool_or(cases.status <> 'requested') FILTER (WHERE items_back AND ended_at IS NULL), false)
+               AS in_progress,
+           array_agg(exchange_order_id ORDER BY case_id) FILTER (
+               WHERE exchange_order_id IS NOT NULL AND kind = 'exchange') AS replacements
+    FROM cases WHERE cases.order_id = orders.order_id
+) AS cases_of_order
 WHERE orders.order_id = ANY(ARRAY(SELECT unnest($1::uuid[])));
 
 -- name: list_refund_sums

@@ -57,4 +57,6 @@ def _build_states(row: Any, refunds: list[RefundSum]) -> OrderStates:
         refunds=OrderRefunds(sum(part.requested for part in refunds), sum(part.done for part in refunds), refunds)
         if refunds
         else None,
+        replacements=row["replacements"],
+        replaces=row["replaces"],
     )

@@ -209,6 +209,8 @@ def _order(
         delivery_state=states.delivery_state,
         return_state=states.return_state,
         refunds=states.refunds,
+        replacements=states.replacements,
+        replaces=states.replaces,
     )
 
 

@@ -90,6 +90,16 @@ async def test_units_are_in_one_case_over_all_kinds(cases: CaseShop) -> None:
     await cases.check_records()
 
 
+async def test_case_whose_money_was_granted_is_not_reopened_but_says_what_to_do(cases: CaseShop) -> None:
+    order_id = await cases.add_delivered(("a", 2, 0))
+    case_id = await cases.request(order_id, 1, kind=CLAIM, reason="damaged_or_defective")
+    await cases.approve(case_id, amount=10)
+    await cases.act("resolve", case_id)
+    with pytest.raises(CaseStatusConflict, match=f"/v1/admin/orders/{order_id}/refunds"):
+        await cases.act("reopen", case_id)
+    await cases.check_records()
+
+
 async def test_racing_requests_take_each_unit_once(cases: CaseShop) -> None:
     order_id = await cases.add_delivered(("a", 4, 0), ("c", 3, 0))
     await cases.ship.fetch_rows("UPDATE return_policies SET max_cases_per_sku = 100 RETURNING 1")

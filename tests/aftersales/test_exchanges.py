@@ -113,7 +113,7 @@ async def test_dearer_replacement_waits_for_its_payment(swap: ExchangeShop) -> N
     replacement = await swap.replacement(case_id)
     assert (replacement.status, replacement.total.amount) == (OrderStatus.AWAITING_PAYMENT, 50)
     assert (replacement.pay_by - replacement.accepted_at).days == 2
-    with pytest.raises(CaseStatusConflict):
+    with pytest.raises(CaseStatusConflict, match=f"order {replacement.order_id} replaces its units"):
         await swap.cases.act("reopen", case_id)
     assert await swap.cases.refunded(order_id) == 0
     await swap.pay(replacement.order_id)

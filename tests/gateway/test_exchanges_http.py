@@ -165,6 +165,8 @@ async def test_exchange_at_the_same_price_is_an_order_of_nothing(customer: Excha
     first, second = await read_order(customer.gateway, order_id), await read_order(customer.gateway, replacement_id)
     assert (first["payment_state"], first["return_state"], first["refunds"]) == ("paid", "returned", None)
     assert (second["status"], second["total"]["amount"], second["payment_state"]) == ("delivered", 0, "nothing_due")
+    assert (first["replacements"], first["replaces"]) == ([str(replacement_id)], None)
+    assert (second["replacements"], second["replaces"]) == (None, str(order_id))
     assert second["price"]["discounts"][0]["label"] == f"in exchange for units of order {order_id}"
     assert await customer.read_story(order_id, "exchange") == [
         f"order {replacement_id} replaces the returned units",
@@ -209,6 +211,7 @@ async def test_exchange_without_its_difference_paid_in_time_is_refunded(customer
     assert (case["kind"], case["money_state"], case["amount"]) == ("return", "done", 100)
     first, second = await read_order(customer.gateway, order_id), await read_order(customer.gateway, replacement_id)
     assert (first["payment_state"], first["refunds"]["done"], first["return_state"]) == ("refunded", 100, "returned")
+    assert (first["replacements"], second["replaces"]) == (None, str(order_id))
     assert second["status"] == "cancelled"
     assert (await customer.read_story(order_id, "exchange"))[-1] == (
         "the difference was not paid in time; the units are refunded instead"
