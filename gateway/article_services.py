@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from zoneinfo import ZoneInfo
 
 from commerce.kernel.clock import Clock
@@ -9,10 +11,13 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Database
 from commerce.knowledge.live_articles import LiveArticles
 from commerce.knowledge.service import Knowledge
+from commerce.rights.model import CertifiedRight
 from commerce.training.attempts import QuizAttempts
 from commerce.training.service import Training
 from config.settings import Settings
 from gateway.auth import ROLES, article_voter_key
+
+_logger = logging.getLogger(__name__)
 
 
 class ArticleServices:
@@ -30,3 +35,8 @@ class ArticleServices:
         self.knowledge = Knowledge(db, clock, zone)
         self.training = Training(db, clock, zone, ROLES)
         self.attempts = QuizAttempts(db, clock, ids)
+
+    async def warn_of_missing_quizzes(self, certificates: Mapping[CertifiedRight, str]) -> None:
+        """Log which certificates of `support.certificates` nobody can get: whoever needs them is refused."""
+        for code in await self.training.list_missing(certificates.values()):
+            _logger.warning("a right needs a certificate that no quiz gives: import the quiz", extra={"quiz": code})

@@ -221,6 +221,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
         clock, admission, snapshots = services.clock, services.admission, services.snapshots
         with use_share("background"):
             await adopt_sales_once(services.adoption, snapshots, services.intake)  # before the gateway is ready
+            await services.articles.warn_of_missing_quizzes(settings.support.certificates)
             for loop in (
                 snapshots.refresh_forever(),
                 services.room_status.refresh_forever(),

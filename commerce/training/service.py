@@ -120,6 +120,11 @@ class Training:
         async with self._db.snapshot() as connection:
             return await _list_quizzes(connection, None)
 
+    async def list_missing(self, codes: Collection[str]) -> list[str]:
+        """Return those of the codes that no quiz has: nobody can get their certificates."""
+        async with self._db.connection() as connection:
+            return [code for code in sorted(set(codes)) if await store.get_quiz(connection, code) is None]
+
     async def put_quiz(self, code: str, new: QuizInput, actor: str) -> Quiz:
         """Create or change a quiz, with these questions about the published versions.
 

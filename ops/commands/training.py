@@ -21,6 +21,7 @@ from ops.commands.console import (
     get_actor,
     list_all,
     parse_argument,
+    print_detail,
     print_json,
     print_line,
     print_table,
@@ -104,13 +105,19 @@ def import_quizzes(
 
 @quiz_app.command("list")
 def list_quizzes(json: JsonOption = False) -> None:
-    """List quizzes with the versions of their articles that have questions."""
+    """List quizzes with the versions of their articles that have questions.
 
-    async def work() -> list[Quiz]:
+    Says which ones are missing that `support.certificates` needs.
+    """
+
+    async def work() -> tuple[list[Quiz], list[str]]:
         async with open_cli_services() as shop:
-            return await shop.training.list_quizzes()
+            missing = await shop.training.list_missing(shop.settings.support.certificates.values())
+            return await shop.training.list_quizzes(), missing
 
-    quizzes = run(work())
+    quizzes, missing = run(work())
+    for code in missing:
+        print_detail(f"support.certificates needs the quiz {code}, which there is not: nobody has that right")
     if json:
         print_json(quizzes)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from fractions import Fraction
 from typing import Any
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 
 from commerce.training.certificates import QuizCertificates
 from commerce.training.model import QuizQuestion, draw_questions, find_wrong, has_passed
+from config.settings import Settings
 from tests.gateway.test_articles_http import TEXT, publish, put_article
 from tests.support.case_shop import CLAIM, CaseShop, open_case_shop
-from tests.support.gateway import GatewayResponse, TestGateway
+from tests.support.gateway import GatewayResponse, TestGateway, open_gateway
 from tests.support.rooms import ShiftedClock
 from tests.support.shipping_shop import ShippingShop
 
@@ -367,3 +369,18 @@ def test_draw_follows_from_the_seed_and_keeps_right_options_right() -> None:
         ]
         assert find_wrong(draw, right) == []
         assert find_wrong(draw, [[1, 2, 3]] * 5) == [1, 2, 3, 4, 5]
+
+
+async def test_gateway_warns_at_its_start_of_a_certificate_that_no_quiz_gives(
+    gateway: TestGateway, make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = make_settings(support={"certificates": {"claims": "claims-basics"}})
+
+    async def list_warnings() -> list[Any]:
+        caplog.clear()
+        async with open_gateway(settings):
+            return [getattr(record, "quiz", "") for record in caplog.records if "no quiz gives" in record.message]
+
+    assert await list_warnings() == ["claims-basics"]
+    await open_training(gateway)
+    assert await list_warnings() == []

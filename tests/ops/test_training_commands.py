@@ -62,6 +62,9 @@ async def test_starter_quizzes_are_imported_taken_and_listed(
     assert imported[0] == 0
     assert "claims-basics: en 1: 9 questions, zh 1: 9 questions" in imported[1]
     assert await floodgate("training", "quiz", "import", *QUIZZES) == imported
+    certificates = {"FLOODGATE_SUPPORT__CERTIFICATES": '{"claims": "claims-basics", "support": "nowhere"}'}
+    listed = await floodgate("training", "quiz", "list", **certificates)
+    assert ("needs the quiz nowhere" in listed[1], "needs the quiz claims" in listed[1]) == (True, False)
     broken = tmp_path / "broken.json"
     broken.write_text("{}")
     status, output = await floodgate("training", "quiz", "import", broken, *QUIZZES)
