@@ -206,7 +206,7 @@ class CaseActions:
                 return
             if case.kind is CaseKind.EXCHANGE and case.exchange_order_id is not None:
                 raise CaseStatusConflict(
-                    f"cannot reopen the case: order {case.exchange_order_id} replaces its units; open a case on that one"
+                    f"cannot reopen the case: order {case.exchange_order_id} replaces its units; open a case on that"
                 )
             if case.money_state != "nothing_due" or case.exchange_order_id is not None:
                 raise CaseStatusConflict(

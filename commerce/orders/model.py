@@ -254,8 +254,7 @@ class OrderSummary(msgspec.Struct, frozen=True):
 class Order(msgspec.Struct, frozen=True):
     """An order for its customer. Until it is stored, only the first three fields are set.
 
-    `replacements` are the orders for which units of this one are exchanged; `replaces` is the one whose units this order
-    replaces."""
+    `replacements` are the orders for which units of this one are exchanged, and have it as `replaces`."""
 
     order_id: UUID
     status: OrderStatus
