@@ -53,6 +53,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     version: int | None = None
     right: str | None = None
     certificate: str | None = None
+    merged_into: str | None = None
 
 
 class BadRequest(ProblemError):

@@ -47,7 +47,7 @@ class ReturnPolicies:
         except ForeignKeyViolationError as error:
             pointer = "/skus" if error.constraint_name == store.POLICY_SKU_CONSTRAINT else "/sale_id"
             detail = "there is no such product" if pointer == "/skus" else "there is no such sale"
-            raise Invalid(f"{pointer}: {detail}", errors=[{"pointer": pointer, "detail": detail}]) from None
+            raise Invalid.at(pointer, detail) from None
         return await self.get(policy_id)
 
     async def delete(self, policy_id: str) -> None:

@@ -133,8 +133,7 @@ class DryRuns:
         Two runs over the same cases return the same. Raises `BadRules`, and `TooManyPastCases` for more than
         `MAX_CASES`."""
         if since >= until:
-            detail = "it is not after `from`"
-            raise Invalid(f"/to: {detail}", errors=[{"pointer": "/to", "detail": detail}])
+            raise Invalid.at("/to", "it is not after `from`")
         async with self._db.snapshot() as connection:
             await check_named_rules(connection, rules)
             past_cases = await store.count_past(connection, _first_id(since), _first_id(until))

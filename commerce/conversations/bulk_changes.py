@@ -61,7 +61,7 @@ class BulkChanges:
         Raises `Invalid` unless there is one action, `TooManyToChange` for a filter that finds too many."""
         members = [name for name in _ACTIONS if getattr(bulk.action, name) is not UNSET]
         if len(members) != 1:
-            raise Invalid(f"/action: send exactly one of {', '.join(_ACTIONS)}")
+            raise Invalid.at("/action", f"send exactly one of {', '.join(_ACTIONS)}")
         now, preview_id = from_ms(self._clock.now_ms()), self._ids.new()
         async with self._db.transaction() as connection:
             listed = await store.list_queue(connection, filter_, parse_queue_cursor(None), now, MAX_BULK + 1)

@@ -88,7 +88,8 @@ async def render_template(
 
     Raises `NoSuchTemplate`, `PlaceholderMissing`, `Invalid` for values of no placeholder or a text that is too long."""
     if unknown := values.keys() - set(GIVEN_PLACEHOLDERS):
-        raise Invalid(f"/values: nothing is called {min(unknown)[:40]!r}; use {', '.join(GIVEN_PLACEHOLDERS)}")
+        detail = f"no placeholder is filled by it; use {', '.join(GIVEN_PLACEHOLDERS)}"
+        raise Invalid.at(f"/values/{min(unknown)}", detail)
     languages = sorted(_LANGUAGES, key=lambda language: language != conversation.language)
     for language in languages:
         template = await support_store.get_template(connection, template_id, language)
@@ -98,7 +99,7 @@ async def render_template(
         raise NoSuchTemplate(f"there is no template {template_id}")
     text = _fill(template.text, _values(conversation, staff) | {name: value for name, value in values.items() if value})
     if len(text) > MAX_TEXT:
-        raise Invalid(f"the filled text has {len(text)} characters, more than {MAX_TEXT}: shorten the values")
+        raise Invalid.at("/values", f"the filled text has {len(text)} characters, more than {MAX_TEXT}: shorten them")
     return text
 
 
@@ -107,7 +108,7 @@ def check_placeholders(text: str) -> None:
     for name in _names(text):
         if name not in PLACEHOLDERS:
             names = ", ".join(f"{{{placeholder}}}" for placeholder in PLACEHOLDERS)
-            raise PlaceholderUnknown(f"/text: {{{name[:40]}}} is no placeholder; there are {names}")
+            raise PlaceholderUnknown.at("/text", f"{{{name[:40]}}} is no placeholder; there are {names}")
 
 
 def _names(text: str) -> list[str]:
@@ -115,20 +116,22 @@ def _names(text: str) -> list[str]:
     try:
         parts = list(Formatter().parse(text))
     except ValueError as error:
-        raise PlaceholderUnknown(f"/text: {error}; write {{{{ for a brace") from None
+        raise PlaceholderUnknown.at("/text", f"{error}; write {{{{ for a brace") from None
     if any(spec or conversion for _, _, spec, conversion in parts):
-        raise PlaceholderUnknown("/text: a placeholder is a name in braces, without a colon or an exclamation mark")
+        detail = "a placeholder is a name in braces, without a colon or an exclamation mark"
+        raise PlaceholderUnknown.at("/text", detail)
     return [name for _, name, _, _ in parts if name is not None]
 
 
 def _fill(text: str, values: Mapping[str, str]) -> str:
     missing = [name for name in _names(text) if name not in values]
     if missing:
-        hint = "send it in /values" if missing[0] in GIVEN_PLACEHOLDERS else "write the reply without the template"
-        raise PlaceholderMissing(f"there is no value for {{{missing[0]}}}: {hint}", placeholder=missing[0])
+        is_given = missing[0] in GIVEN_PLACEHOLDERS
+        hint = f"send it in /values/{missing[0]}" if is_given else "write the reply without the template"
+        raise PlaceholderMissing(f"there is no value for {{{missing[0]}}}: {hint}")
     filled = "".join(literal + values.get(name or "", "") for literal, name, _, _ in Formatter().parse(text))
     if not is_filled(filled):
-        raise Invalid("the filled text is empty")
+        raise Invalid.at("/template", "the filled text is empty")
     return filled
 
 

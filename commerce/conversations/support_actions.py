@@ -69,7 +69,7 @@ class SupportActions:
     async def reply(self, conversation_id: UUID, reply: ReplyInput, staff: str, actor: str) -> None:
         """Reply to the customer. Raises as `render_template`, `NoSuchAttachment`."""
         if (reply.text is None) == (reply.template is None):
-            raise Invalid("send either text or template")
+            raise Invalid.at("/text", "send either text or template")
         async with self._locked(conversation_id, reply.version) as (connection, conversation, now):
             text = reply.text or await render_template(
                 connection, reply.template or "", conversation, staff, reply.values
@@ -211,7 +211,7 @@ class SupportActions:
             numbers = sorted(set(split.message_nos))
             messages = await store.get_messages(connection, conversation_id, numbers)
             if missing := sorted(set(numbers) - messages.keys()):
-                raise Invalid(f"/message_nos: the conversation has no message {missing[0]}")
+                raise Invalid.at("/message_nos", f"the conversation has no message {missing[0]}")
             new = new_conversation(
                 *(self._ids.new(), source.user_id, now, "open"),
                 subject=split.subject,

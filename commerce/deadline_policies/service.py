@@ -46,8 +46,10 @@ class DeadlinePolicies:
 
         Raises `Invalid` if its calendar or a team does not exist, `Conflict` if another policy is for the same
         conversations, or there are too many."""
-        if policy_id == DEFAULT_POLICY and (terms.team_id, terms.kind, terms.priority) != (None, None, None):
-            raise Invalid("the policy 'default' is for all conversations: name another one for some of them")
+        named = [name for name in ("team_id", "kind", "priority") if getattr(terms, name) is not None]
+        if policy_id == DEFAULT_POLICY and named:
+            detail = "the policy 'default' is for all conversations: name another one for some of them"
+            raise Invalid.at(f"/{named[0]}", detail)
         try:
             async with self._db.transaction() as connection:
                 if await store.count_others(connection, policy_id) >= MAX_POLICIES:
@@ -57,7 +59,7 @@ class DeadlinePolicies:
             pointer, detail = _MISSING.get(
                 error.constraint_name or "", ("/escalation_team_id", "there is no such team")
             )
-            raise Invalid(f"{pointer}: {detail}", errors=[{"pointer": pointer, "detail": detail}]) from None
+            raise Invalid.at(pointer, detail) from None
         except UniqueViolationError as error:
             if error.constraint_name != store.SELECTORS_CONSTRAINT:
                 raise

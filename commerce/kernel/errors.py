@@ -5,7 +5,7 @@ Each package derives its own errors in its `errors.py`; the gateway turns each o
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class ProblemError(Exception):
@@ -32,6 +32,11 @@ class Invalid(ProblemError):
 
     `errors` lists `{"pointer": JSON pointer, "detail": text}`.
     """
+
+    @classmethod
+    def at(cls, pointer: str, detail: str) -> Self:
+        """Return the refusal of one value of the body."""
+        return cls(f"{pointer}: {detail}", errors=[{"pointer": pointer, "detail": detail}])
 
 
 class UnreadableCsv(Invalid):

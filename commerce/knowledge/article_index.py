@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from commerce.knowledge.model import (
@@ -42,6 +42,9 @@ class ArticleLinks(NamedTuple):
     reason: str | None = None
     sku: str | None = None
     category: str | None = None
+
+
+ANY_LINKS = ArticleLinks()
 
 
 def weigh_article(article: PublishedArticle) -> ArticleWeights:
@@ -111,8 +114,8 @@ class ArticleIndex:
     ) -> list[FoundArticle]:
         """List articles of a language by id, at most `size`."""
         matches: list[FoundArticle] = []
-        wanted = [(kind, code) for kind, code in links._asdict().items() if code is not None]
-        ids = sorted(set.intersection(*(self._linked.get(link, set()) for link in wanted))) if wanted else self._ids
+        linked = self._find_linked(links)
+        ids = self._ids if linked is None else sorted(linked)
         for article_id in ids[0 if after is None else bisect_right(ids, after) :]:
             article = self._articles[article_id]
             if language in article.texts and article.terms.audience in audiences:
@@ -121,16 +124,26 @@ class ArticleIndex:
                     break
         return matches
 
+    def _find_linked(self, links: ArticleLinks) -> set[str] | None:
+        """Return the articles that have all of the codes; None if there are no codes."""
+        wanted = [(kind, code) for kind, code in links._asdict().items() if code is not None]
+        return set.intersection(*(self._linked.get(link, set()) for link in wanted)) if wanted else None
+
     def search(
-        self, query: str, language: Language | None, audiences: Sequence[Audience], count: int
+        self,
+        query: str,
+        language: Language | None,
+        audiences: Sequence[Audience],
+        count: int,
+        links: ArticleLinks = ANY_LINKS,
     ) -> list[FoundArticle]:
         """Return the best articles for a query, best first.
 
         Without `language` it is that of the query. Where nothing is found in it, the other one is searched too.
         """
-        language = language or detect_language(query)
+        language, linked = language or detect_language(query), self._find_linked(links)
         for searched in (language, *(other for other in LANGUAGES if other != language)):
-            hits = self._search(query, searched, audiences, count)
+            hits = self._search(query, searched, audiences, count, linked)
             if hits:
                 return [_describe(self._articles[hit.key], searched) for hit in hits]
         return []
@@ -153,13 +166,19 @@ class ArticleIndex:
         ranked = sorted((-score, article_id) for article_id, score in scores.items() if score >= _MIN_TEXT_SCORE)
         return [_describe(self._articles[article_id], language) for _, article_id in ranked[:count]]
 
-    def _search(self, query: str, language: Language, audiences: Sequence[Audience], count: int) -> list[Hit]:
-        return self._indexes[language].search(
-            query,
-            count,
-            accepts=lambda article_id: self._articles[article_id].terms.audience in audiences,
-            factor=self._factor,
-        )
+    def _search(
+        self,
+        query: str,
+        language: Language,
+        audiences: Sequence[Audience],
+        count: int,
+        linked: Collection[str] | None = None,
+    ) -> list[Hit]:
+        def accepts(article_id: str) -> bool:
+            is_linked = linked is None or article_id in linked
+            return is_linked and self._articles[article_id].terms.audience in audiences
+
+        return self._indexes[language].search(query, count, accepts=accepts, factor=self._factor)
 
     def _factor(self, article_id: str) -> float:
         """Return how much readers move an article's score: little, and less the fewer they are."""

@@ -18,7 +18,14 @@ from commerce.kernel.outages import log_failure
 from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Database
 from commerce.knowledge import store
-from commerce.knowledge.article_index import CUSTOMERS, ArticleIndex, ArticleLinks, read_article, weigh_article
+from commerce.knowledge.article_index import (
+    ANY_LINKS,
+    CUSTOMERS,
+    ArticleIndex,
+    ArticleLinks,
+    read_article,
+    weigh_article,
+)
 from commerce.knowledge.errors import NoSuchArticle
 from commerce.knowledge.model import (
     Audience,
@@ -114,15 +121,20 @@ class LiveArticles:
         return to_page(matches, size, lambda article: article.article_id)
 
     async def search(
-        self, query: str, language: Language | None, audiences: Sequence[Audience], count: int
+        self,
+        query: str,
+        language: Language | None,
+        audiences: Sequence[Audience],
+        count: int,
+        links: ArticleLinks = ANY_LINKS,
     ) -> list[FoundArticle]:
         """Search articles, best first. What finds nothing is noted for editors. Raises `NotReady`.
 
         Searches run in a thread, one after the other: among many articles one takes milliseconds."""
         index = self.index
         async with self._index_lock:
-            matches = await asyncio.to_thread(index.search, query, language, audiences, count)
-        if not matches:
+            matches = await asyncio.to_thread(index.search, query, language, audiences, count, links)
+        if not matches and links == ANY_LINKS:
             self.note_miss(query, language)
         return matches
 

@@ -95,9 +95,8 @@ class OrderFinder:
                 if value is not None:
                     return await store.list_by_key(connection, key, value, first, last, self._max_examined)
         if search.order is None and search.first_day is None:
-            pointer = "/status" if search.status else ""
             detail = f"too many orders may fit: add {_INDEXED}"
-            raise SearchTooWide(f"{pointer}: {detail}", errors=[{"pointer": pointer, "detail": detail}])
+            raise SearchTooWide.at("/status", detail) if search.status else SearchTooWide(detail)
         return await store.list_by_id(connection, first, last, self._max_examined)
 
 

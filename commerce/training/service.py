@@ -51,7 +51,7 @@ class Training:
         for place, role in enumerate(roles):
             if role not in self._roles:
                 detail = f"there is no role {role!r}; roles are {', '.join(self._roles)}"
-                raise Invalid(detail, errors=[{"pointer": f"/roles/{place}", "detail": detail}])
+                raise Invalid.at(f"/roles/{place}", detail)
         async with self._db.transaction() as connection:
             if not await store.has_article(connection, article_id):
                 raise NoSuchArticle(f"there is no article {article_id}")
@@ -137,7 +137,7 @@ class Training:
             quiz = await store.get_quiz(connection, code)
             if quiz is not None and quiz.article_id != new.article_id:
                 detail = f"the quiz {code} is about {quiz.article_id}; use another code"
-                raise Invalid(detail, errors=[{"pointer": "/article_id", "detail": detail}])
+                raise Invalid.at("/article_id", detail)
             published = {
                 language: await store.lock_published(connection, new.article_id, language)
                 for language in sorted(new.languages)

@@ -46,9 +46,9 @@ async def _find(call: Call, audiences: Any) -> Page[FoundArticle]:
     """Search by `q`, or list by id without it."""
     live, parameters = call.services.articles.live, call.parameters
     query, language, size = parameters["q"], parameters["language"], page_size(call)
-    if query is not None:
-        return Page(await live.search(query, language, audiences, min(size, _MAX_HITS)), None)
     links = ArticleLinks(parameters["reason"], parameters["sku"], parameters["category"])
+    if query is not None:
+        return Page(await live.search(query, language, audiences, min(size, _MAX_HITS), links), None)
     return live.list_articles(parameters["cursor"], size, language or "zh", links, audiences)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import re
 from collections.abc import Callable
@@ -9,10 +10,12 @@ from collections.abc import Callable
 import orjson
 import pytest
 
+from commerce.kernel.errors import ProblemError
 from config.settings import Settings
 from gateway import problems
 from gateway.app import ADMIN, PUBLIC
 from gateway.operations import Operation
+from tests.style.repository import ROOT
 from tests.support.gateway import TestGateway, open_gateway
 
 REQUESTS = {
@@ -24,6 +27,21 @@ REQUESTS = {
     "bad_request": b"hello\r\n\r\n",
     "unauthorized": b"GET /v1/orders HTTP/1.1\r\nHost: x\r\n\r\n",
 }
+
+
+def test_members_that_problems_are_raised_with_are_those_of_the_answer() -> None:
+    known, names, unvisited = set(problems.Problem.__struct_fields__), set[str](), [ProblemError]
+    while unvisited:
+        problem = unvisited.pop()
+        names.add(problem.__name__)
+        unvisited += problem.__subclasses__()
+    found = set[str]()
+    for folder in ("commerce", "gateway"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+                    found |= {f"{file.name} {word.arg}" for word in node.keywords if word.arg and word.arg not in known}
+    assert found == set(), "raw_problem leaves these out"
 
 
 def find_anchors(page: str) -> set[str]:

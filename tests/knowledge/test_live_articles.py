@@ -69,6 +69,10 @@ def test_links_follow_changes_of_an_article() -> None:
     assert suggested(skus=["A", "B"]) == ["freight", "other"]
     index.remove("other")
     assert (listed(sku="B"), listed(reason="defective"), suggested(reason="defective")) == (["freight"], [], [])
+    _put(index, _article("hats", title="Freight", categories=["hats"]))
+    found = index.search("freight", "en", CUSTOMERS, 9, ArticleLinks(category="hats"))
+    assert [each.article_id for each in found] == ["hats"]
+    assert index.search("freight", "en", CUSTOMERS, 9, ArticleLinks(category="hats", sku="B")) == []
     _put(index, _article("staff", audience="internal", reasons=["defective"]))
     assert (listed(reason="defective"), suggested(reason="defective")) == ([], [])
 
