@@ -35,8 +35,8 @@ class Invalid(ProblemError):
 
     @classmethod
     def at(cls, pointer: str, detail: str) -> Self:
-        """Return the refusal of one value of the body."""
-        return cls(f"{pointer}: {detail}", errors=[{"pointer": pointer, "detail": detail}])
+        """Return the refusal of one value of the body; the empty pointer is the whole body."""
+        return cls(f"{pointer}: {detail}" if pointer else detail, errors=[{"pointer": pointer, "detail": detail}])
 
 
 class UnreadableCsv(Invalid):

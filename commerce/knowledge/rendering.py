@@ -22,9 +22,10 @@ def _load_renderer() -> Any:
     from markdown_it import MarkdownIt  # noqa: PLC0415  # only processes that show articles need it
 
     # `html` off: tags are shown as text. Pictures are left out, because their addresses would tell of every reader.
-    return (
-        MarkdownIt("commonmark", {"html": False, "maxNesting": 20}).enable(["table", "strikethrough"]).disable("image")
-    )
+    renderer = MarkdownIt("commonmark", {"html": False, "maxNesting": 20})
+    renderer.enable(["table", "strikethrough"]).disable("image")
+    renderer.render("text")  # it compiles its rules with the first text: afterwards several threads may use it
+    return renderer
 
 
 @lru_cache(maxsize=512)

@@ -96,7 +96,7 @@ class OrderFinder:
                     return await store.list_by_key(connection, key, value, first, last, self._max_examined)
         if search.order is None and search.first_day is None:
             detail = f"too many orders may fit: add {_INDEXED}"
-            raise SearchTooWide.at("/status", detail) if search.status else SearchTooWide(detail)
+            raise SearchTooWide.at("/status" if search.status else "", detail)
         return await store.list_by_id(connection, first, last, self._max_examined)
 
 

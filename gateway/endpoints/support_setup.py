@@ -46,7 +46,7 @@ async def put_support_team(call: Call) -> web.Response:
 
 
 async def delete_support_team(call: Call) -> web.Response:
-    """Delete a team that no conversation belongs to."""
+    """Delete a team that no conversation belongs to, and with it its policies of deadlines."""
     await call.services.conversations.teams.delete(call.parameters["team_id"])
     return web.Response(status=204)
 
@@ -121,6 +121,7 @@ ADMIN = [
         body=TeamInput,
     ),
     _operation(
+        access="support_lead",  # as whoever sets policies of deadlines
         method="DELETE",
         path=f"{_TEAMS_PATH}/{{team_id}}",
         handler=delete_support_team,

@@ -16,8 +16,10 @@ from tests.support.gateway import TestGateway, bearer
 _PDF = b"%PDF-1.7\n1 0 obj <</JS (app.alert(1))>> endobj\n%%EOF\n"
 
 
-async def _staff(gateway: TestGateway, method: str, path: str, *, user: str = "sue", **kwargs: Any) -> Any:
-    return await gateway.call(method, f"/v1/admin{path}", user=user, roles=["support"], **kwargs)
+async def _staff(
+    gateway: TestGateway, method: str, path: str, *, user: str = "sue", role: str = "support", **kwargs: Any
+) -> Any:
+    return await gateway.call(method, f"/v1/admin{path}", user=user, roles=[role], **kwargs)
 
 
 async def _open_question(gateway: TestGateway, user: str = "user", **fields: Any) -> str:
@@ -219,9 +221,17 @@ async def test_staff_set_up_teams_templates_views_and_change_many(gateway: TestG
     change = {"version": version, "team_id": "claims", "priority": 1}
     changed = await _staff(gateway, "POST", f"/conversations/{id_}/change", json=change)
     assert (changed.status, changed.body["conversation"]["team_id"]) == (200, "claims")
-    assert (await _staff(gateway, "DELETE", "/support-teams/claims")).status == 409
+    assert (await _staff(gateway, "DELETE", "/support-teams/claims")).code == "forbidden"
+    assert (await _staff(gateway, "DELETE", "/support-teams/claims", role="support_lead")).status == 409
     assert (await _staff(gateway, "DELETE", template)).status == 204
     assert (await _staff(gateway, "DELETE", f"/conversation-views/{view_id}")).status == 204
     split = {"version": version + 1, "message_nos": [1], "subject": "The rest"}
     parted = await _staff(gateway, "POST", f"/conversations/{id_}/split", json=split)
     assert (parted.status, parted.body["conversation"]["subject"]) == (201, "The rest")
+    parted_id, parted_version = (parted.body["conversation"][name] for name in ("conversation_id", "version"))
+    merge = {"version": parted_version, "into": id_, "into_version": version + 2}
+    merged = await _staff(gateway, "POST", f"/conversations/{parted_id}/merge", json=merge)
+    assert merged.status == 200, merged.text
+    late = {"version": parted_version + 1, "text": "Hello"}
+    refused = await _staff(gateway, "POST", f"/conversations/{parted_id}/reply", json=late)
+    assert (refused.code, refused.body["merged_into"]) == ("conversation_merged", id_)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commerce.knowledge import rendering
 from commerce.knowledge.rendering import excerpt, render
 
 ATTACKS = [
@@ -93,3 +94,10 @@ def test_markdown_is_rendered() -> None:
 def test_excerpt_is_one_line_of_plain_text() -> None:
     assert excerpt("# Title\n\nyou & <b>me</b>, **bold**\n\n- one\n- two") == "Title you & <b>me</b>, bold one two"
     assert excerpt("长" * 500) == "长" * 159 + "…"
+
+
+def test_renderer_is_ready_for_several_threads() -> None:
+    """A rule set that is not compiled yet would be seen half compiled by a second thread."""
+    renderer = rendering._load_renderer.__wrapped__()
+    rulers = (renderer.core.ruler, renderer.block.ruler, renderer.inline.ruler, renderer.inline.ruler2)
+    assert all(ruler.__cache__ is not None for ruler in rulers)
