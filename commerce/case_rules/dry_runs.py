@@ -27,6 +27,7 @@ from commerce.case_rules.rule_names import check_named_rules
 from commerce.case_rules.store import PastCase
 from commerce.kernel.clock import to_ms
 from commerce.kernel.errors import Invalid
+from commerce.kernel.ids import first_id
 from commerce.kernel.postgres import Connection, Database
 
 MAX_CASES = 100_000
@@ -136,7 +137,7 @@ class DryRuns:
             raise Invalid.at("/to", "it is not after `from`")
         async with self._db.snapshot() as connection:
             await check_named_rules(connection, rules)
-            past_cases = await store.count_past(connection, _first_id(since), _first_id(until))
+            past_cases = await store.count_past(connection, first_id(to_ms(since)), first_id(to_ms(until)))
             if past_cases > MAX_CASES:
                 raise TooManyPastCases(f"{past_cases} cases are more than {MAX_CASES}: choose a shorter time")
             tally = _Tally(CompiledRules(rules), self._zone)
@@ -149,8 +150,3 @@ class DryRuns:
             # Up to 200 rows are tried on each: requests are answered meanwhile.
             await asyncio.to_thread(tally.add, cases)
             after = (cases[-1].at, cases[-1].case_id)
-
-
-def _first_id(moment: datetime) -> UUID:
-    """Return the lowest id that could have been created at a moment."""
-    return UUID(int=to_ms(moment) << 80)

@@ -13,7 +13,6 @@ from commerce.conversations import store
 from commerce.conversations.conversation_changes import (
     add_message,
     change_conversation,
-    detect_language,
     status_of_case,
 )
 from commerce.conversations.deadline_updates import compute
@@ -27,6 +26,7 @@ from commerce.conversations.model import (
 )
 from commerce.conversations.store import NewMessage
 from commerce.kernel.postgres import Connection
+from commerce.text_search.terms import detect_language
 
 
 class CaseFacts(NamedTuple):

@@ -28,7 +28,6 @@ from commerce.conversations.model import (
     ConversationStatus,
     ConversationSummary,
     EventKind,
-    Language,
 )
 from commerce.conversations.store import NewMessage
 from commerce.jobs import store as jobs
@@ -172,8 +171,3 @@ def status_of_case(waits_for: CaseWaitsFor, *, is_new: bool = False) -> Conversa
 def is_case_open(conversation: ConversationSummary) -> bool:
     """Tell whether the conversation has a case on which somebody must act."""
     return conversation.case_waits_for not in (None, "provider", "nobody")
-
-
-def detect_language(text: str) -> Language:
-    """Return the language of a text: Chinese if it has a Chinese character."""
-    return "zh" if any("\u3400" <= character <= "\u9fff" for character in text) else "en"

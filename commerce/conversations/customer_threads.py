@@ -15,7 +15,6 @@ from commerce.conversations.case_threads import new_conversation
 from commerce.conversations.conversation_changes import (
     add_message,
     change_conversation,
-    detect_language,
     lock_conversation,
 )
 from commerce.conversations.conversation_policy import ConversationPolicy
@@ -52,6 +51,7 @@ from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Connection, Database
 from commerce.orders import store as orders
 from commerce.orders.errors import NoSuchOrder
+from commerce.text_search.terms import detect_language
 
 EVENTS_PER_READ = 100
 _HIDDEN_KINDS = frozenset({"note", "assigned", "changed", "escalated"})

@@ -10,7 +10,8 @@ from datetime import datetime, time, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from commerce.kernel.ids import parse_uuid_hex
+from commerce.kernel.clock import to_ms
+from commerce.kernel.ids import first_id, parse_uuid_hex
 from commerce.kernel.paging import Page
 from commerce.kernel.postgres import Connection, Database
 from commerce.order_search import store
@@ -20,7 +21,7 @@ from commerce.order_search.model import ContactFilter, OrderMatch, OrderSearch
 from commerce.order_search.store import SearchKey
 
 MAX_EXAMINED = 5_000
-_BITS_BELOW_TIME, _HEX_DIGITS = 80, 32
+_HEX_DIGITS = 32
 _LAST_ID = (1 << 128) - 1
 _INDEXED = "order, user_id, phone, phone_end, name, tracking_no, transaction_no or first_day"
 
@@ -61,15 +62,12 @@ class OrderFinder:
             first = int(digits.ljust(_HEX_DIGITS, "0"), 16)
             last = min(last, int(digits.ljust(_HEX_DIGITS, "f"), 16))
         if search.first_day is not None:
-            first = max(first, self._first_id_of(datetime.combine(search.first_day, time(), self._zone)))
+            first = max(first, first_id(to_ms(datetime.combine(search.first_day, time(), self._zone))).int)
         last_day = search.last_day or search.first_day
         if last_day is not None:
             end = datetime.combine(last_day + timedelta(days=1), time(), self._zone)
-            last = min(last, self._first_id_of(end) - 1)
+            last = min(last, first_id(to_ms(end)).int - 1)
         return first, last
-
-    def _first_id_of(self, moment: datetime) -> int:
-        return int(moment.timestamp() * 1000) << _BITS_BELOW_TIME
 
     async def _list_candidates(
         self, connection: Connection, search: OrderSearch, contact: ContactFilter, first: UUID, last: UUID
