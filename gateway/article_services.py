@@ -39,4 +39,4 @@ class ArticleServices:
     async def warn_of_missing_quizzes(self, certificates: Mapping[CertifiedRight, str]) -> None:
         """Log which certificates of `support.certificates` nobody can get: whoever needs them is refused."""
         for code in await self.training.list_missing(certificates.values()):
-            _logger.warning("a right needs a certificate that no quiz gives: import the quiz", extra={"quiz": code})
+            _logger.warning("a right needs a certificate without a quiz: import it", extra={"quiz": code})

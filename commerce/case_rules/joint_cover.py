@@ -35,7 +35,7 @@ class CoverSearch:
         self._steps_left = max_steps
 
     def find(self, earlier: Sequence[Regions], later: Regions) -> list[int]:
-        """Return the places of rows that together take all cases of a later one, as few as can be left out singly.
+        """Return the places of rows that together take all cases of a later one, and none too many.
 
         Empty if a case is left, or might be."""
         rows = [row for row, regions in enumerate(earlier) if regions and _meets(regions, later)]
@@ -50,23 +50,23 @@ class CoverSearch:
     def _is_covered(self, rows: Sequence[Regions], later: Regions) -> bool:
         """Tell whether each case of `later` matches one of the rows. Sets of rows are bits of a number."""
         names = sorted({name for regions in rows for name in regions})
-        choices = [_find_least(_list_choices(name, rows, later.get(name))) for name in names]
+        choices = [_drop_supersets(_list_choices(name, rows, later.get(name))) for name in names]
         free = [
             sum(1 << row for row, regions in enumerate(rows) if regions.keys().isdisjoint(names[place:]))
             for place in range(len(names) + 1)
         ]
-        known: dict[tuple[int, int], bool] = {}
+        results: dict[tuple[int, int], bool] = {}
 
         def is_covered(place: int, left: int) -> bool:
             """Tell whether the rows that are left take whatever the subjects from a place on may be."""
             if left & free[place] or not left:
                 return bool(left)
-            if (place, left) not in known:
+            if (place, left) not in results:
                 self._steps_left -= 1
-                known[place, left] = self._steps_left > 0 and all(
-                    is_covered(place + 1, rest) for rest in _find_least(left & choice for choice in choices[place])
+                results[place, left] = self._steps_left > 0 and all(
+                    is_covered(place + 1, rest) for rest in _drop_supersets(left & choice for choice in choices[place])
                 )
-            return known[place, left]
+            return results[place, left]
 
         return is_covered(0, (1 << len(rows)) - 1)
 
@@ -76,13 +76,13 @@ def _meets(regions: Regions, later: Regions) -> bool:
     return all(any(_list_choices(name, [regions], later.get(name))) for name in regions)
 
 
-def _find_least(sets: Iterable[int]) -> list[int]:
-    """Return the sets that have no other one as a part, the smallest first: what covers it covers the others."""
-    least: list[int] = []
+def _drop_supersets(sets: Iterable[int]) -> list[int]:
+    """Return the sets without supersets of others, the smallest first: they decide for all."""
+    kept: list[int] = []
     for rows in sorted(set(sets), key=int.bit_count):
-        if not any(rows & smaller == smaller for smaller in least):
-            least.append(rows)
-    return least
+        if not any(rows & smaller == smaller for smaller in kept):
+            kept.append(rows)
+    return kept
 
 
 def _list_choices(name: str, rows: Sequence[Regions], later: Region | None) -> list[int]:

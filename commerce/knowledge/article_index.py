@@ -88,7 +88,7 @@ class ArticleIndex:
                 index.remove(article_id)
 
     def put_article(self, article_id: str, article: PublishedArticle | None) -> None:
-        """Add an article whose texts are indexed, in the place of the one that has its id, or with None remove it."""
+        """Add an article whose texts are indexed, in the place of the one before; with None remove it."""
         before = self._articles.pop(article_id, None)
         if before is not None:
             self._ids.remove(article_id)

@@ -227,7 +227,7 @@ class OrderRefunds(msgspec.Struct, frozen=True):
 
 
 class OrderStates(NamedTuple):
-    """States of an order beside its status, its refunds and the orders of its exchanges, each null without any."""
+    """States of an order beside its status, its refunds and the orders of its exchanges, or null."""
 
     payment_state: PaymentState
     delivery_state: DeliveryState

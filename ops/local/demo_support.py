@@ -54,7 +54,7 @@ def settings_text() -> str:
 
 
 async def create_demo_support(shop: CliServices) -> None:
-    """Create what support begins with, all or nothing, unless there are articles: then the shop has its own.
+    """Create what support begins with, all or nothing, unless the shop has articles of its own.
 
     Creates nothing in an installation without the extra `knowledge`."""
     try:

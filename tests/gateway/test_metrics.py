@@ -99,7 +99,9 @@ async def test_metric_names_follow_conventions(gateway: TestGateway, settings: S
             continue
         assert family.documentation, family.name
         assert re.fullmatch(r"[a-z][a-z0-9_]*", family.name)
-        assert not re.search(r"_(ms|millis|milliseconds|minutes|hours|days|weeks|kb|mb|gb)(_|$)", family.name), family.name
+        assert not re.search(r"_(ms|millis|milliseconds|minutes|hours|days|weeks|kb|mb|gb)(_|$)", family.name), (
+            family.name
+        )
         if family.type == "counter":
             assert all(s.name.endswith(("_total", "_created")) for s in family.samples), family.name
         else:

@@ -30,18 +30,20 @@ REQUESTS = {
 
 
 def test_members_that_problems_are_raised_with_are_those_of_the_answer() -> None:
-    known, names, unvisited = set(problems.Problem.__struct_fields__), set[str](), [ProblemError]
+    members, names, unvisited = set(problems.Problem.__struct_fields__), set[str](), [ProblemError]
     while unvisited:
         problem = unvisited.pop()
         names.add(problem.__name__)
         unvisited += problem.__subclasses__()
-    found = set[str]()
+    unnamed = set[str]()
     for folder in ("commerce", "gateway"):
         for file in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
-                    found |= {f"{file.name} {word.arg}" for word in node.keywords if word.arg and word.arg not in known}
-    assert found == set(), "raw_problem leaves these out"
+                    unnamed |= {
+                        f"{file.name} {word.arg}" for word in node.keywords if word.arg and word.arg not in members
+                    }
+    assert unnamed == set(), "raw_problem leaves these out"
 
 
 def find_anchors(page: str) -> set[str]:

@@ -371,7 +371,7 @@ def test_draw_follows_from_the_seed_and_keeps_right_options_right() -> None:
         assert find_wrong(draw, [[1, 2, 3]] * 5) == [1, 2, 3, 4, 5]
 
 
-async def test_gateway_warns_at_its_start_of_a_certificate_that_no_quiz_gives(
+async def test_gateway_warns_at_its_start_of_a_certificate_without_a_quiz(
     gateway: TestGateway, make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = make_settings(support={"certificates": {"claims": "claims-basics"}})
@@ -379,7 +379,11 @@ async def test_gateway_warns_at_its_start_of_a_certificate_that_no_quiz_gives(
     async def list_warnings() -> list[Any]:
         caplog.clear()
         async with open_gateway(settings):
-            return [getattr(record, "quiz", "") for record in caplog.records if "no quiz gives" in record.message]
+            return [
+                getattr(record, "quiz", "")
+                for record in caplog.records
+                if "certificate without a quiz" in record.message
+            ]
 
     assert await list_warnings() == ["claims-basics"]
     await open_training(gateway)

@@ -70,21 +70,21 @@ def test_links_follow_changes_of_an_article() -> None:
     index.remove("other")
     assert (listed(sku="B"), listed(reason="defective"), suggested(reason="defective")) == (["freight"], [], [])
     _put(index, _article("hats", title="Freight", categories=["hats"]))
-    found = index.search("freight", "en", CUSTOMERS, 9, ArticleLinks(category="hats"))
-    assert [each.article_id for each in found] == ["hats"]
+    matches = index.search("freight", "en", CUSTOMERS, 9, ArticleLinks(category="hats"))
+    assert [each.article_id for each in matches] == ["hats"]
     assert index.search("freight", "en", CUSTOMERS, 9, ArticleLinks(category="hats", sku="B")) == []
     _put(index, _article("staff", audience="internal", reasons=["defective"]))
     assert (listed(reason="defective"), suggested(reason="defective")) == ([], [])
 
 
-def test_suggestion_for_many_products_looks_at_no_other_articles() -> None:
+def test_suggestion_for_many_products_reads_only_linked_articles() -> None:
     index = ArticleIndex()
     for number in range(2_000):
         _put(index, _article(f"a{number}", skus=[f"s{number}-{place}" for place in range(300)]))
     situation = SuggestionInput(skus=[*(f"none-{number}" for number in range(99)), "s7-7"], language="en")
     began = process_time()
-    found = index.suggest(situation, CUSTOMERS, 5)
-    assert [article.article_id for article in found] == ["a7"]
+    matches = index.suggest(situation, CUSTOMERS, 5)
+    assert [article.article_id for article in matches] == ["a7"]
     assert process_time() - began < 0.3
 
 

@@ -1,4 +1,4 @@
-"""What support begins with in the demonstration."""
+"""The demonstration of support, which is created whole."""
 
 from __future__ import annotations
 
