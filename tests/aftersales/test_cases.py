@@ -90,7 +90,7 @@ async def test_units_are_in_one_case_over_all_kinds(cases: CaseShop) -> None:
     await cases.check_records()
 
 
-async def test_reopening_case_whose_money_was_granted_names_the_way_to_refund_more(cases: CaseShop) -> None:
+async def test_case_with_granted_money_is_not_reopened_and_names_the_refund(cases: CaseShop) -> None:
     order_id = await cases.add_delivered(("a", 2, 0))
     case_id = await cases.request(order_id, 1, kind=CLAIM, reason="damaged_or_defective")
     await cases.approve(case_id, amount=10)
