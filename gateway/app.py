@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
@@ -155,19 +156,25 @@ def _build_pages(operations: Sequence[Operation], limits: LimitSettings) -> list
 
 def _refuse_other_methods(app: web.Application, operations: Sequence[Operation]) -> None:
     """Refuse what would reach a template through a literal path: `GET /v1/orders/quote` reads no order."""
-    templates = [operation for operation in operations if "{" in operation.path]
-    for path in {operation.path for operation in operations if "{" not in operation.path}:
-        allowed = {operation.method for operation in operations if operation.path == path}
-        if any(_fits(path, operation.path) and operation.method not in allowed for operation in templates):
+    methods: defaultdict[str, set[str]] = defaultdict(set)
+    for operation in operations:
+        methods[operation.path].add(operation.method)
+    templates: defaultdict[int, list[tuple[list[str], set[str]]]] = defaultdict(list)  # by number of parts
+    for path in methods:
+        if "{" in path:
+            parts = path.split("/")
+            templates[len(parts)].append((parts, methods[path]))
+    for path, allowed in methods.items():
+        if "{" in path:
+            continue
+        parts = path.split("/")
+        if any(others - allowed and _fits(parts, template) for template, others in templates[len(parts)]):
             app.router.add_route("*", path, _refusing_handler(allowed), expect_handler=_handle_expect)
 
 
-def _fits(path: str, template: str) -> bool:
-    """Tell whether a literal path is one of those of a template."""
-    parts, others = path.split("/"), template.split("/")
-    return len(parts) == len(others) and all(
-        other.startswith("{") or part == other for part, other in zip(parts, others, strict=True)
-    )
+def _fits(parts: Sequence[str], template: Sequence[str]) -> bool:
+    """Tell whether a literal path is one of those of a template with as many parts."""
+    return all(other.startswith("{") or part == other for part, other in zip(parts, template, strict=True))
 
 
 def _refusing_handler(allowed: AbstractSet[str]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
-import asyncpg
 import pytest
 import uvloop
 
@@ -16,6 +15,7 @@ from commerce.kernel.gc_tuning import tune_garbage_collector
 from commerce.payments import polling
 from config.settings import Settings, load
 from ops.services import CliServices, open_cli_services
+from tests.support.databases import Databases
 from tests.support.gateway import TestGateway, open_gateway
 from tests.support.payment_shop import PaymentShop, open_payment_shop
 from tests.support.redis_key_leaks import delete_keys
@@ -118,15 +118,17 @@ def sale_id(sale_prefix: str) -> str:
     return f"{sale_prefix}-sale"
 
 
+@pytest.fixture(scope="session")
+def databases(servers: Servers) -> Databases:
+    return Databases(servers)
+
+
 @pytest.fixture
-async def database_url(servers: Servers) -> AsyncIterator[str]:
+async def database_url(servers: Servers, databases: Databases) -> AsyncIterator[str]:
     """URL of a migrated database of this test."""
-    name = f"test_{uuid4().hex}"
-    admin = await asyncpg.connect(servers.database_url.format("postgres"))
-    await admin.execute(servers.copy_template(name))
+    name = await databases.take()
     yield servers.database_url.format(name)
-    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await admin.close()
+    await databases.give_back(name)
 
 
 @pytest.fixture
