@@ -1,4 +1,4 @@
-"""What the drills say about orders whose money does not fit their price."""
+"""Orders whose money does not fit their price, as the drills list them."""
 
 from __future__ import annotations
 
