@@ -1,0 +1,1 @@
+"""Categories of products: their tree, the attributes of products, and choices."""
