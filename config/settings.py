@@ -297,6 +297,7 @@ _OTHER_VARIABLES = {
     "FLOODGATE_TEST_EXAMPLES",
     "FLOODGATE_TEST_SEED",
     "FLOODGATE_TEST_DATASET",
+    "FLOODGATE_TEST_TAXONOMY",
 }
 _NO_SERVER = (
     "cannot find {server}: set {variable}, or start everything on this machine with `floodgate up` (data in {data_dir})"

@@ -37,6 +37,7 @@ from gateway.endpoints import (
     case_rules,
     cases,
     catalog,
+    categories,
     checkout,
     conversations,
     coupons,
@@ -88,6 +89,7 @@ PUBLIC = [
     *webhooks.OPERATIONS,
     *delivery_routes.OPERATIONS,
     *catalog.OPERATIONS,
+    *categories.OPERATIONS,
     *articles.OPERATIONS,
     *waiting_rooms.OPERATIONS,
     *wait_lists.OPERATIONS,
@@ -98,6 +100,7 @@ PUBLIC = [
 ]
 ADMIN = [
     *admin.OPERATIONS,
+    *categories.ADMIN,
     *cancellations.ADMIN,
     *coupons.ADMIN,
     *sale_changes.ADMIN,

@@ -65,6 +65,7 @@ from gateway.background_loops import (
     poll_backlog_forever,
     report_entries_forever,
 )
+from gateway.category_services import CategoryServices
 from gateway.change_watcher import ChangeWatcher, build_watcher
 from gateway.client_addresses import ClientAddresses
 from gateway.database_shares import open_databases
@@ -158,10 +159,12 @@ class GatewayServices:
     request_ids: RequestIdGenerator = field(default_factory=RequestIdGenerator)
     head_parser: HeadParser = field(default_factory=HeadParser)
     articles: ArticleServices = field(init=False)
+    categories: CategoryServices = field(init=False)
     certificates: StaffCertificates = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "articles", ArticleServices(self.settings, self.db, self.clock, self.ids))
+        object.__setattr__(self, "categories", CategoryServices(self.db, self.clock))
         object.__setattr__(self, "certificates", QuizCertificates(self.clock))
 
     @property
@@ -218,6 +221,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
     async with AsyncExitStack() as stack:
         services = await _build_services(stack, settings)
         stack.push_async_callback(services.fast_reads.close)
+        stack.push_async_callback(services.categories.close)
         clock, admission, snapshots = services.clock, services.admission, services.snapshots
         with use_share("background"):
             await adopt_sales_once(services.adoption, snapshots, services.intake)  # before the gateway is ready

@@ -14,6 +14,7 @@ from ops.commands import (
     case_rules,
     cash,
     catalog,
+    categories,
     conversation,
     coupon,
     dead_letters,
@@ -97,6 +98,8 @@ payments.app.command()(refunds.refund)
 payments.app.command()(refunds.refund_list)
 orders.app.command()(order_search.find)
 orders.app.command()(order_search.show)
+catalog.app.add_typer(categories.category_app, name="category")
+catalog.app.add_typer(categories.taxonomy_app, name="taxonomy")
 for group_name, group in (
     ("catalog", catalog.app),
     ("sale", sale.app),

@@ -13,6 +13,8 @@ from commerce.aftersales.service import Aftersales
 from commerce.audit.service import Audit
 from commerce.cancellations.service import Cancellations
 from commerce.catalog.service import Catalog
+from commerce.categories.service import Categories
+from commerce.categories.taxonomy_import import TaxonomyImport
 from commerce.conversations.service import Conversations
 from commerce.coupons.service import Coupons
 from commerce.dead_letters.service import DeadLetters
@@ -80,6 +82,14 @@ class CliServices:
     def aftersales(self) -> Aftersales:
         zone = ZoneInfo(self.settings.shipping.timezone)
         return Aftersales(self.db, self.clock, self.ids, self.settings.aftersales, zone, self.redis)
+
+    @property
+    def categories(self) -> Categories:
+        return Categories(self.db, self.clock)
+
+    @property
+    def taxonomies(self) -> TaxonomyImport:
+        return TaxonomyImport(self.db, self.clock)
 
     @property
     def knowledge(self) -> Knowledge:

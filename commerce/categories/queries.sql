@@ -175,9 +175,8 @@ SET name = excluded.name, description = coalesce(excluded.description, attribute
 
 -- name: put_choices
 INSERT INTO choices (choice_id, attribute_id, position, status)
-SELECT choice_id, attribute_id, position, 'active'
-FROM unnest($1::text[], $2::text[], $3::integer[]) AS input (choice_id, attribute_id, position)
-ON CONFLICT (choice_id) DO UPDATE SET position = excluded.position, status = 'active';
+SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::text[])
+ON CONFLICT (choice_id) DO UPDATE SET position = excluded.position, status = excluded.status;
 
 -- name: retire_choices
 UPDATE choices SET status = 'retired' WHERE attribute_id = $1 AND NOT choice_id = ANY ($2) AND status = 'active';

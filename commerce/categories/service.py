@@ -123,8 +123,8 @@ class Categories:
     async def merge(self, category_id: str, merge: CategoryMerge, actor: str) -> Category:
         """Merge a category into another one, which gets its products and children.
 
-        Returns the merged one, which is retired. Those that were merged into it before name the other one as well. A repeat changes nothing. Raises
-        `CategoryLoop` if the other one is the same or stands below it, and as `put` does.
+        Returns the merged one, which is retired. Those that were merged into it before name the other one as well. A
+        repeat changes nothing. Raises `CategoryLoop` if the other is the same or stands below it, and as `put` does.
         """
         async with self._change() as (connection, now):
             row = await _find(connection, category_id, merge.version)
@@ -164,7 +164,8 @@ class Categories:
     async def restore(self, category_id: str, action: CategoryAction, actor: str) -> Category:
         """Undo the retirement of a category.
 
-        A merged one is restored without its former products and children. Raises `CategoryRetired` if its parent is retired, `NoSuchCategory` or `CategoryVersionConflict`.
+        A merged one is restored without its former products and children. Raises `CategoryRetired` if its parent is
+        retired, `NoSuchCategory` or `CategoryVersionConflict`.
         """
         async with self._change() as (connection, now):
             row = await _find(connection, category_id, action.version)

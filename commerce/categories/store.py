@@ -88,6 +88,7 @@ queries = load_queries(
     attributes=AttributeRow._fields,
     category_changes=CategoryChange.__struct_fields__,
 )
+_ROWS_PER_STATEMENT = 2_000
 _decode_names = msgspec.json.Decoder(dict[str, str]).decode
 
 
@@ -108,17 +109,18 @@ async def insert_changes(
 
     Call inside a transaction that holds `lock_tree`."""
     await connection.execute(queries.count_change)
-    details = [msgspec.json.encode(change.details).decode() for change in changes]
-    await connection.execute(
-        queries.insert_changes,
-        now,
-        [change.kind for change in changes],
-        [change.category_id for change in changes],
-        [change.attribute_id for change in changes],
-        details,
-        actor,
-        reason,
-    )
+    for start in range(0, len(changes), _ROWS_PER_STATEMENT):
+        part = changes[start : start + _ROWS_PER_STATEMENT]
+        await connection.execute(
+            queries.insert_changes,
+            now,
+            [change.kind for change in part],
+            [change.category_id for change in part],
+            [change.attribute_id for change in part],
+            [msgspec.json.encode(change.details).decode() for change in part],
+            actor,
+            reason,
+        )
 
 
 async def list_changes(
@@ -339,12 +341,10 @@ async def put_attribute(
     choices = [choice.choice_id for choice in attribute.choices]
     await connection.execute(queries.retire_choices, attribute_id, choices)
     if choices:
-        await connection.execute(queries.put_choices, choices, [attribute_id] * len(choices), list(range(len(choices))))
-        names_of_choices = [
-            (choice.choice_id, language, name)
-            for choice in attribute.choices
-            for language, name in choice.names.items()
-        ]
-        ids, languages, texts = (list(column) for column in zip(*names_of_choices, strict=True))
+        count = len(choices)
+        columns = (choices, [attribute_id] * count, list(range(count)), ["active"] * count)
+        await connection.execute(queries.put_choices, *columns)
+        rows = [(choice.choice_id, *name) for choice in attribute.choices for name in choice.names.items()]
+        ids, languages, texts = (list(column) for column in zip(*rows, strict=True))
         await connection.execute(queries.delete_choice_names, attribute_id, ids, languages)
         await connection.execute(queries.put_choice_names, ids, languages, texts)

@@ -26,8 +26,8 @@ _RANGE = re.compile(r"\s*([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*)\s*(?:;\s*q=([01](
 def choose_language(available: Collection[str], wanted: Sequence[str]) -> str:
     """Choose the language of a text for a reader.
 
-    `available` must not be empty, `wanted` has the best first. For each wanted tag: itself, its shorter forms (RFC 4647, 3.4), then any other form of its language. Otherwise
-    English, otherwise the first one by name.
+    `available` must not be empty, `wanted` has the best first. For each wanted tag: itself, its shorter forms (RFC
+    4647, 3.4), then any other form of its language. Otherwise English, otherwise the first one by name.
     """
     tags = {tag.lower(): tag for tag in available}
     for tag in (*wanted, _FALLBACK):
