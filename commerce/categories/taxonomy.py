@@ -60,7 +60,7 @@ class Taxonomy(NamedTuple):
     categories: dict[str, TaxonomyCategory]
     files: list[FileLines]
     unknown_fields: dict[str, int]
-    """how often the files have a field that has no meaning here"""
+    """occurrences of fields of the files that have no meaning here"""
 
 
 class Counts(msgspec.Struct):
@@ -73,7 +73,9 @@ class Counts(msgspec.Struct):
 
 
 class TaxonomyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The account of an import, or with `is_check` of one that would be made. `names` counts them by language."""
+    """The account of an import, or with `is_check` of one that would follow.
+
+    `names` counts them by language."""
 
     is_check: bool
     files: list[FileLines]

@@ -20,7 +20,7 @@ from commerce.categories.taxonomy_store import TaxonomyRows, TaxonomyWrites
 
 
 class TaxonomyChanges(NamedTuple):
-    """What an import writes and records, and its account."""
+    """Rows and records of an import, and its account."""
 
     writes: TaxonomyWrites
     changes: list[ChangeRow]

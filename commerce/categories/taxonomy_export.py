@@ -42,8 +42,8 @@ def _build_files(rows: TaxonomyRows) -> Iterator[tuple[str, Iterable[str]]]:
             choices[choice.attribute_id].append(choice.choice_id)
     yield "attributes.yml", _build_attributes(rows, choices)
     children = _list_children(rows)
-    for root in children[None]:
-        yield f"categories/{root.category_id}.yml", _build_categories(rows, children, root)
+    for number, root in enumerate(children[None], start=1):  # files are read in the sequence of their names
+        yield f"categories/{number:05}_{root.category_id}.yml", _build_categories(rows, children, root)
     names = rows.attribute_names
     yield from _build_names("attributes", names, lambda key, language: names[key][language])
     values = {key: rows.choice_names.get(key, {}) for ids in choices.values() for key in ids}

@@ -1,6 +1,6 @@
-"""Reads the files of a taxonomy in the format of Shopify's (https://github.com/Shopify/product-taxonomy).
+"""Reads the files of a taxonomy in the format of Shopify's.
 
-YAML has attributes and categories, text files have the names by language; each file may be packed with gzip.
+See https://github.com/Shopify/product-taxonomy. YAML has attributes and categories, text files have the names by language; each file may be packed with gzip.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -34,7 +34,7 @@ from commerce.kernel.optional import require_extra
 from commerce.kernel.text_files import MAX_FILE_BYTES, decode_text, read_file
 from commerce.kernel.types import Name, filled_or_empty_line
 
-_MAX_ENTRIES, _MAX_NODES, _MAX_NESTING = 100_000, 2_000_000, 4
+_MAX_ENTRIES, _MAX_NESTING = 100_000, 6
 _NAME_LINE = re.compile(r"gid://[^/\s]+/Taxonomy(Category|Attribute|Value)/(\S+)\s+: (.+)")
 Entry = TypeVar("Entry", bound=msgspec.Struct)
 
@@ -83,6 +83,15 @@ class NameLine(NamedTuple):
     text: str
 
 
+class _Node(NamedTuple):
+    """A value of YAML with its line. A mapping has keys and values in turn."""
+
+    kind: Literal["scalar", "sequence", "mapping"]
+    line: int
+    items: list[_Node]
+    text: str = ""
+
+
 class TaxonomyFiles:
     """The files of a folder, with an account of their lines. Faults are noted, not raised."""
 
@@ -92,7 +101,6 @@ class TaxonomyFiles:
         self.faults = Faults()
         self.lines = list[FileLines]()
         self.unknown_fields = Counter[str]()
-        self._nodes = 0
 
     def read_attributes(self) -> list[Located]:
         """Read the attributes, those with own values first."""
@@ -100,10 +108,10 @@ class TaxonomyFiles:
         if path is None:
             self.faults.add("attributes.yml", 0, "the file is missing")
             return []
+        entries = list[Located]()
         with self._account(path) as account:
             root = account.compose()
-            parts = {key: node for key, node, _ in _members(root)}
-            entries = list[Located]()
+            parts = {key.text: node for key, node in _members(root)}
             for part in ("base_attributes", "extended_attributes"):
                 entries += account.convert(parts.pop(part, None), AttributeEntry)
             self.unknown_fields.update(parts.keys())
@@ -128,8 +136,8 @@ class TaxonomyFiles:
     def read_names(self, stem: str, kind: str) -> Iterator[tuple[str, list[NameLine]]]:
         """Read the names of one kind by language, English first."""
         pattern = re.compile(rf"{stem}\.(.+?)\.txt(\.gz)?")
-        found = {match[1] for file in self._folder.iterdir() if (match := pattern.fullmatch(file.name))}
-        for language in sorted(found, key=lambda language: (language != ENGLISH, language)):
+        languages = {match[1] for file in self._folder.iterdir() if (match := pattern.fullmatch(file.name))}
+        for language in sorted(languages, key=lambda language: (language != ENGLISH, language)):
             path = self._find(f"{stem}.{language}.txt")
             try:
                 msgspec.convert(language, LanguageTag)
@@ -150,12 +158,6 @@ class TaxonomyFiles:
 
     def _account(self, path: Path) -> _Account:
         return _Account(self, path, str(path.relative_to(self._folder)))
-
-    def count_node(self) -> None:
-        """Count a value of YAML. Raises `Invalid` if there are too many: aliases can repeat them."""
-        self._nodes += 1
-        if self._nodes > _MAX_NODES:
-            raise Invalid(f"the files have more than {_MAX_NODES} values")
 
 
 class _Account:
@@ -183,40 +185,57 @@ class _Account:
             return True
         return False
 
-    def compose(self) -> Any:
+    def compose(self) -> _Node | None:
         """Parse YAML into nodes, which know their lines; all scalars are texts."""
         import yaml  # noqa: PLC0415  # an extra
 
         self._blank = sum(not line.strip() or line.lstrip().startswith(("#", "---")) for line in self._lines())
         try:
-            return yaml.compose(self._text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+            return self._build(yaml.parse(self._text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader)))
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 0
             self._files.faults.add(self._name, line, f"it is not YAML: {error.problem}")
-        except (yaml.YAMLError, RecursionError) as error:
-            reason = str(error).splitlines()[0] if str(error) else "it is nested too deeply"
-            self._files.faults.add(self._name, 0, f"it is not YAML: {reason}")
+        except yaml.YAMLError as error:
+            self._files.faults.add(self._name, 0, f"it is not YAML: {str(error).splitlines()[0]}")
         return None
 
-    def convert(self, node: Any, kind: type[Entry]) -> list[Located]:
+    def _build(self, events: Iterable[Any]) -> _Node | None:
+        """Build nodes from events. PyYAML's own nodes are built by recursion, which deep nesting would break."""
+        top = _Node("sequence", 1, [])
+        nodes = [top]
+        for event in events:
+            line = event.start_mark.line + 1
+            match type(event).__name__:
+                case "ScalarEvent":
+                    nodes[-1].items.append(_Node("scalar", line, [], event.value))
+                case "SequenceStartEvent" | "MappingStartEvent" as name:
+                    node = _Node("sequence" if name.startswith("S") else "mapping", line, [])
+                    nodes[-1].items.append(node)
+                    nodes.append(node)
+                    if len(nodes) > _MAX_NESTING:
+                        raise Invalid(f"line {line} is nested too deeply")
+                case "SequenceEndEvent" | "MappingEndEvent":
+                    nodes.pop()
+                case "AliasEvent":
+                    raise Invalid(f"line {line} has an alias; write its value")
+        return top.items[0] if top.items else None
+
+    def convert(self, node: _Node | None, kind: type[Entry]) -> list[Located]:
         """Convert a list of mappings into entries; a wrong one is noted with its line."""
         if node is None:
             return []
-        if node.id != "sequence" or len(node.value) > _MAX_ENTRIES:
-            self._files.faults.add(
-                self._name, node.start_mark.line + 1, f"not a list of {_MAX_ENTRIES} entries at most"
-            )
+        if node.kind != "sequence" or len(node.items) > _MAX_ENTRIES:
+            self._files.faults.add(self._name, node.line, f"not a list of {_MAX_ENTRIES} entries at most")
             return []
         entries = list[Located]()
-        for item in node.value:
-            line = item.start_mark.line + 1
+        for item in node.items:
             try:
                 fields = self._plain(item)
                 entry = msgspec.convert(fields, kind)
                 self._files.unknown_fields.update(fields.keys() - kind.__struct_fields__)
-                entries.append(Located(self._name, line, entry))
+                entries.append(Located(self._name, item.line, entry))
             except msgspec.ValidationError as error:
-                self._files.faults.add(self._name, line, str(error))
+                self._files.faults.add(self._name, item.line, str(error))
         self._entries += len(entries)
         return entries
 
@@ -236,29 +255,25 @@ class _Account:
     def _lines(self) -> list[str]:
         return self._text.removesuffix("\n").split("\n") if self._text else []
 
-    def _plain(self, node: Any, nesting: int = 0) -> Any:
-        self._files.count_node()
-        if nesting > _MAX_NESTING:
-            raise Invalid(f"line {node.start_mark.line + 1} is nested too deeply")
-        match node.id:
+    def _plain(self, node: _Node) -> Any:
+        match node.kind:
             case "scalar":
-                return node.value
+                return node.text
             case "sequence":
-                return [self._plain(item, nesting + 1) for item in node.value]
+                return [self._plain(item) for item in node.items]
         fields = dict[str, Any]()
-        for key, value, line in _members(node):
-            if key in fields:
-                raise Invalid(f"line {line} has the field {key!r} a second time")
-            fields[key] = self._plain(value, nesting + 1)
+        for key, value in _members(node):
+            if key.text in fields:
+                raise Invalid(f"line {key.line} has the field {key.text!r} a second time")
+            fields[key.text] = self._plain(value)
         return fields
 
 
-def _members(node: Any) -> Iterable[tuple[str, Any, int]]:
-    """Return keys, values and lines of a mapping; nothing for another node."""
-    if node is None or node.id != "mapping":
-        return
-    for key, value in node.value:
-        yield str(key.value), value, key.start_mark.line + 1
+def _members(node: _Node | None) -> Iterable[tuple[_Node, _Node]]:
+    """Return keys and values of a mapping; nothing for another node."""
+    if node is None or node.kind != "mapping":
+        return ()
+    return zip(node.items[::2], node.items[1::2], strict=True)
 
 
 def _unpack(path: Path) -> bytes:

@@ -151,10 +151,10 @@ def import_folder(
     """
 
     async def work() -> TaxonomyReport:
-        why = parse_argument(reason, Reason)
+        recorded = parse_argument(reason, Reason)
         async with open_cli_services() as shop:
             try:
-                return await shop.taxonomies.import_folder(folder, get_actor(), why, is_check=check)
+                return await shop.taxonomies.import_folder(folder, get_actor(), recorded, is_check=check)
             except BadTaxonomy as error:
                 _print_faults(error)
                 raise

@@ -36,7 +36,7 @@ from ops.services import CliServices
 from tests.support.taxonomies import import_small_taxonomy
 
 ACTOR = "staff ann"
-WHY = CategoryAction(reason="not sold any more")
+ACTION = CategoryAction(reason="not sold any more")
 
 
 @pytest.fixture
@@ -153,14 +153,14 @@ async def test_merge_into_itself_or_below_or_into_a_retired_one_is_refused(categ
     for into in ("lb", "lb-1-9"):
         with pytest.raises(CategoryLoop):
             await categories.merge("lb", CategoryMerge(into=into, reason="alike"), ACTOR)
-    await categories.retire("gc", WHY, ACTOR)
+    await categories.retire("gc", ACTION, ACTOR)
     with pytest.raises(CategoryRetired):
         await categories.merge("lb", CategoryMerge(into="gc", reason="alike"), ACTOR)
     with pytest.raises(NoSuchCategory):
         await categories.merge("lb", CategoryMerge(into="nowhere", reason="alike"), ACTOR)
 
 
-async def test_merge_whose_products_cannot_be_moved_changes_nothing(shop: CliServices, categories: Categories) -> None:
+async def test_merge_without_its_products_changes_nothing(shop: CliServices, categories: Categories) -> None:
     async def fail(connection: Connection, category_id: str, into: str) -> int:
         raise RuntimeError
 
@@ -175,9 +175,9 @@ async def test_retired_category_takes_no_products_and_no_children_until_it_is_re
     shop: CliServices, categories: Categories
 ) -> None:
     with pytest.raises(BadCategory, match="has children"):
-        await categories.retire("lb-1", WHY, ACTOR)
-    await categories.retire("lb-1-9", WHY, ACTOR)
-    await categories.retire("lb-1-9", WHY, ACTOR)
+        await categories.retire("lb-1", ACTION, ACTOR)
+    await categories.retire("lb-1-9", ACTION, ACTOR)
+    await categories.retire("lb-1-9", ACTION, ACTOR)
     async with shop.db.transaction() as connection:
         await lock_category(connection, "lb-2")
         with pytest.raises(CategoryRetired, match="restore it"):
@@ -186,11 +186,11 @@ async def test_retired_category_takes_no_products_and_no_children_until_it_is_re
             await lock_category(connection, "nowhere")
     with pytest.raises(CategoryRetired):
         await move(categories, "gc", "lb-1-9")
-    await categories.retire("lb-1", WHY, ACTOR)
+    await categories.retire("lb-1", ACTION, ACTOR)
     with pytest.raises(CategoryRetired):
-        await categories.restore("lb-1-9", WHY, ACTOR)
-    await categories.restore("lb-1", WHY, ACTOR)
-    await categories.restore("lb-1-9", WHY, ACTOR)
+        await categories.restore("lb-1-9", ACTION, ACTOR)
+    await categories.restore("lb-1", ACTION, ACTOR)
+    await categories.restore("lb-1-9", ACTION, ACTOR)
     assert await kinds_of(categories, "lb-1-9") == ["restored", "retired", "created"]
 
 
@@ -199,7 +199,7 @@ async def test_retirement_waits_for_a_product_that_is_being_put_into_the_categor
 ) -> None:
     async with shop.db.transaction() as connection:
         await lock_category(connection, "gc")
-        retiring = asyncio.create_task(categories.retire("gc", WHY, ACTOR))
+        retiring = asyncio.create_task(categories.retire("gc", ACTION, ACTOR))
         _, waiting = await asyncio.wait([retiring], timeout=0.3)
         assert waiting, "it does not end before the product is stored"
     assert (await retiring).status == "retired"

@@ -1,4 +1,4 @@
-"""The taxonomy that FLOODGATE_TEST_TAXONOMY names: imported, imported again, exported and imported from there."""
+"""The taxonomy of FLOODGATE_TEST_TAXONOMY: imported twice, exported, imported from there."""
 
 from __future__ import annotations
 

@@ -126,6 +126,7 @@ SQL_HOLDERS = existing(
     "commerce/payments/refund_store.py",
     "commerce/conversations/clock_store.py",
     "commerce/conversations/support_store.py",
+    "commerce/categories/taxonomy_store.py",
     # The sandbox keeps the records of providers and carriers in SQLite.
     "ops/sandbox/payment_store.py",
     "ops/sandbox/shipment_store.py",
