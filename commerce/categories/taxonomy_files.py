@@ -1,6 +1,7 @@
 """Reads the files of a taxonomy in the format of Shopify's.
 
-See https://github.com/Shopify/product-taxonomy. YAML has attributes and categories, text files have the names by language; each file may be packed with gzip.
+See https://github.com/Shopify/product-taxonomy. YAML has attributes and categories, text files have the names by
+language; each file may be packed with gzip.
 """
 
 from __future__ import annotations
