@@ -94,7 +94,9 @@ class CustomerCarts:
         if sale.state is SaleState.CLOSED or (sale.closes_at is not None and sale.closes_at <= now):
             raise SaleClosed(f"{sale_id} takes no more orders")
         put = self._carts.put_line(owner, (sale_id, sku), line, item.price, expected_version)
-        return await self._show_changed(owner, put)
+        cart = await self._show_changed(owner, put)
+        self._pages.visits.note_cart_line(sale_id, sku)
+        return cart
 
     async def change_line(
         self, owner: CartOwner, sale_id: str, sku: str, changes: CartLineChange, expected_version: int | None

@@ -28,6 +28,7 @@ from gateway.read_responses import PendingRead, ReadResponder
 from gateway.request_head import RequestHead
 from gateway.room_status import RoomStatus
 from gateway.sale_snapshots import SaleSnapshots
+from gateway.visit_counts import OFFERS_ROUTE, PRODUCT_ROUTE
 from gateway.wait_list_status import WaitListStatus
 
 _SALE = re.compile(rb"/v1/sales/([a-z0-9][a-z0-9-]{0,63})(/offers(?:\?cursor=([A-Za-z0-9][A-Za-z0-9._-]{0,63}))?)?")
@@ -113,7 +114,7 @@ class FastReads:
             page = CachedPage("/v1/sales", partial(pages.list_sales, None, size), follows_sales=True)
         elif match := _PRODUCT.fullmatch(target):
             load = partial(pages.get_product, match[1].decode())
-            page = CachedPage("/v1/products/{sku}", load, follows_sales=False)
+            page = CachedPage(PRODUCT_ROUTE, load, follows_sales=False)
         elif match := _SALE.fullmatch(target):
             sale_id, cursor = match[1].decode(), match[3].decode() if match[3] else None
             if self._snapshots.cached(sale_id) is None:
@@ -122,7 +123,7 @@ class FastReads:
                 page = CachedPage("/v1/sales/{sale_id}", partial(pages.get_sale, sale_id), follows_sales=True)
             elif pages.is_page_start(sale_id, cursor, size):
                 load = partial(pages.list_offers, sale_id, cursor, size)
-                page = CachedPage("/v1/sales/{sale_id}/offers", load, follows_sales=True)
+                page = CachedPage(OFFERS_ROUTE, load, follows_sales=True)
             else:
                 return None
         else:
@@ -173,7 +174,7 @@ def build_fast_reads(
     stopping: asyncio.Event,
 ) -> FastReads:
     """Build the reads that bypass aiohttp; `stack` closes them."""
-    responder = ReadResponder(response_heads, metrics_buffer)
+    responder = ReadResponder(response_heads, metrics_buffer, public_pages.visits)
     fast_reads = FastReads(
         *(auth, snapshots, public_pages, PageCache(snapshots, responder, metrics_buffer, clock), orders),
         *(OrderReads(orders, snapshots, metrics_buffer), responder, room_status, wait_list_status),

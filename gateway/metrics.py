@@ -188,6 +188,9 @@ SCREENING_DROPPED = Counter(
     "What a limit of screening left out: sightings, customers who are not acted on",
     ["what"],
 )
+DROPPED_VISITS = Counter(
+    "floodgate_dropped_visits_total", "Views and cart lines that are in no report, because too many were seen at once"
+)
 PROOFS = Counter(
     "floodgate_proofs_of_work_total",
     "Proofs of work at waiting rooms by result: issued, solved, invalid, used_before, full",

@@ -21,6 +21,7 @@ from commerce.sales.service import Sales, to_public_sale
 from gateway.cached_content import Content, encode_content
 from gateway.refreshing_cache import MAX_AGE_S, CacheEntry, RefreshingCache
 from gateway.sale_snapshots import SaleSnapshots
+from gateway.visit_counts import VisitCounts
 
 PRODUCT_CACHE_CONTROL, SALE_CACHE_CONTROL = "public, max-age=5", "public, max-age=1"
 _MAX_PRODUCTS, _MAX_STOCKS = 20_000, 50_000
@@ -35,6 +36,7 @@ class PublicPages:
     def __init__(self, snapshots: SaleSnapshots, sales: Sales, catalog: Catalog, clock: Clock) -> None:
         self._snapshots = snapshots
         self._clock = clock
+        self.visits = VisitCounts()
         self._products: RefreshingCache[str, VersionedProduct] = RefreshingCache(catalog.refresh, clock, _MAX_PRODUCTS)
         self._stock: RefreshingCache[tuple[str, str], int] = RefreshingCache(sales.read_free_units, clock, _MAX_STOCKS)
 

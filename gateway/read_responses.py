@@ -14,6 +14,7 @@ from gateway import problems
 from gateway.cached_content import Content, has_content
 from gateway.fast_path_responses import ResponseHeads
 from gateway.metrics_buffer import MetricsBuffer
+from gateway.visit_counts import VisitCounts
 
 _logger = logging.getLogger(__name__)
 
@@ -34,9 +35,10 @@ class PendingRead(NamedTuple):
 class ReadResponder:
     """Writes and counts the responses."""
 
-    def __init__(self, heads: ResponseHeads, metrics_buffer: MetricsBuffer) -> None:
+    def __init__(self, heads: ResponseHeads, metrics_buffer: MetricsBuffer, visits: VisitCounts) -> None:
         self._heads = heads
         self._metrics_buffer = metrics_buffer
+        self._visits = visits
 
     def send_content(self, read: PendingRead, content: Content) -> None:
         """Answer with this content, or with 304 if the client has it."""
@@ -47,6 +49,7 @@ class ReadResponder:
             status, body = 200, content.body
             start = f"{self._heads.response_head(200, now, 'application/json')}{len(body)}\r\n"
         self._metrics_buffer.count_request(read.route, "GET", status, now - read.started)
+        self._visits.note_read(read.route, read.path)
         head = (
             f"{start}ETag: {content.tag}\r\nCache-Control: {content.cache_control}\r\n"
             f"X-Request-Id: {read.request_id}\r\n\r\n"

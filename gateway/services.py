@@ -234,6 +234,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
                 services.wait_lists.status.refresh_forever(),
                 services.watcher.poll_forever(),
                 services.articles.live.refresh_forever(),
+                services.public_pages.visits.export_forever(services.db, clock),
                 adopt_sales_forever(services.adoption, snapshots, services.intake),
                 report_entries_forever(services.adoption, services.intake, clock),
                 services.database_monitor.poll_forever(),

@@ -1,4 +1,4 @@
-"""Has rules decide cases, moves cases and conversations on, and indexes orders. Several may run."""
+"""Has rules decide cases, moves cases and conversations on, indexes orders, adds up sales. Several may run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from commerce.exchanges.service import ReplacementOrders
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.order_search.service import index_contacts
+from commerce.sales_figures.event_counter import EventCounter
 from workers import metrics
 from workers.job_runner import JobRunner
 from workers.loop import run_steps
 from workers.runtime import WorkerServices
 
 _INDEX_INTERVAL_S = 1.0
+_COUNT_INTERVAL_S = 1.0
 _BATCHES_PER_STEP = 5
 """of up to 2,000 orders"""
 
@@ -62,6 +64,7 @@ async def aftersales_worker(services: WorkerServices) -> None:
     )
     async with asyncio.TaskGroup() as group:
         group.create_task(_index_orders(services))
+        group.create_task(_add_up_sales(services))
         group.create_task(run_steps("aftersales_worker", keeper.step, services.stop, policy.deadlines_every_s))
         await run_steps("aftersales_worker", runner.start_due_jobs, services.stop, poll_s, due, runner.may_have_more)
     await runner.drain()
@@ -71,3 +74,9 @@ async def _index_orders(services: WorkerServices) -> None:
     """Copy recipients of stored orders to where staff search for them."""
     step = partial(index_contacts, services.db, _BATCHES_PER_STEP)
     await run_steps("aftersales_worker", step, services.stop, _INDEX_INTERVAL_S)
+
+
+async def _add_up_sales(services: WorkerServices) -> None:
+    """Add what has happened to the sums that reports on sales read."""
+    counter = EventCounter(services.db, services.clock, ZoneInfo(services.settings.shop.time_zone))
+    await run_steps("aftersales_worker", counter.step, services.stop, _COUNT_INTERVAL_S)

@@ -48,6 +48,11 @@ RETENTION_OVERDUE_SECONDS = Gauge(
     ["table"],
     multiprocess_mode=_LATEST,
 )
+SALES_FIGURES_LAG_SECONDS = Gauge(
+    "floodgate_sales_figures_lag_seconds",
+    "Age of the oldest event that reports on sales do not count yet",
+    multiprocess_mode=_LATEST,
+)
 WORKER_JOBS = Counter("floodgate_worker_jobs_total", "Jobs that a worker has started", ["worker"])
 WORKER_FAILURES = Counter("floodgate_worker_failures_total", "Failed steps of a worker, which are retried", ["worker"])
 

@@ -28,6 +28,7 @@ from commerce.knowledge.service import Knowledge
 from commerce.ledger.service import Ledger
 from commerce.payments.ledger_sums import LedgerSums
 from commerce.payments.other_ways import measure_refunds
+from commerce.sales_figures.event_counter import EventCounter
 from config.aftersales import AftersalesSettings
 from lua import SaleKeys
 from workers import metrics
@@ -65,6 +66,7 @@ async def observer(services: WorkerServices) -> None:
             ("jobs", partial(_measure_jobs, jobs, shown_groups, from_ms(services.clock.now_ms()))),
             ("dead_letters", partial(_measure_dead_letters, services.audit)),
             ("ledger", partial(_measure_ledger, ledger)),
+            ("sales_figures", partial(_measure_sales_figures, services)),
             ("refunds", partial(_measure_refunds, services.db, shown_refunds, from_ms(services.clock.now_ms()))),
         ):
             with failures.catch(gauges=gauges):
@@ -142,6 +144,11 @@ async def _measure_refunds(db: Database, shown: set[tuple[str, str, str]], now: 
 async def _measure_ledger(ledger: LedgerSums) -> None:
     for currency, difference in (await ledger.read() or {}).items():
         metrics.LEDGER_DIFFERENCE_MINOR.labels(currency).set(difference)
+
+
+async def _measure_sales_figures(services: WorkerServices) -> None:
+    counter = EventCounter(services.db, services.clock, ZoneInfo(services.settings.shop.time_zone))
+    metrics.SALES_FIGURES_LAG_SECONDS.set((await counter.measure_lag()).total_seconds())
 
 
 async def _measure_held_cash(ledger: Ledger, shown: set[tuple[str, str]], clock: Clock) -> None:

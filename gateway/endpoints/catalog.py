@@ -30,7 +30,10 @@ async def list_products(call: Call) -> web.Response:
 
 async def get_product(call: Call) -> web.Response:
     """Read one product with its list price, at most about a second old."""
-    return _response(call, await call.services.public_pages.get_product(call.parameters["sku"]))
+    pages, sku = call.services.public_pages, call.parameters["sku"]
+    content = await pages.get_product(sku)
+    pages.visits.note_product(sku)
+    return _response(call, content)
 
 
 async def list_sales(call: Call) -> web.Response:
@@ -48,8 +51,11 @@ async def list_offers(call: Call) -> web.Response:
 
     Stock is at most a second old. The ETag follows everything but `as_of`.
     """
-    sale_id, cursor = call.parameters["sale_id"], call.parameters["cursor"]
-    return _response(call, await call.services.public_pages.list_offers(sale_id, cursor, page_size(call)))
+    pages, sale_id, cursor = call.services.public_pages, call.parameters["sale_id"], call.parameters["cursor"]
+    content = await pages.list_offers(sale_id, cursor, page_size(call))
+    if cursor is None:
+        pages.visits.note_offers(sale_id)
+    return _response(call, content)
 
 
 def _operation(

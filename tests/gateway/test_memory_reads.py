@@ -270,7 +270,7 @@ def _becomes(read: Callable[[], Any], expected: object) -> Callable[[], Any]:
 async def test_memory_of_pages_is_bounded(gateway: TestGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_cache, "_MAX_BYTES", 4_500)
     services = gateway.services
-    responder = ReadResponder(services.response_heads, services.metrics_buffer)
+    responder = ReadResponder(services.response_heads, services.metrics_buffer, services.public_pages.visits)
     cache = PageCache(services.snapshots, responder, services.metrics_buffer, services.clock)
     responses: list[bytes] = []
     loads: list[bytes] = []

@@ -1,0 +1,80 @@
+"""Views of products and offers and new cart lines, on their way from this process to Postgres.
+
+A view costs an entry of a dictionary, and orders cost nothing. Every two seconds the counts are stored in one row. The
+memory is bounded: what is seen when it is full is in no report. A process that is killed loses two seconds, and counts
+whose storing has an unknown outcome are lost rather than stored twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.outages import log_failure
+from commerce.kernel.postgres import Database
+from commerce.sales_figures import visits
+from commerce.sales_figures.model import NO_SALE, WHOLE_SALE, Visit
+from gateway import metrics
+
+_logger = logging.getLogger(__name__)
+PRODUCT_ROUTE, OFFERS_ROUTE = "/v1/products/{sku}", "/v1/sales/{sale_id}/offers"
+_PRODUCT_START, _SALE_START = len("/v1/products/"), len("/v1/sales/")
+_INTERVAL_S = 2.0
+_MAX_KEYS = 10_000
+
+
+class VisitCounts:
+    """The visits of this process since they were last stored."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[Visit, str, str], int] = {}
+        self._dropped = 0
+
+    def note_read(self, route: str, path: str) -> None:
+        """Count a page that was read, if it is one of a product, or the first one of the offers of a sale."""
+        if route == PRODUCT_ROUTE:
+            self.note_product(path[_PRODUCT_START:])
+        elif route == OFFERS_ROUTE and path.endswith("/offers"):
+            self.note_offers(path[_SALE_START : -len("/offers")])
+
+    def note_product(self, sku: str) -> None:
+        """Count a view of a product's page."""
+        self._note(("viewed", NO_SALE, sku))
+
+    def note_offers(self, sale_id: str) -> None:
+        """Count a view of the offers of a sale."""
+        self._note(("viewed", sale_id, WHOLE_SALE))
+
+    def note_cart_line(self, sale_id: str, sku: str) -> None:
+        """Count a line that was put into a cart."""
+        self._note(("carted", sale_id, sku))
+        self._note(("carted", sale_id, WHOLE_SALE))
+
+    def _note(self, key: tuple[Visit, str, str]) -> None:
+        count = self._counts.get(key)
+        if count is None:
+            if len(self._counts) >= _MAX_KEYS:
+                self._dropped += 1
+                return
+            count = 0
+        self._counts[key] = count + 1
+
+    async def export(self, db: Database, clock: Clock) -> int:
+        """Store the counts. Returns the number of keys. Raises the error of Postgres."""
+        counts: Mapping[tuple[Visit, str, str], int] = self._counts
+        dropped = self._dropped
+        self._counts, self._dropped = {}, 0
+        metrics.DROPPED_VISITS.inc(dropped)
+        if counts:
+            await visits.record(db, from_ms(clock.now_ms()), counts)
+        return len(counts)
+
+    async def export_forever(self, db: Database, clock: Clock) -> None:
+        """Export every two seconds until cancelled, also through outages of the database."""
+        while True:
+            await clock.sleep(_INTERVAL_S)
+            try:
+                await self.export(db, clock)
+            except Exception as error:  # noqa: BLE001  # log_failure tells outages from bugs
+                log_failure(_logger, "cannot store the views of products", error)
