@@ -17,7 +17,7 @@ class RetentionSettings(SettingsSection):
     """Ages from which rows are deleted, if nothing that is open needs them.
 
     `screening_days` count from a customer's last request, `guest_cart_days` from a cart's last change,
-    `missed_search_days` from the last time that somebody searched so."""
+    `missed_search_days` from the last time that somebody searched so, `sales_minute_days` from the minute."""
 
     payment_webhook_days: _WebhookDays = 180
     carrier_webhook_days: _WebhookDays = 90
@@ -27,6 +27,7 @@ class RetentionSettings(SettingsSection):
     checkout_days: _RepeatDays = 90
     screening_days: _Days = 30
     order_view_days: _Days = 365
+    sales_minute_days: _Days = 92
     unused_evidence_days: _Days = 7
     article_vote_days: _RepeatDays = 2
     missed_search_days: _Days = 90

@@ -249,6 +249,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
         yield services
         await services.intake.drain()
         await services.screening_signals.export_rest()
+        await services.public_pages.visits.export_rest(services.db, clock)
 
 
 async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayServices:

@@ -7,8 +7,10 @@ whose storing has an unknown outcome are lost rather than stored twice.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.outages import log_failure
@@ -20,7 +22,7 @@ from gateway import metrics
 _logger = logging.getLogger(__name__)
 PRODUCT_ROUTE, OFFERS_ROUTE = "/v1/products/{sku}", "/v1/sales/{sale_id}/offers"
 _PRODUCT_START, _SALE_START = len("/v1/products/"), len("/v1/sales/")
-_INTERVAL_S = 2.0
+_INTERVAL_S, _LAST_EXPORT_TIMEOUT_S = 2.0, 2.0
 _MAX_KEYS = 10_000
 
 
@@ -78,3 +80,9 @@ class VisitCounts:
                 await self.export(db, clock)
             except Exception as error:  # noqa: BLE001  # log_failure tells outages from bugs
                 log_failure(_logger, "cannot store the views of products", error)
+
+    async def export_rest(self, db: Database, clock: Clock) -> None:
+        """Export what is left before the process ends, if that goes fast."""
+        with suppress(Exception):
+            async with asyncio.timeout(_LAST_EXPORT_TIMEOUT_S):
+                await self.export(db, clock)

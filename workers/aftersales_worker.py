@@ -1,4 +1,7 @@
-"""Has rules decide cases, moves cases and conversations on, indexes orders, adds up sales. Several may run."""
+"""Has rules decide cases, moves cases and conversations on, indexes orders, and adds up sales.
+
+Several may run.
+"""
 
 from __future__ import annotations
 

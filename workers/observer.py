@@ -46,7 +46,6 @@ async def observer(services: WorkerServices) -> None:
     on their way and the last day's orders."""
     sale_ids: list[str] = []
     worklists = Worklists(services.db, services.clock, services.settings.shipping)
-    ledger = LedgerSums(services.db)
     jobs = StaffJobs(services.db, services.clock, services.settings.jobs.lease_s)
     shown_groups: set[GroupName] = set()
     shown_shipments: set[tuple[str, str]] = set()
@@ -65,7 +64,7 @@ async def observer(services: WorkerServices) -> None:
         for gauges, measure in (
             ("jobs", partial(_measure_jobs, jobs, shown_groups, from_ms(services.clock.now_ms()))),
             ("dead_letters", partial(_measure_dead_letters, services.audit)),
-            ("ledger", partial(_measure_ledger, ledger)),
+            ("ledger", partial(_measure_ledger, LedgerSums(services.db))),
             ("sales_figures", partial(_measure_sales_figures, services)),
             ("refunds", partial(_measure_refunds, services.db, shown_refunds, from_ms(services.clock.now_ms()))),
         ):

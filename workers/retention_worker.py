@@ -65,6 +65,7 @@ def retention_ages(settings: RetentionSettings) -> dict[Table, timedelta]:
         "article_votes": timedelta(days=settings.article_vote_days),
         "missed_searches": timedelta(days=settings.missed_search_days),
         "order_views": timedelta(days=settings.order_view_days),
+        "sales_by_minute": timedelta(days=settings.sales_minute_days),
     }
 
 

@@ -15,6 +15,7 @@ Table = Literal[
     "article_votes",
     "missed_searches",
     "order_views",
+    "sales_by_minute",
 ]
 
 

@@ -72,3 +72,10 @@ RETURNING searched_at;
 DELETE FROM order_views WHERE view_id = ANY(ARRAY(
     SELECT view_id FROM order_views WHERE at < $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED))
 RETURNING at;
+
+-- name: delete_sales_by_minute
+-- Their days stay.
+DELETE FROM sales_by_minute WHERE (sale_id, sku, minute, figure, reason) IN (
+    SELECT sale_id, sku, minute, figure, reason FROM sales_by_minute WHERE minute < $1
+    ORDER BY minute LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING minute;

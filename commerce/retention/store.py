@@ -19,6 +19,7 @@ _DELETIONS: dict[Table, str] = {
     "article_votes": queries.delete_article_votes,
     "missed_searches": queries.delete_missed_searches,
     "order_views": queries.delete_order_views,
+    "sales_by_minute": queries.delete_sales_by_minute,
 }
 
 

@@ -51,7 +51,7 @@ class EventCounter:
         return max(timedelta(), from_ms(self._clock.now_ms()) - noted_at) if noted_at else timedelta()
 
     async def recount(self, sale_id: str, first_day: date | None = None, last_day: date | None = None) -> None:
-        """Delete the sums of a sale, of all its days or some, and note all their events again, to be counted by steps.
+        """Delete the sums of a sale, of all or some days, and note their events again for the next steps.
 
         All happens in one snapshot, which sees an event if and only if it sees or lacks its note: no event is lost, and
         none counts twice, whatever is stored meanwhile. Views and cart lines stay, since no rows have them."""

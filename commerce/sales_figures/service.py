@@ -34,7 +34,7 @@ from commerce.sales_figures.model import (
 )
 
 _DEFAULT_DAYS = 30
-_LEAST = timedelta(microseconds=1)
+_TICK = timedelta(microseconds=1)
 _FIELDS: dict[Figure, tuple[str | None, str | None, str | None]] = {
     "viewed": ("views", None, None),
     "carted": ("carted", None, None),
@@ -53,7 +53,9 @@ _FIELDS: dict[Figure, tuple[str | None, str | None, str | None]] = {
 
 
 class SalesQuery(NamedTuple):
-    """What to report. Without a sale, on all of them; without a SKU, on whole sales, or on each SKU."""
+    """Sale, SKU, period and groups of a report.
+
+    Without a sale it is on all of them, without a SKU on whole sales, or on each SKU."""
 
     by: SalesGroup = "total"
     sale_id: str | None = None
@@ -137,17 +139,17 @@ class SalesReports:
         if start is None:
             start = end - min(longest, timedelta(days=_DEFAULT_DAYS))
         if not timedelta() < end - start <= longest:
-            most = f"{MAX_MINUTES} minutes" if by_minute else f"{MAX_DAYS} days"
-            raise Invalid(f"cannot report: `to` must be after `from`, and at most {most} later")
+            bound = f"{MAX_MINUTES} minutes" if by_minute else f"{MAX_DAYS} days"
+            raise Invalid(f"cannot report: `to` must be after `from`, and at most {bound} later")
         if by_minute:
-            first, last = (at.replace(second=0, microsecond=0) for at in (start, end - _LEAST))
+            first, last = (at.replace(second=0, microsecond=0) for at in (start, end - _TICK))
             return first.astimezone(UTC), last.astimezone(UTC) + timedelta(minutes=1)
         first_day, after = self._days(start, end)
         return self._start_of(first_day), self._start_of(after)
 
     def _days(self, start: datetime, end: datetime) -> tuple[date, date]:
         """Return the first day of a period, and the day after its last."""
-        return start.astimezone(self._zone).date(), (end - _LEAST).astimezone(self._zone).date() + timedelta(days=1)
+        return start.astimezone(self._zone).date(), (end - _TICK).astimezone(self._zone).date() + timedelta(days=1)
 
     def _start_of(self, day: date) -> datetime:
         return datetime.combine(day, time(), self._zone).astimezone(UTC)
@@ -227,8 +229,8 @@ def _format_group(group: str | date) -> str:
     return group if isinstance(group, str) else group.isoformat().replace("+00:00", "Z")
 
 
-def _check_size(rows: Sequence[object], most: int) -> None:
-    if len(rows) > most:
+def _check_size(rows: Sequence[object], max_rows: int) -> None:
+    if len(rows) > max_rows:
         raise SalesReportTooLarge(
             f"cannot report: it would have more than {MAX_ROWS} rows; name a sale or a SKU, or choose a shorter period"
         )

@@ -53,12 +53,16 @@ class Added(NamedTuple):
 
 
 async def try_lock(connection: Connection) -> bool:
-    """Take the right to change the sums, until the transaction ends. Returns False if another process has it."""
+    """Take the right to change the sums until the transaction ends.
+
+    Returns False if another process has it."""
     return bool(await connection.fetchval(queries.try_lock))
 
 
 async def take_events(connection: Connection, count: int) -> list[tuple[EventKind, list[tuple[UUID, int]]]]:
-    """Delete the oldest notes, up to about `count` events, and return their events by kind, with their numbers."""
+    """Delete the oldest notes, up to about `count` events.
+
+    Returns the kind of each note, and its events as ids and numbers."""
     rows = await connection.fetch(queries.take_batches, count)
     return [(row["kind"], list(zip(row["ids"], row["numbers"], strict=True))) for row in rows]
 

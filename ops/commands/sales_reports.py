@@ -54,7 +54,9 @@ def sales(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Report on sales: views, orders, payments, cancellations, returns and refunds, in whole days or minutes."""
+    """Report on sales: views, orders, payments, cancellations, returns and refunds.
+
+    The period is extended to whole days, or by minute to whole minutes."""
 
     async def work() -> SalesReport:
         group: Any = by.value

@@ -17,6 +17,7 @@ _FILES = (
     "grown_conversations.sql",
     "grown_deadlines.sql",
     "grown_jobs.sql",
+    "grown_sales.sql",
 )
 """in the sequence in which they run"""
 

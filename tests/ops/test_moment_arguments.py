@@ -49,6 +49,10 @@ COMMANDS = {
     "order find --last-day": ["order", "find", "--day", "2026-11-11", "--last-day"],
     "report aftersales --from": ["report", "aftersales", "--to", "now", "--from"],
     "report aftersales --to": ["report", "aftersales", "--from", "2026-11-01T00:00Z", "--to"],
+    "report sales --from": ["report", "sales", "--from"],
+    "report sales --to": ["report", "sales", "--to"],
+    "report recount-sales --from": ["report", "recount-sales", "--from"],
+    "report recount-sales --to": ["report", "recount-sales", "--to"],
     "case-rule try --from": ["case-rule", "try", "{file}", "--to", "now", "--from"],
     "case-rule try --to": ["case-rule", "try", "{file}", "--from", "2026-11-01T00:00Z", "--to"],
     "rates choose --by": ["rates", "choose", "--to", "CN", "--weight", "1kg", "--by"],
@@ -76,7 +80,10 @@ def test_argument_out_of_bounds_is_refused(name: str, tmp_path: Path) -> None:
         assert "in the years 2000 to 2999" in result.output
 
 
-DAYS = {"payment balances --until", "order find --day", "order find --last-day"}
+DAYS = {
+    *("payment balances --until", "order find --day", "order find --last-day"),
+    *("report recount-sales --from", "report recount-sales --to"),
+}
 MOMENTS = [name for name in COMMANDS if name not in DAYS and name.split()[-1] not in ("--date", "--by", "--hand-over")]
 BERLIN = {"COLUMNS": "300", "FLOODGATE_SHOP__TIME_ZONE": "Europe/Berlin"}
 

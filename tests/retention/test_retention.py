@@ -50,6 +50,7 @@ STAYS: dict[Table, str] = {
     "article_votes": "false",
     "missed_searches": "false",
     "order_views": "false",
+    "sales_by_minute": "false",
 }
 """rows that stay however old they are"""
 

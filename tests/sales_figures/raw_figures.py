@@ -25,7 +25,7 @@ class RawRows(NamedTuple):
 
     rows: dict[str, list[Any]]
 
-    def of(self, table: str, **columns: object) -> list[Any]:
+    def select(self, table: str, **columns: object) -> list[Any]:
         return [row for row in self.rows[table] if all(row[name] == value for name, value in columns.items())]
 
 
@@ -56,7 +56,7 @@ def calculate(raw: RawRows) -> Cells:
     """Calculate the sums by minute."""
     sums: defaultdict[Key, list[int]] = defaultdict(lambda: [0, 0, 0])
     for order in raw.rows["orders"]:
-        lines = raw.of("order_lines", order_id=order["order_id"])
+        lines = raw.select("order_lines", order_id=order["order_id"])
         tally = _Tally(order, {(line["line_no"], line["address_no"]): line["sku"] for line in lines})
         _tally_order(raw, order, lines, tally)
         _tally_shipping(raw, order["order_id"], tally)
@@ -83,11 +83,11 @@ def _tally_order(raw: RawRows, order: Any, lines: list[Any], tally: _Tally) -> N
     for line in lines:
         units[line["sku"]] += line["quantity"]
         worth[line["sku"]] += line["quantity"] * line["unit_price_minor"] - line["discount_minor"]
-    freight = sum(row["amount_minor"] for row in raw.of("order_freight", order_id=order["order_id"]))
+    freight = sum(row["amount_minor"] for row in raw.select("order_freight", order_id=order["order_id"]))
     whole = sum(worth.values()) + freight + order["cod_fee_minor"]
     tally.add(order["accepted_at"], "accepted", "", units, worth, whole)
     status = "awaiting_payment"
-    for event in sorted(raw.of("order_events", order_id=order["order_id"]), key=lambda event: event["seq"]):
+    for event in sorted(raw.select("order_events", order_id=order["order_id"]), key=lambda event: event["seq"]):
         if event["kind"] != "status":
             continue
         assert event["from_status"] == status
@@ -108,50 +108,50 @@ def _lapse_reason(actor: str) -> str:
 
 
 def _tally_shipping(raw: RawRows, order_id: UUID, tally: _Tally) -> None:
-    for cancellation in raw.of("cancellations", order_id=order_id, status="done"):
+    for cancellation in raw.select("cancellations", order_id=order_id, status="done"):
         units = Counter[str]()
-        for line in raw.of("cancellation_lines", cancellation_id=cancellation["cancellation_id"]):
+        for line in raw.select("cancellation_lines", cancellation_id=cancellation["cancellation_id"]):
             units[tally.sku_of(line)] += line["cancelled"]
         if +units:
             tally.add(cancellation["ended_at"], "cancelled", cancellation["cause"], +units, Counter(), 0)
-    for shipment in raw.of("shipments", order_id=order_id, status="delivered"):
+    for shipment in raw.select("shipments", order_id=order_id, status="delivered"):
         units = Counter[str]()
-        for line in raw.of("shipment_lines", shipment_id=shipment["shipment_id"]):
+        for line in raw.select("shipment_lines", shipment_id=shipment["shipment_id"]):
             units[line["sku"]] += line["quantity"]
         tally.add(shipment["ended_at"], "delivered", "", units, Counter(), 0)
 
 
 def _tally_cases(raw: RawRows, order_id: UUID, tally: _Tally) -> None:
-    for case in raw.of("cases", order_id=order_id):
-        lines = {line["case_line_no"]: line for line in raw.of("case_lines", case_id=case["case_id"])}
+    for case in raw.select("cases", order_id=order_id):
+        lines = {line["case_line_no"]: line for line in raw.select("case_lines", case_id=case["case_id"])}
         units = Counter[str]()
         for line in lines.values():
             units[line["sku"]] += line["quantity"]
         tally.add(case["created_at"], "requested", case["reason_code"], units, Counter(), 0)
-        for event in raw.of("case_events", case_id=case["case_id"]):
+        for event in raw.select("case_events", case_id=case["case_id"]):
             if event["to_status"] in ("declined", "cancelled"):
                 tally.add(event["at"], "withdrawn", case["reason_code"], units, Counter(), 0)
             elif event["to_status"] == "requested":
                 tally.add(event["at"], "requested", case["reason_code"], units, Counter(), 0)
-        for receipt in raw.of("return_receipts", case_id=case["case_id"]):
+        for receipt in raw.select("return_receipts", case_id=case["case_id"]):
             received = Counter[str]()
-            for line in raw.of("return_receipt_lines", receipt_id=receipt["receipt_id"]):
+            for line in raw.select("return_receipt_lines", receipt_id=receipt["receipt_id"]):
                 received[lines[line["case_line_no"]]["sku"]] += line["quantity"]
             if received:
                 tally.add(receipt["received_at"], "received", case["reason_code"], received, Counter(), 0)
 
 
 def _tally_money(raw: RawRows, order_id: UUID, tally: _Tally) -> None:
-    for grant in raw.of("refund_grants", order_id=order_id):
+    for grant in raw.select("refund_grants", order_id=order_id):
         reason = "by_staff"
         if grant["kind"] == "case":
-            [case] = raw.of("cases", case_id=grant["source_id"])
+            [case] = raw.select("cases", case_id=grant["source_id"])
             reason = case["reason_code"]
         elif grant["kind"] == "cancellation":
-            [cancellation] = raw.of("cancellations", cancellation_id=grant["source_id"])
+            [cancellation] = raw.select("cancellations", cancellation_id=grant["source_id"])
             reason = cancellation["cause"]
         units, worth = Counter[str](), Counter[str]()
-        for line in raw.of("refund_grant_lines", grant_id=grant["grant_id"]):
+        for line in raw.select("refund_grant_lines", grant_id=grant["grant_id"]):
             units[tally.sku_of(line)] += line["quantity"]
             worth[tally.sku_of(line)] += line["amount_minor"]
         whole = sum(worth.values()) + grant["freight_minor"] - grant["fee_minor"]

@@ -1,4 +1,4 @@
-"""Whole sales in any sequence: what reports count is what a second calculation over the raw rows finds."""
+"""Sums over whole sales are those of a second calculation over the raw rows, in any sequence."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _stages = st.sampled_from(["placed", "paid", "booked", "delivered", "delivered"]
 _story = st.lists(
     st.one_of(
         st.tuples(st.just("place"), _units, _methods, _stages),
-        st.tuples(st.just("expire"), _numbers, st.booleans()),
+        st.tuples(st.just("expire"), _units, _methods, st.booleans()),
         st.tuples(st.just("cancel"), _numbers, st.integers(0, 1), _quantities, st.booleans()),
         st.tuples(st.just("return"), _numbers, st.integers(1, 2), _steps),
         st.tuples(st.just("refund"), _numbers, _quantities, st.integers(1, 90)),
@@ -59,10 +59,13 @@ class Story:
         if name == "place":
             await actions.place(*values)
             return
+        if name == "expire":  # an order of its own: it is dated back, which must be before it is counted
+            late = await actions.place(values[0], values[1])
+            await actions.pay(late, is_completed=False)
+            await actions.expire(late, is_paid_late=values[2])
+            return
         order = actions.placed[-1 - values[0] % len(actions.placed)]
-        if name == "expire":
-            await actions.expire(order, is_paid_late=values[1])
-        elif name == "cancel":
+        if name == "cancel":
             await actions.cancel(order, values[1], values[2], is_staff=values[3])
         elif name == "return":
             if await actions.request_case(order, 0, values[1], "return", "a"):
@@ -73,8 +76,7 @@ class Story:
             await actions.report(order, 0, values[1])
 
     async def play(self, story: list[tuple[Any, ...]], *, in_steps: bool) -> None:
-        await self.actions.place({"a": 2, "b": 1}, "alipay", "placed")
-        await self.actions.pay(self.actions.placed[-1], is_completed=False)
+        await self.actions.place({"a": 2, "b": 1}, "alipay", "paid")
         for action in story:
             await self.act(*action)
             if in_steps:
@@ -105,7 +107,7 @@ async def compare(db: Database, counter: EventCounter) -> Cells:
 
 
 FIXED: list[tuple[Any, ...]] = [
-    ("expire", 0, True),
+    ("expire", {"a": 2, "b": 1}, "alipay", True),
     ("place", {"a": 3, "b": 2}, "balance", "delivered"),
     ("return", 0, 2, ("approve", "receive", "resolve")),
     ("refund", 0, 0, 40),
@@ -171,9 +173,13 @@ def test_sums_are_those_of_the_raw_rows_after_any_story(
             database=None,
         )(given(_story, st.booleans())(play_any))
         try:
-            found = {(figure, reason) for _, _, _, figure, reason in play(FIXED, True)}
-            assert {figure for figure, _ in found} == FIGURES
-            assert {reason for figure, reason in found if figure == "lapsed"} == {"expired", "by_customer", "by_staff"}
+            reached = {(figure, reason) for _, _, _, figure, reason in play(FIXED, True)}
+            assert {figure for figure, _ in reached} == FIGURES
+            assert {reason for figure, reason in reached if figure == "lapsed"} == {
+                "expired",
+                "by_customer",
+                "by_staff",
+            }
             play_many()
         finally:
             runner.run(stack.aclose())
