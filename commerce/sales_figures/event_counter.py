@@ -22,7 +22,7 @@ from commerce.sales_figures.model import CountedEvent, EventKind
 from commerce.sales_figures.store import Added
 
 EVENTS_PER_STEP = 500
-_VISITS_PER_STEP = 20
+_VISITS_PER_STEP = 2
 _ORDERS_PER_NOTE = 500
 _ATTEMPTS, _PAUSE_S = 100, 0.1
 _FIRST_DAY, _LAST_DAY = date(2000, 1, 1), date(2999, 12, 31)

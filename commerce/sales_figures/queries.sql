@@ -203,4 +203,4 @@ SELECT sku, (initial_units + coalesce(changes.units, 0))::bigint AS units
 FROM sale_items LEFT JOIN (
     SELECT sku, sum(delta) AS units FROM stock_changes WHERE sale_id = $1 AND status = 'applied' GROUP BY sku
 ) AS changes USING (sku)
-WHERE sale_id = $1 AND sku NOT LIKE 'coupon:%' ORDER BY sku LIMIT $2;
+WHERE sale_id = $1 AND sku NOT LIKE 'coupon:%' AND ($2::text IS NULL OR sku = $2) ORDER BY sku LIMIT $3;

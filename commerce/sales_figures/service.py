@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -98,7 +98,7 @@ class SalesReports:
                 counted_until = await store.oldest_note(connection)
                 sums = await self._read(connection, query, start, end)
                 if sale is not None and query.by == "sku":
-                    supplies = await store.list_supplies(connection, sale.sale_id, MAX_ROWS)
+                    supplies = await store.list_supplies(connection, sale.sale_id, query.sku, MAX_ROWS + 1)
         except QueryCanceledError:
             raise SalesReportTooLarge("cannot report: there is too much to add up; choose a shorter period") from None
         rows = make_figures(sums.groups)
@@ -106,8 +106,9 @@ class SalesReports:
         if sale is not None and query.by == "sku":
             rows = [row for row in rows if row.currency or row.group in supplies]  # others were only looked at
             elapsed = min(end, now) - max(start, sale.opens_at)
-            wanted = {sku: units for sku, units in supplies.items() if query.sku in (None, sku)}
-            stock = await self._measure_stock(sale, rows, wanted, elapsed)
+            _check_size(supplies, MAX_ROWS)
+            stock = await self._measure_stock(sale, rows, supplies, elapsed)
+        _check_size(rows, MAX_ROWS)
         return SalesReport(
             start=start,
             end=end,
@@ -229,7 +230,7 @@ def _format_group(group: str | date) -> str:
     return group if isinstance(group, str) else group.isoformat().replace("+00:00", "Z")
 
 
-def _check_size(rows: Sequence[object], max_rows: int) -> None:
+def _check_size(rows: Sized, max_rows: int) -> None:
     if len(rows) > max_rows:
         raise SalesReportTooLarge(
             f"cannot report: it would have more than {MAX_ROWS} rows; name a sale or a SKU, or choose a shorter period"

@@ -175,6 +175,7 @@ async def sum_reasons(
 _REASON_COLUMNS = ("figure", "reason", "sku", "currency", "events", "units")
 
 
-async def list_supplies(connection: Connection, sale_id: str, count: int) -> dict[str, int]:
-    """Return the units that a sale has had by SKU, at its start and added since."""
-    return {row["sku"]: row["units"] for row in await connection.fetch(queries.list_supplies, sale_id, count)}
+async def list_supplies(connection: Connection, sale_id: str, sku: str | None, count: int) -> dict[str, int]:
+    """Return the units that a sale has had of each SKU or of one, at its start and added since."""
+    rows = await connection.fetch(queries.list_supplies, sale_id, sku, count)
+    return {row["sku"]: row["units"] for row in rows}

@@ -20,6 +20,7 @@ import pytest
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import Queries, load_queries
 from tests.drills import grown_shop
+from tests.drills.sales_values import values_of_sales
 from tests.drills.statement_plans import Plans
 from tests.support.servers import Servers
 
@@ -221,7 +222,7 @@ class GrownShop:
             "fulfilment.list_stalled": every_warehouse | {4: now - timedelta(days=2)},
             "fulfilment.list_no_first_scan": every_warehouse | {4: now - timedelta(days=1)},
             **(_values_of_jobs(now) | _values_of_cases(now) | _values_of_conversations(now)),
-            **(_values_of_searches(order) | _values_of_sales(now)),
+            **(_values_of_searches(order) | values_of_sales(now)),
             "ledger.list_held_cash": {1: None},
             "orders.get_events": {2: 0},
             "orders.list_orders": {2: last},
@@ -271,18 +272,6 @@ def _values_of_searches(order: Mapping[str, Any]) -> dict[str, dict[int, object]
         "order_search.find_by_tracking_no": {1: f"SF{ORDERS - 9_999}"},
         "order_search.find_by_transaction_no": {1: f"T{ORDERS - 9_999}", 2: order["order_id"]},
         "order_search.filter_orders": {1: [order["order_id"]], 3: None, 4: "paid", 5: None, 6: "7919", 7: None},
-    }
-
-
-def _values_of_sales(now: datetime) -> dict[str, dict[int, object]]:
-    """Return values of reports on one sale of many, and on the one that never closes for a day."""
-    day: dict[int, object] = {2: now.date() - timedelta(days=1), 3: now.date() + timedelta(days=1)}
-    sale: dict[int, object] = {1: ["ordinary", ""]}
-    return {
-        "sales_figures.sum_days": sale | {2: "", 3: now.date() - timedelta(days=1), 4: now.date() + timedelta(days=1)},
-        "sales_figures.sum_minutes": sale | {2: "", 3: now - timedelta(days=1), 4: now},
-        "sales_figures.sum_skus": sale | day | {4: 60_000},
-        "sales_figures.sum_reasons": sale | day | {4: None, 5: 5_000},
     }
 
 

@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
-from commerce.sales_figures import visits
+from commerce.kernel.postgres import Connection
+from commerce.sales_figures import store, visits
 from commerce.sales_figures.event_counter import EventCounter
 from config.settings import Settings
 from ops.services import CliServices, open_cli_services
@@ -142,6 +143,44 @@ async def test_counters_that_race_with_writers_and_recounts_count_each_event_onc
         if (sku, figure) == ("", "paid"):
             sums = [old + new for old, new in zip(sums, values, strict=True)]
     assert sums == [120, 360, 120 * 3 * PRICE]
+
+
+async def test_order_that_is_stored_during_a_recount_counts_once(
+    shop: CliServices, sale: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is committed after the snapshot, and before the events are noted again."""
+    await add_orders(shop, sale, 2)
+    delete_sums = store.delete_sums
+
+    async def store_and_delete(*values: Any) -> None:
+        await asyncio.create_task(add_orders(shop, sale, 1))
+        await delete_sums(*values)
+
+    monkeypatch.setattr(store, "delete_sums", store_and_delete)
+    counter = make_counter(shop, 1)
+    await counter.recount(sale)
+    await count_all(counter)
+    assert (await read_days(shop))["", date(2026, 11, 10), "accepted", ""] == (2, 6, 600)
+
+
+async def test_recount_begins_again_after_a_step_since_its_snapshot(
+    shop: CliServices, sale: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add_orders(shop, sale, 2)
+    counter, try_lock = make_counter(shop), store.try_lock
+    attempts: list[int] = []
+
+    async def step_and_lock(connection: Connection) -> bool:
+        monkeypatch.setattr(store, "try_lock", try_lock)
+        await connection.fetchval("SELECT 1")  # the snapshot
+        attempts.append(await asyncio.create_task(counter.step()))
+        return await try_lock(connection)
+
+    monkeypatch.setattr(store, "try_lock", step_and_lock)
+    await counter.recount(sale)
+    await count_all(counter)
+    assert attempts == [4]
+    assert (await read_days(shop))["", date(2026, 11, 10), "accepted", ""] == (1, 3, 300)
 
 
 async def test_recount_of_some_days_changes_no_others_and_keeps_visits(shop: CliServices, sale: str) -> None:
