@@ -148,7 +148,7 @@ async def test_counters_that_race_with_writers_and_recounts_count_each_event_onc
 async def test_order_that_is_stored_during_a_recount_counts_once(
     shop: CliServices, sale: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is committed after the snapshot, and before the events are noted again."""
+    """The transaction commits after the snapshot, and before the events are noted again."""
     await add_orders(shop, sale, 2)
     delete_sums = store.delete_sums
 
