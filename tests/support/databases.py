@@ -44,7 +44,7 @@ SELECT setval(seqrelid::regclass, seqstart, false) FROM pg_sequence WHERE pg_seq
 
 @dataclass(frozen=True)
 class _Original:
-    """The state that a database is compared with: its definitions, and the rows that migrations have added."""
+    """The definitions of a database, and the rows that migrations have added."""
 
     definitions: list[str]
     rows: Mapping[str, bytes]
