@@ -1,4 +1,4 @@
-"""Every SQL statement finds its rows by an index in a database of a million orders.
+"""Every SQL statement finds its rows by an index in a database of half a million orders.
 
 `FLOODGATE_DRILL_ORDERS` sets another number of orders.
 """
@@ -25,7 +25,7 @@ from tests.drills.statement_plans import Plans
 from tests.support.servers import Servers
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(1_800)]
-ORDERS = int(os.environ.get("FLOODGATE_DRILL_ORDERS", "1000000"))
+ORDERS = int(os.environ.get("FLOODGATE_DRILL_ORDERS", "500000"))
 SMALL = {
     "order_transitions": "fixed",
     "shipment_transitions": "fixed",
