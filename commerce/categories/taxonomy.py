@@ -110,5 +110,4 @@ class Faults:
             raise BadTaxonomy(
                 f"{first['pointer']}: {first['detail']}; {self._count} faults, nothing was imported",
                 errors=self._faults,
-                count=self._count,
             )

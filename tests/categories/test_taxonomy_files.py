@@ -167,7 +167,7 @@ FAULTS = [
     ),
     ("categories/lb_bags.yml", BAGS.replace("  - handle_color", "  - size"), "categories/lb_bags.yml:16", "'size'"),
     ("categories/lb_bags.yml", BAGS.replace("name: Totes", "name: ''"), "categories/lb_bags.yml:22", "name"),
-    ("categories/lb_bags.yml", f"{'[' * 100_000}", "categories/lb_bags.yml", "nested too deeply"),
+    ("categories/lb_bags.yml", f"{'[' * 100_000}", "categories/lb_bags.yml", "nest"),
     ("categories.en.txt", f"{GID}Category/nn : Nothing\n", "categories.en.txt:1", "no category 'nn'"),
     ("categories.en.txt", f"{GID}Category/lb-1 : Sacks\n{GID}Category/lb : Bags\n", "categories.en.txt:1", "parent"),
     ("categories.en.txt", "lb : Bags\n", "categories.en.txt:1", "not `gid"),

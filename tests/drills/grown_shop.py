@@ -31,8 +31,8 @@ WHERE relnamespace = 'public'::regnamespace
 async def fill(connection: Connection, orders: int) -> None:
     """Fill a migrated, empty database with orders and what belongs to them.
 
-    Needs a superuser: triggers and foreign keys are off meanwhile, and indexes that no constraint needs are built at the
-    end, which takes a fraction of the time. All tables have statistics afterwards.
+    Needs a superuser: triggers and foreign keys are off meanwhile, and indexes that no constraint needs are built at
+    the end, which takes a fraction of the time. All tables have statistics afterwards.
     """
     now = datetime.now(UTC).replace(microsecond=0)
     text = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _FILES)
