@@ -175,9 +175,9 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 SELECT count(*) FROM case_evidence WHERE order_id = $1 AND case_id IS NULL;
 
 -- name: delete_unused_evidence
-DELETE FROM case_evidence WHERE evidence_id IN (
+DELETE FROM case_evidence WHERE evidence_id = ANY(ARRAY(
     SELECT evidence_id FROM case_evidence WHERE case_id IS NULL AND created_at < $1
-    ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+    ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED))
 RETURNING sha256;
 
 -- name: list_unused_files

@@ -211,9 +211,9 @@ FROM conversation_attachments LEFT JOIN conversation_messages USING (conversatio
 WHERE attachment_id = $1;
 
 -- name: delete_unused_attachments
-DELETE FROM conversation_attachments WHERE attachment_id IN (
+DELETE FROM conversation_attachments WHERE attachment_id = ANY(ARRAY(
     SELECT attachment_id FROM conversation_attachments WHERE conversation_id IS NULL AND created_at < $1
-    ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+    ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED))
 RETURNING sha256;
 
 -- name: list_unused_files

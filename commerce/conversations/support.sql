@@ -73,5 +73,5 @@ SELECT {bulk_previews} FROM bulk_previews WHERE preview_id = $1 AND actor = $2;
 UPDATE bulk_previews SET outcome = $2 WHERE preview_id = $1;
 
 -- name: delete_previews
-DELETE FROM bulk_previews WHERE preview_id IN (
-    SELECT preview_id FROM bulk_previews WHERE created_at < $1 ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED);
+DELETE FROM bulk_previews WHERE preview_id = ANY(ARRAY(
+    SELECT preview_id FROM bulk_previews WHERE created_at < $1 ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED));

@@ -69,11 +69,11 @@ WHERE shipments.shipment_id = input.shipment_id;
 -- name: reassign_unavailable
 -- Jobs of carriers of systems that do not answer ($1), of which nothing was requested yet: another carrier may take them.
 UPDATE jobs SET kind = 'shipment.assign', system = 'internal'
-WHERE queue = 'shipments' AND subject IN (
+WHERE queue = 'shipments' AND subject = ANY(ARRAY(
     SELECT subject FROM jobs JOIN shipments ON shipment_id = subject
     WHERE queue = 'shipments' AND system = ANY($1::text[]) AND kind = 'shipment.book' AND NOT parked AND due_at <= $2
       AND booking_id IS NULL
-    ORDER BY due_at LIMIT $3 FOR UPDATE OF jobs SKIP LOCKED);
+    ORDER BY due_at LIMIT $3 FOR UPDATE OF jobs SKIP LOCKED));
 
 -- name: get_carrier_choice
 SELECT carrier_choice FROM shipments WHERE shipment_id = $1 AND jsonb_typeof(carrier_choice) = 'object';
@@ -192,13 +192,14 @@ WHERE shipment_id = $1 ORDER BY line_no;
 INSERT INTO waves (wave_id, warehouse_id, created_at, actor) VALUES ($1, $2, $3, $4);
 
 -- name: fill_wave
-UPDATE shipments SET wave_id = $1 WHERE shipment_id IN (
+-- The array is computed once. The rows of an IN may be looked up again for each shipment, beyond the limit.
+UPDATE shipments SET wave_id = $1 WHERE shipment_id = ANY(ARRAY(
     SELECT shipment_id FROM shipments
     WHERE warehouse_id = $2 AND ended_at IS NULL AND wave_id IS NULL AND status IN ('planned', 'booked')
       AND packed_at IS NULL AND held_reason IS NULL AND after_cancel IS NULL
       AND NOT EXISTS (SELECT FROM jobs
                       WHERE queue = 'shipments' AND subject = shipment_id AND (parked OR status = 'planned'))
-    ORDER BY shipment_id LIMIT $3 FOR UPDATE SKIP LOCKED)
+    ORDER BY shipment_id LIMIT $3 FOR UPDATE SKIP LOCKED))
 RETURNING shipment_id;
 
 -- name: get_wave

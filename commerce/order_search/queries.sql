@@ -57,8 +57,8 @@ ORDER BY order_id DESC LIMIT $2;
 
 -- name: take_batches
 -- The newest first, so that orders of today do not wait for those of years.
-DELETE FROM orders_to_index WHERE batch_id IN (
-    SELECT batch_id FROM orders_to_index ORDER BY batch_id DESC LIMIT $1 FOR UPDATE SKIP LOCKED)
+DELETE FROM orders_to_index WHERE batch_id = ANY(ARRAY(
+    SELECT batch_id FROM orders_to_index ORDER BY batch_id DESC LIMIT $1 FOR UPDATE SKIP LOCKED))
 RETURNING order_ids;
 
 -- name: read_addresses

@@ -42,16 +42,16 @@ RETURNING created_at;
 
 -- name: delete_guest_carts
 -- With their lines.
-DELETE FROM carts WHERE cart_id IN (
+DELETE FROM carts WHERE cart_id = ANY(ARRAY(
     SELECT cart_id FROM carts WHERE user_id IS NULL AND updated_at < $1
-    ORDER BY updated_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+    ORDER BY updated_at LIMIT $2 FOR UPDATE SKIP LOCKED))
 RETURNING updated_at;
 
 -- name: delete_checkouts
 -- Those that are done, with the record of their orders; the orders stay.
-DELETE FROM checkouts WHERE checkout_id IN (
+DELETE FROM checkouts WHERE checkout_id = ANY(ARRAY(
     SELECT checkout_id FROM checkouts WHERE state = 'done' AND created_at < $1
-    ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+    ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED))
 RETURNING created_at;
 
 -- name: delete_article_votes
