@@ -28,11 +28,11 @@ from gateway.read_responses import PendingRead, ReadResponder
 from gateway.request_head import RequestHead
 from gateway.room_status import RoomStatus
 from gateway.sale_snapshots import SaleSnapshots
-from gateway.visit_counts import OFFERS_ROUTE, PRODUCT_ROUTE
+from gateway.visit_counts import OFFERS_ROUTE, VARIANT_ROUTE
 from gateway.wait_list_status import WaitListStatus
 
 _SALE = re.compile(rb"/v1/sales/([a-z0-9][a-z0-9-]{0,63})(/offers(?:\?cursor=([A-Za-z0-9][A-Za-z0-9._-]{0,63}))?)?")
-_PRODUCT = re.compile(rb"/v1/products/([A-Za-z0-9][A-Za-z0-9._-]{0,63})")
+_VARIANT = re.compile(rb"/v1/variants/([A-Za-z0-9][A-Za-z0-9._-]{0,63})")
 _ORDER = re.compile(rb"/v1/orders/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 _ORDER_ROUTE, _ROOM_ROUTE = "/v1/orders/{order_id}", "/v1/sales/{sale_id}/room"
 _WAIT_LIST_ROUTE = "/v1/sales/{sale_id}/wait-list"
@@ -112,9 +112,9 @@ class FastReads:
         pages, size = self._public_pages, self._page_items
         if target == b"/v1/sales":
             page = CachedPage("/v1/sales", partial(pages.list_sales, None, size), follows_sales=True)
-        elif match := _PRODUCT.fullmatch(target):
-            load = partial(pages.get_product, match[1].decode())
-            page = CachedPage(PRODUCT_ROUTE, load, follows_sales=False)
+        elif match := _VARIANT.fullmatch(target):
+            load = partial(pages.get_variant, match[1].decode())
+            page = CachedPage(VARIANT_ROUTE, load, follows_sales=False)
         elif match := _SALE.fullmatch(target):
             sale_id, cursor = match[1].decode(), match[3].decode() if match[3] else None
             if self._snapshots.cached(sale_id) is None:

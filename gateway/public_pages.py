@@ -1,6 +1,6 @@
-"""Public pages from memory: sales and offers from the snapshots, products and stock from caches.
+"""Public pages from memory: sales and offers from the snapshots, variants and stock from caches.
 
-A price, a sale's state or a product is at most about a second old, and stock a second at most: `as_of` says when it
+A price, a sale's state or a variant is at most about a second old, and stock a second at most: `as_of` says when it
 was read. While Postgres is unavailable the last content is used, however old; stock that cannot be read is null.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
-from commerce.catalog.errors import NoSuchProduct
-from commerce.catalog.model import VersionedProduct
+from commerce.catalog.errors import NoSuchVariant
+from commerce.catalog.model import VersionedVariant
 from commerce.catalog.service import Catalog
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import NotReady, Overloaded
@@ -23,12 +23,12 @@ from gateway.refreshing_cache import MAX_AGE_S, CacheEntry, RefreshingCache
 from gateway.sale_snapshots import SaleSnapshots
 from gateway.visit_counts import VisitCounts
 
-PRODUCT_CACHE_CONTROL, SALE_CACHE_CONTROL = "public, max-age=5", "public, max-age=1"
-_MAX_PRODUCTS, _MAX_STOCKS = 20_000, 50_000
+VARIANT_CACHE_CONTROL, SALE_CACHE_CONTROL = "public, max-age=5", "public, max-age=1"
+_MAX_VARIANTS, _MAX_STOCKS = 20_000, 50_000
 
 
 class PublicPages:
-    """The content of sales, offers and products.
+    """The content of sales, offers and variants.
 
     Postgres and Redis are asked in batches, about once a second, never per request.
     """
@@ -37,11 +37,11 @@ class PublicPages:
         self._snapshots = snapshots
         self._clock = clock
         self.visits = VisitCounts()
-        self._products: RefreshingCache[str, VersionedProduct] = RefreshingCache(catalog.refresh, clock, _MAX_PRODUCTS)
+        self._variants: RefreshingCache[str, VersionedVariant] = RefreshingCache(catalog.refresh, clock, _MAX_VARIANTS)
         self._stock: RefreshingCache[tuple[str, str], int] = RefreshingCache(sales.read_free_units, clock, _MAX_STOCKS)
 
     async def close(self) -> None:
-        await self._products.close()
+        await self._variants.close()
         await self._stock.close()
 
     async def list_sales(self, after: str | None, size: int) -> Content:
@@ -60,12 +60,12 @@ class PublicPages:
         The ETag follows everything but `as_of`.
         """
         skus, next_sku = _slice(self._snapshots.sorted_skus(self._snapshots.find(sale_id)), after, size)
-        products = await self._products.get_many(skus)
+        variants = await self._variants.get_many(skus)
         stock = await self._read_stock(sale_id, skus)
         # Not before the waits: an answer has the newest terms.
-        offers = _build_offers(self._snapshots.find(sale_id), skus, products, stock)
+        offers = _build_offers(self._snapshots.find(sale_id), skus, variants, stock)
         as_of = from_ms(min(entry.read_ms for entry in stock.values())) if stock else None
-        read_at = [entry.read_at for entry in products.values()] + [entry.read_at for entry in stock.values()]
+        read_at = [entry.read_at for entry in variants.values()] + [entry.read_at for entry in stock.values()]
         return encode_content(
             OfferPage(offers, next_sku, as_of),
             SALE_CACHE_CONTROL,
@@ -83,9 +83,9 @@ class PublicPages:
         return {key: entry.value if entry.read_at >= oldest else None for key, entry in entries.items()}
 
     async def read_names(self, skus: Iterable[str]) -> dict[str, str]:
-        """Read the names of products."""
-        entries = await self._products.get_many(skus)
-        return {sku: entry.value.product.name for sku, entry in entries.items() if entry.value is not None}
+        """Read the names of variants."""
+        entries = await self._variants.get_many(skus)
+        return {sku: entry.value.variant.name for sku, entry in entries.items() if entry.value is not None}
 
     def is_page_start(self, sale_id: str, cursor: str | None, size: int) -> bool:
         """Tell whether a client gets to this cursor who reads all pages of this size from the first."""
@@ -106,12 +106,12 @@ class PublicPages:
             return {}
         return {sku: entry for (_, sku), entry in entries.items()}
 
-    async def get_product(self, sku: str) -> Content:
-        """Read a product with its list price. Raises `NoSuchProduct`."""
-        entry = (await self._products.get_many([sku]))[sku]
+    async def get_variant(self, sku: str) -> Content:
+        """Read a variant with its list price. Raises `NoSuchVariant`."""
+        entry = (await self._variants.get_many([sku]))[sku]
         if entry.value is None:
-            raise NoSuchProduct(f"no product has the SKU {sku!r}")
-        return encode_content(entry.value.product, PRODUCT_CACHE_CONTROL, read_at=entry.read_at)
+            raise NoSuchVariant(f"no variant has the SKU {sku!r}")
+        return encode_content(entry.value.variant, VARIANT_CACHE_CONTROL, read_at=entry.read_at)
 
 
 def _slice(keys: list[str], after: str | None, size: int) -> tuple[list[str], str | None]:
@@ -124,15 +124,15 @@ def _slice(keys: list[str], after: str | None, size: int) -> tuple[list[str], st
 def _build_offers(
     snapshot: SaleSnapshot,
     skus: list[str],
-    products: dict[str, CacheEntry[VersionedProduct]],
+    variants: dict[str, CacheEntry[VersionedVariant]],
     stock: dict[str, CacheEntry[int]],
 ) -> list[Offer]:
     offers = []
     for sku in skus:
-        product = products[sku].value
-        if product is None:
+        variant = variants[sku].value
+        if variant is None:
             continue  # it was deleted by hand
         terms, currency = snapshot.items[sku], snapshot.sale.currency
         units = stock[sku].value if sku in stock else None
-        offers.append(Offer(sku, product.product.name, terms.price, currency, terms.limit or None, units))
+        offers.append(Offer(sku, variant.variant.name, terms.price, currency, terms.limit or None, units))
     return offers

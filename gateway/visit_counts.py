@@ -1,4 +1,4 @@
-"""Views of products and offers and new cart lines, on their way from this process to Postgres.
+"""Views of variants and offers and new cart lines, on their way from this process to Postgres.
 
 A view costs an entry of a dictionary, and orders cost nothing. Every two seconds the counts are stored in one row. The
 memory is bounded: what is seen when it is full is in no report. A process that is killed loses two seconds, and counts
@@ -20,8 +20,8 @@ from commerce.sales_figures.model import NO_SALE, WHOLE_SALE, Visit
 from gateway import metrics
 
 _logger = logging.getLogger(__name__)
-PRODUCT_ROUTE, OFFERS_ROUTE = "/v1/products/{sku}", "/v1/sales/{sale_id}/offers"
-_PRODUCT_START, _SALE_START = len("/v1/products/"), len("/v1/sales/")
+VARIANT_ROUTE, OFFERS_ROUTE = "/v1/variants/{sku}", "/v1/sales/{sale_id}/offers"
+_VARIANT_START, _SALE_START = len("/v1/variants/"), len("/v1/sales/")
 _INTERVAL_S, _LAST_EXPORT_TIMEOUT_S = 2.0, 2.0
 _MAX_KEYS = 10_000
 
@@ -34,14 +34,14 @@ class VisitCounts:
         self._dropped = 0
 
     def note_read(self, route: str, path: str) -> None:
-        """Count a page that was read, if it is one of a product, or the first one of the offers of a sale."""
-        if route == PRODUCT_ROUTE:
-            self.note_product(path[_PRODUCT_START:])
+        """Count a page that was read, if it is one of a variant, or the first one of the offers of a sale."""
+        if route == VARIANT_ROUTE:
+            self.note_variant(path[_VARIANT_START:])
         elif route == OFFERS_ROUTE and path.endswith("/offers"):
             self.note_offers(path[_SALE_START : -len("/offers")])
 
-    def note_product(self, sku: str) -> None:
-        """Count a view of a product's page."""
+    def note_variant(self, sku: str) -> None:
+        """Count a view of a variant's page."""
         self._note(("viewed", NO_SALE, sku))
 
     def note_offers(self, sale_id: str) -> None:

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import asyncpg
 
-from commerce.catalog.model import ProductInput
+from commerce.catalog.model import VariantInput
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Conflict, Invalid, NotReady
 from commerce.sales.errors import NoSuchSale
@@ -147,7 +147,7 @@ async def open_sale(shop: CliServices, result: Replay) -> None:
     Idempotent; sets `is_repeat` if the sale exists. Raises `Conflict` if it was closed.
     """
     source = result.source
-    products = [(sku, ProductInput(name, price, CURRENCY)) for sku, (name, price) in sorted(source.products.items())]
+    products = [(sku, VariantInput(name, price, CURRENCY)) for sku, (name, price) in sorted(source.products.items())]
     for first in range(0, len(products), _PRODUCTS_PER_CALL):
         await shop.catalog.put_many(products[first : first + _PRODUCTS_PER_CALL])
     try:

@@ -30,7 +30,7 @@ SELECT version, created_at, actor, reason, jsonb_array_length(rules) AS rule_cou
 FROM case_rule_sets WHERE version < $1 ORDER BY version DESC LIMIT $2;
 
 -- name: list_known_skus
-SELECT sku FROM products WHERE sku = ANY($1::text[]);
+SELECT sku FROM variants WHERE sku = ANY($1::text[]);
 
 -- name: list_known_sales
 SELECT sale_id FROM sales WHERE sale_id = ANY($1::text[]);

@@ -5,5 +5,5 @@ from __future__ import annotations
 from commerce.kernel.errors import NotFound
 
 
-class NoSuchProduct(NotFound):
-    title = "There is no such product"
+class NoSuchVariant(NotFound):
+    title = "There is no such variant"

@@ -1,4 +1,4 @@
-"""Products of the catalog."""
+"""Variants of the catalog's products."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SKU_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
 Sku = Annotated[str, msgspec.Meta(pattern=SKU_PATTERN, description="stock keeping unit", examples=["85123A"])]
 
 
-class ProductInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The data of a product that staff set."""
+class VariantInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The data of a variant that staff set."""
 
     name: Name
     price: Price
@@ -25,8 +25,8 @@ class ProductInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check_price(self.price)
 
 
-class Product(msgspec.Struct, frozen=True):
-    """A product with its list price in minor units."""
+class Variant(msgspec.Struct, frozen=True):
+    """A variant with its list price in minor units."""
 
     sku: Sku
     name: Name
@@ -35,8 +35,8 @@ class Product(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
-class VersionedProduct(NamedTuple):
-    """A product and the version of its row, which is another one after each change."""
+class VersionedVariant(NamedTuple):
+    """A variant and the version of its row, which is another one after each change."""
 
     version: int
-    product: Product
+    variant: Variant

@@ -1,4 +1,4 @@
-"""Reads and changes the products of the catalog."""
+"""Reads and changes the variants of the catalog."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
 from commerce.catalog import store
-from commerce.catalog.errors import NoSuchProduct
-from commerce.catalog.model import Product, ProductInput, VersionedProduct
-from commerce.catalog.product_csv import read_products
+from commerce.catalog.errors import NoSuchVariant
+from commerce.catalog.model import Variant, VariantInput, VersionedVariant
+from commerce.catalog.variant_csv import read_variants
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.csv_rows import ImportReport, LineError, account_for_lines, count_blank_lines
 from commerce.kernel.errors import Invalid
@@ -20,51 +20,51 @@ _ROWS_PER_STATEMENT = 500
 
 
 class Catalog:
-    """The products of the catalog, over Postgres."""
+    """The variants of the catalog, over Postgres."""
 
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
         self._clock = clock
 
-    async def get(self, sku: str) -> Product:
-        """Read a product. Raises `NoSuchProduct`."""
+    async def get(self, sku: str) -> Variant:
+        """Read a variant. Raises `NoSuchVariant`."""
         async with self._db.connection() as connection:
-            product = await store.get(connection, sku)
-        if product is None:
-            raise NoSuchProduct(f"no product has the SKU {sku!r}")
-        return product
+            variant = await store.get(connection, sku)
+        if variant is None:
+            raise NoSuchVariant(f"no variant has the SKU {sku!r}")
+        return variant
 
-    async def refresh(self, previous: Mapping[str, VersionedProduct | None]) -> dict[str, VersionedProduct]:
-        """Return the products with these SKUs as they are now; unknown SKUs are left out.
+    async def refresh(self, previous: Mapping[str, VersionedVariant | None]) -> dict[str, VersionedVariant]:
+        """Return the variants with these SKUs as they are now; unknown SKUs are left out.
 
-        `previous` has what the caller read before, None if nothing: only products that have changed since are sent.
+        `previous` has what the caller read before, None if nothing: only variants that have changed since are sent.
         """
-        versions = {sku: None if product is None else product.version for sku, product in previous.items()}
+        versions = {sku: None if variant is None else variant.version for sku, variant in previous.items()}
         async with self._db.connection() as connection:
             changed = await store.read_changed(connection, versions)
-        products = {**previous, **changed}
-        return {sku: product for sku, product in products.items() if product is not None}
+        variants = {**previous, **changed}
+        return {sku: variant for sku, variant in variants.items() if variant is not None}
 
-    async def list_products(self, after: str | None, size: int) -> Page[Product]:
-        """List products ordered by SKU."""
+    async def list_variants(self, after: str | None, size: int) -> Page[Variant]:
+        """List variants ordered by SKU."""
         async with self._db.connection() as connection:
-            products = await store.list_after(connection, after or "", size + 1)
-        return to_page(products, size, lambda product: product.sku)
+            variants = await store.list_after(connection, after or "", size + 1)
+        return to_page(variants, size, lambda variant: variant.sku)
 
-    async def put(self, sku: str, product: ProductInput) -> Product:
-        """Create or change a product. Raises `Invalid` if its currency is unknown."""
-        _check_currency(product)
-        async with self._db.connection() as connection:
-            await store.upsert(connection, [(sku, product)], from_ms(self._clock.now_ms()))
+    async def put(self, sku: str, variant: VariantInput) -> Variant:
+        """Create or change a variant. Raises `Invalid` if its currency is unknown."""
+        _check_currency(variant)
+        async with self._db.transaction() as connection:
+            await store.upsert(connection, [(sku, variant)], from_ms(self._clock.now_ms()))
         return await self.get(sku)
 
-    async def put_many(self, products: Sequence[tuple[str, ProductInput]]) -> ImportReport:
-        """Create or change products in one transaction. Each SKU may occur once."""
-        for _, product in products:
-            _check_currency(product)
+    async def put_many(self, variants: Sequence[tuple[str, VariantInput]]) -> ImportReport:
+        """Create or change variants in one transaction. Each SKU may occur once."""
+        for _, variant in variants:
+            _check_currency(variant)
         async with self._db.transaction() as connection:
-            added, changed = await store.upsert(connection, products, from_ms(self._clock.now_ms()))
-        return ImportReport(added, changed, len(products) - added - changed)
+            added, changed = await store.upsert(connection, variants, from_ms(self._clock.now_ms()))
+        return ImportReport(added, changed, len(variants) - added - changed)
 
     async def import_csv(
         self, lines: Iterable[str], progress: Callable[[int], None] = lambda line: None
@@ -76,11 +76,11 @@ class Catalog:
         """
         lines = list(lines)
         report = ImportReport(blank=count_blank_lines(lines))
-        rows = read_products(lines)
+        rows = read_variants(lines)
         with account_for_lines(report, lines):
             while part := list(islice(rows, _ROWS_PER_STATEMENT)):
-                if products := [(row[0], row[1]) for _, row in part if not isinstance(row, LineError)]:
-                    part_report = await self.put_many(products)
+                if variants := [(row[0], row[1]) for _, row in part if not isinstance(row, LineError)]:
+                    part_report = await self.put_many(variants)
                     report.added += part_report.added
                     report.changed += part_report.changed
                     report.unchanged += part_report.unchanged
@@ -89,8 +89,8 @@ class Catalog:
         return report
 
 
-def _check_currency(product: ProductInput) -> None:
+def _check_currency(variant: VariantInput) -> None:
     try:
-        minor_digits(product.currency)
+        minor_digits(variant.currency)
     except MoneyError as error:
         raise Invalid(str(error)) from None

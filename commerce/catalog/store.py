@@ -1,11 +1,11 @@
-"""Rows of products."""
+"""Rows of variants."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from commerce.catalog.model import Product, ProductInput, VersionedProduct
+from commerce.catalog.model import Variant, VariantInput, VersionedVariant
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 
@@ -13,37 +13,38 @@ queries = load_queries(__package__)
 
 
 async def upsert(
-    connection: Connection, products: Sequence[tuple[str, ProductInput]], now: datetime
+    connection: Connection, variants: Sequence[tuple[str, VariantInput]], now: datetime
 ) -> tuple[int, int]:
-    """Insert or update products by SKU, each at most once.
+    """Insert or update variants by SKU, each at most once.
 
-    Returns the numbers of added and changed products.
+    Returns the numbers of added and changed variants.
     """
+    await connection.execute(queries.insert_products_of_new_skus, [sku for sku, _ in variants], now)
     rows = await connection.fetch(
-        queries.upsert_products,
-        [sku for sku, _ in products],
-        [product.name for _, product in products],
-        [product.price for _, product in products],
-        [product.currency for _, product in products],
+        queries.upsert_variants,
+        [sku for sku, _ in variants],
+        [variant.name for _, variant in variants],
+        [variant.price for _, variant in variants],
+        [variant.currency for _, variant in variants],
         now,
     )
     added = sum(row["added"] for row in rows)
     return added, len(rows) - added
 
 
-async def get(connection: Connection, sku: str) -> Product | None:
-    row = await connection.fetchrow(queries.get_product, sku)
-    return Product(**row) if row else None
+async def get(connection: Connection, sku: str) -> Variant | None:
+    row = await connection.fetchrow(queries.get_variant, sku)
+    return Variant(**row) if row else None
 
 
 async def read_changed(
     connection: Connection, versions: Mapping[str, int | None]
-) -> dict[str, VersionedProduct | None]:
-    """Read the products whose version is not the given one; None stands for a product that is gone."""
-    rows = await connection.fetch(queries.read_changed_products, list(versions), list(versions.values()))
+) -> dict[str, VersionedVariant | None]:
+    """Read the variants whose version is not the given one; None stands for a variant that is gone."""
+    rows = await connection.fetch(queries.read_changed_variants, list(versions), list(versions.values()))
     return {
-        row["sku"]: VersionedProduct(
-            row["version"], Product(row["sku"], row["name"], row["price"], row["currency"], row["updated_at"])
+        row["sku"]: VersionedVariant(
+            row["version"], Variant(row["sku"], row["name"], row["price"], row["currency"], row["updated_at"])
         )
         if row["version"] is not None
         else None
@@ -51,5 +52,5 @@ async def read_changed(
     }
 
 
-async def list_after(connection: Connection, sku: str, count: int) -> list[Product]:
-    return [Product(**row) for row in await connection.fetch(queries.list_products, sku, count)]
+async def list_after(connection: Connection, sku: str, count: int) -> list[Variant]:
+    return [Variant(**row) for row in await connection.fetch(queries.list_variants, sku, count)]

@@ -20,9 +20,9 @@ SELECT {exchanges} FROM exchanges WHERE replacement_id = $1 AND status = 'done';
 SELECT discount_minor FROM orders WHERE order_id = $1;
 
 -- name: list_wanted_items
-SELECT generation, sku, sale_items.price_minor, products.price_minor AS list_price_minor,
+SELECT generation, sku, sale_items.price_minor, variants.price_minor AS list_price_minor,
        coalesce(user_limit, 0) AS user_limit
-FROM sales JOIN sale_items USING (sale_id) JOIN products USING (sku)
+FROM sales JOIN sale_items USING (sale_id) JOIN variants USING (sku)
 WHERE sale_id = $1 AND sku = ANY($2::text[]);
 
 -- name: read_address_texts

@@ -211,7 +211,7 @@ SELECT shipment_id FROM shipments WHERE wave_id = $1 ORDER BY shipment_id;
 -- name: list_picks
 -- Units of a cancelled shipment stay on their shelf; the shipment keeps its number in the wave.
 SELECT shelf, sku, name, shipment_id, sum(quantity)::bigint AS quantity
-FROM shipment_lines JOIN shipments USING (shipment_id) JOIN product_logistics USING (sku) JOIN products USING (sku)
+FROM shipment_lines JOIN shipments USING (shipment_id) JOIN product_logistics USING (sku) JOIN variants USING (sku)
 WHERE wave_id = $1 AND status <> 'cancelled' GROUP BY shelf, sku, name, shipment_id ORDER BY shelf, sku, shipment_id;
 
 -- name: count_shipments
@@ -221,7 +221,7 @@ SELECT count(*) FROM shipments WHERE order_id = $1 AND status <> 'cancelled';
 SELECT EXISTS (SELECT FROM warehouses WHERE warehouse_id = $1);
 
 -- name: list_packing_lines
-SELECT sku, name, sum(quantity)::bigint AS quantity FROM shipment_lines JOIN products USING (sku)
+SELECT sku, name, sum(quantity)::bigint AS quantity FROM shipment_lines JOIN variants USING (sku)
 WHERE shipment_id = $1 GROUP BY sku, name ORDER BY sku;
 
 -- name: measure_fulfilment_times

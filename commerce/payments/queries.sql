@@ -47,7 +47,7 @@ SELECT {inserted}, 'create' AS task FROM inserted ORDER BY tender_no;
 -- name: get_first_products
 SELECT DISTINCT ON (order_id) order_id, sku, coalesce(name, sku) AS name, sum(quantity)::bigint AS quantity,
        count(*) OVER (PARTITION BY order_id) - 1 AS other_products
-FROM order_lines LEFT JOIN products USING (sku) WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[])))
+FROM order_lines LEFT JOIN variants USING (sku) WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[])))
 GROUP BY order_id, sku, name ORDER BY order_id, min(line_no);
 
 -- name: list_without_cod_fee

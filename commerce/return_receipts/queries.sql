@@ -12,7 +12,7 @@ SELECT surplus_id, $1, sku, description, quantity
 FROM unnest($2::uuid[], $3::text[], $4::text[], $5::integer[]) AS line (surplus_id, sku, description, quantity);
 
 -- name: list_unknown_skus
-SELECT sku FROM unnest($1::text[]) AS input (sku) WHERE NOT EXISTS (SELECT FROM products WHERE products.sku = input.sku);
+SELECT sku FROM unnest($1::text[]) AS input (sku) WHERE NOT EXISTS (SELECT FROM variants WHERE variants.sku = input.sku);
 
 -- name: has_warehouse
 SELECT EXISTS (SELECT FROM warehouses WHERE warehouse_id = $1);

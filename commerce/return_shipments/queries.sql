@@ -24,7 +24,7 @@ WHERE order_id = ANY (ARRAY(SELECT shipment.order_id FROM return_shipments shipm
 ORDER BY order_id FOR UPDATE;
 
 -- name: list_contents
-SELECT name, quantity FROM return_shipment_lines JOIN products USING (sku)
+SELECT name, quantity FROM return_shipment_lines JOIN variants USING (sku)
 WHERE return_shipment_id = $1 ORDER BY case_line_no;
 
 -- name: get_units

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from commerce.catalog.product_csv import read_sku
+from commerce.catalog.variant_csv import read_sku
 from commerce.kernel.csv_rows import CsvLineError, LineError, check_unique, parse_unsigned, read_lines, read_rows
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import parse_money

@@ -54,16 +54,16 @@ INSERT INTO sale_log (sale_id, at, actor, action, detail) VALUES ($1, $2, $3, $4
 -- name: put_items
 -- Terms of an item that exists are replaced. Without a price the list price of the product is used.
 INSERT INTO sale_items (sale_id, sku, price_minor, user_limit, limit_bound, initial_units, changed_generation)
-SELECT $1, products.sku, coalesce(input.price_minor, products.price_minor), input.user_limit, input.user_limit,
+SELECT $1, variants.sku, coalesce(input.price_minor, variants.price_minor), input.user_limit, input.user_limit,
        input.units, $6
 FROM unnest($2::text[], $3::bigint[], $4::integer[], $5::bigint[]) AS input (sku, price_minor, user_limit, units)
-JOIN products USING (sku)
+JOIN variants USING (sku)
 ON CONFLICT (sale_id, sku) DO UPDATE
 SET price_minor = excluded.price_minor, user_limit = excluded.user_limit, limit_bound = excluded.limit_bound,
     initial_units = excluded.initial_units, changed_generation = excluded.changed_generation;
 
 -- name: read_list_prices
-SELECT sku, currency, price_minor FROM products WHERE sku = ANY($1::text[]);
+SELECT sku, currency, price_minor FROM variants WHERE sku = ANY($1::text[]);
 
 -- name: change_item
 -- limit_bound is the highest limit that was ever in force; NULL as soon as there was no limit. That of a draft is not.
@@ -76,7 +76,7 @@ WHERE sale_id = $1 AND sku = $2;
 
 -- name: get_item
 SELECT sale_items.sku, name, sale_items.price_minor AS price, user_limit AS limit_per_user, initial_units
-FROM sale_items JOIN products USING (sku) WHERE sale_id = $1 AND sale_items.sku = $2;
+FROM sale_items JOIN variants USING (sku) WHERE sale_id = $1 AND sale_items.sku = $2;
 
 -- name: has_item
 -- A product's or a coupon's.
@@ -84,7 +84,7 @@ SELECT EXISTS (SELECT FROM sale_items WHERE sale_id = $1 AND sku = $2);
 
 -- name: list_items
 SELECT sale_items.sku, name, sale_items.price_minor AS price, user_limit AS limit_per_user, initial_units
-FROM sale_items JOIN products USING (sku)
+FROM sale_items JOIN variants USING (sku)
 WHERE sale_id = $1 AND sale_items.sku > $2 ORDER BY sale_items.sku LIMIT $3;
 
 -- name: read_item_prices
@@ -96,9 +96,9 @@ ORDER BY price_minor, sku LIMIT 1;
 
 -- name: list_changed_items
 -- Terms that a gateway does not have yet, in parts that do not block it for long.
-SELECT sku, sale_items.price_minor, coalesce(user_limit, 0) AS user_limit, products.price_minor AS list_price_minor,
+SELECT sku, sale_items.price_minor, coalesce(user_limit, 0) AS user_limit, variants.price_minor AS list_price_minor,
        coalesce(weight_g, 0) AS weight_g
-FROM sale_items JOIN products USING (sku) LEFT JOIN product_logistics USING (sku)
+FROM sale_items JOIN variants USING (sku) LEFT JOIN product_logistics USING (sku)
 WHERE sale_id = $1 AND changed_generation > $2 AND sku > $3 ORDER BY sku LIMIT $4;
 
 -- name: list_coupons_of_promotion

@@ -75,7 +75,7 @@ SELECT shipment_id, line_no, address_no, sku, quantity, decided FROM shipment_li
 ORDER BY shipment_id, line_no;
 
 -- name: list_contents
-SELECT shipment_id, name, quantity FROM shipment_lines JOIN products USING (sku)
+SELECT shipment_id, name, quantity FROM shipment_lines JOIN variants USING (sku)
 WHERE shipment_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) ORDER BY shipment_id, line_no;
 
 -- name: find_by_tracking_nos

@@ -29,7 +29,7 @@ FROM written LEFT JOIN product_logistics AS before USING (sku);
 
 -- name: unknown_skus
 SELECT sku FROM unnest($1::text[]) AS wanted (sku)
-WHERE NOT EXISTS (SELECT FROM products WHERE products.sku = wanted.sku);
+WHERE NOT EXISTS (SELECT FROM variants WHERE variants.sku = wanted.sku);
 
 -- name: product_logistics_of
 SELECT sku, warehouse_id, shelf, weight_g, length_mm, width_mm, height_mm FROM product_logistics

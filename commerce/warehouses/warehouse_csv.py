@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from commerce.catalog.product_csv import read_sku
+from commerce.catalog.variant_csv import read_sku
 from commerce.kernel.address import Address, address_errors
 from commerce.kernel.csv_rows import CsvLineError, LineError, check_unique, parse_degrees, parse_unsigned, read_rows
 from commerce.kernel.types import CONTROL, is_filled

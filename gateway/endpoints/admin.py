@@ -1,4 +1,4 @@
-"""Staff operations on products, sales, stock and dead letters. On the admin port, by role."""
+"""Staff operations on variants, sales, stock and dead letters. On the admin port, by role."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
-from commerce.catalog.model import Product, ProductInput, Sku
+from commerce.catalog.model import Sku, Variant, VariantInput
 from commerce.dead_letters.model import DeadLetter
 from commerce.kernel.paging import Page
 from commerce.sales.model import ItemInput, Sale, SaleId, SaleInput, StockChange, StockChangeInput
@@ -44,8 +44,8 @@ class StockChangeList(msgspec.Struct, frozen=True):
     items: list[StockChange]
 
 
-async def put_product(call: Call) -> web.Response:
-    """Create or change a product. Prices in existing sales stay as they are."""
+async def put_variant(call: Call) -> web.Response:
+    """Create or change a variant. Prices in existing sales stay as they are."""
     return json_response(await call.services.catalog.put(call.parameters["sku"], call.body))
 
 
@@ -136,15 +136,15 @@ _support = partial(Operation, tag="staff: support", access="support")
 OPERATIONS = [
     Operation(
         method="PUT",
-        path="/v1/admin/products/{sku}",
-        handler=put_product,
-        summary="Put a product",
+        path="/v1/admin/variants/{sku}",
+        handler=put_variant,
+        summary="Put a variant",
         tag="staff: catalog",
         access="catalog",
-        answers={200: ("the product", Product)},
+        answers={200: ("the variant", Variant)},
         problems=(503,),
         parameters=(SKU,),
-        body=ProductInput,
+        body=VariantInput,
     ),
     _sales(
         method="POST",

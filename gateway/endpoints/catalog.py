@@ -1,4 +1,4 @@
-"""Products and sales as customers see them: those that everybody looks at come from memory.
+"""Variants and sales as customers see them: those that everybody looks at come from memory.
 
 Answers carry an ETag, so unchanged content is not sent again.
 """
@@ -9,30 +9,30 @@ from typing import Any
 
 from aiohttp import web
 
-from commerce.catalog.model import Product, Sku
+from commerce.catalog.model import Sku, Variant
 from commerce.kernel.paging import Page
 from commerce.sales.model import OfferPage, PublicSale, SaleId
 from gateway.cached_content import Content, content_response, encode_content
 from gateway.endpoints.parameters import IF_NONE_MATCH, LIMIT, SALE, SKU, cursor_parameter, page_size
 from gateway.operations import Call, Handler, Operation, Parameter
-from gateway.public_pages import PRODUCT_CACHE_CONTROL
+from gateway.public_pages import VARIANT_CACHE_CONTROL
 
 
 def _response(call: Call, content: Content) -> web.Response:
     return content_response(call.parameters["If-None-Match"], content)
 
 
-async def list_products(call: Call) -> web.Response:
-    """List all products in the order of their SKUs, with their list prices."""
-    page = await call.services.catalog.list_products(call.parameters["cursor"], page_size(call))
-    return _response(call, encode_content(page, PRODUCT_CACHE_CONTROL))
+async def list_variants(call: Call) -> web.Response:
+    """List all variants in the order of their SKUs, with their list prices."""
+    page = await call.services.catalog.list_variants(call.parameters["cursor"], page_size(call))
+    return _response(call, encode_content(page, VARIANT_CACHE_CONTROL))
 
 
-async def get_product(call: Call) -> web.Response:
-    """Read one product with its list price, at most about a second old."""
+async def get_variant(call: Call) -> web.Response:
+    """Read one variant with its list price, at most about a second old."""
     pages, sku = call.services.public_pages, call.parameters["sku"]
-    content = await pages.get_product(sku)
-    pages.visits.note_product(sku)
+    content = await pages.get_variant(sku)
+    pages.visits.note_variant(sku)
     return _response(call, content)
 
 
@@ -82,18 +82,18 @@ def _operation(
 
 OPERATIONS = [
     _operation(
-        path="/v1/products",
-        handler=list_products,
-        summary="List products",
-        type_=Page[Product],
+        path="/v1/variants",
+        handler=list_variants,
+        summary="List variants",
+        type_=Page[Variant],
         parameters=(cursor_parameter(Sku), LIMIT),
         problems=(503,),
     ),
     _operation(
-        path="/v1/products/{sku}",
-        handler=get_product,
-        summary="Read a product",
-        type_=Product,
+        path="/v1/variants/{sku}",
+        handler=get_variant,
+        summary="Read a variant",
+        type_=Variant,
         parameters=(SKU,),
         problems=(404, 503),
     ),

@@ -20,7 +20,7 @@ from typing import cast
 
 import orjson
 
-from commerce.catalog.model import ProductInput
+from commerce.catalog.model import VariantInput
 from commerce.kernel.clock import DAY_MS, SystemClock, from_ms
 from commerce.kernel.migrations import migrate
 from commerce.kernel.postgres import connect
@@ -156,7 +156,7 @@ async def open_sale(environment: BenchEnvironment) -> None:
     names = [f"{SKU_PREFIX}{number}" for number in range(environment.skus)]
     for first in range(0, len(names), _PRODUCTS_PER_CALL):
         products = [
-            (sku, ProductInput("A thing to buy", PRICE, "CNY")) for sku in names[first : first + _PRODUCTS_PER_CALL]
+            (sku, VariantInput("A thing to buy", PRICE, "CNY")) for sku in names[first : first + _PRODUCTS_PER_CALL]
         ]
         await shop.catalog.put_many(products)
     await create_sale(environment, SALE_ID, _UNITS)

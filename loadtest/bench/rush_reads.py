@@ -18,7 +18,7 @@ from loadtest.bench.wrk import READS, LoadFailed, LoadResult, run_wrk
 _CONNECTIONS = 256
 _ORDERS = 5_000
 _STATISTICS_S = 1.5  # a session of Postgres reports its counts at most once a second
-_PATHS = (f"/v1/sales/{SALE_ID}", f"/v1/sales/{SALE_ID}/offers", f"/v1/products/{SKU_PREFIX}0")
+_PATHS = (f"/v1/sales/{SALE_ID}", f"/v1/sales/{SALE_ID}/offers", f"/v1/variants/{SKU_PREFIX}0")
 
 
 async def measure_reads(shop: BenchedShop, seconds: float) -> ReadFigures:

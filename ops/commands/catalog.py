@@ -1,10 +1,10 @@
-"""`floodgate catalog`: products."""
+"""`floodgate catalog`: products and their variants."""
 
 from __future__ import annotations
 
 import typer
 
-from commerce.catalog.model import Product
+from commerce.catalog.model import Variant
 from commerce.kernel.csv_rows import ImportReport, read_lines
 from ops.commands.console import (
     CsvFile,
@@ -25,7 +25,7 @@ app = typer.Typer(help="Import and show products.", no_args_is_help=True)
 
 @app.command("import")
 def import_file(file: CsvFile, report: ReportFile = None) -> None:
-    """Create or change products from a CSV file: sku, name, price (2.55), currency (GBP).
+    """Create or change variants from a CSV file: sku, name, price (2.55), currency (GBP).
 
     A wrong line is refused with its number and the reason; all other lines are imported. Status 2 if any line is
     refused. A repeated import changes nothing.
@@ -43,16 +43,16 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
 
 @app.command("show")
 def show(sku: str, json: JsonOption = False) -> None:
-    """Show a product."""
+    """Show a variant."""
 
-    async def work() -> Product:
+    async def work() -> Variant:
         async with open_cli_services() as shop:
             return await shop.catalog.get(sku)
 
-    product = run(work())
+    variant = run(work())
     if json:
-        print_json(product)
+        print_json(variant)
         return
     table = Table("SKU", "name", "price", "currency", "changed (UTC)")
-    table.add_row(product.sku, product.name, str(product.price), product.currency, format_time(product.updated_at))
+    table.add_row(variant.sku, variant.name, str(variant.price), variant.currency, format_time(variant.updated_at))
     print_table(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from commerce.catalog.model import ProductInput
+from commerce.catalog.model import VariantInput
 from commerce.kernel.clock import from_ms
 from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import ItemInput, SaleInput
@@ -52,7 +52,7 @@ async def _create_sale(shop: CliServices, sale_input: SaleInput) -> None:
     try:
         await shop.sales.get(sale_input.sale_id)
     except NoSuchSale:
-        products = [(sku, ProductInput(name, price, _CURRENCY)) for sku, name, price, _, _ in PRODUCTS]
+        products = [(sku, VariantInput(name, price, _CURRENCY)) for sku, name, price, _, _ in PRODUCTS]
         await shop.catalog.put_many(products)
         items = [(sku, ItemInput(limit_per_user=limit, units=units)) for sku, _, _, units, limit in PRODUCTS]
         await shop.sales.create(sale_input, items, _ACTOR)

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from commerce.catalog.errors import NoSuchProduct
-from commerce.catalog.model import ProductInput
+from commerce.catalog.errors import NoSuchVariant
+from commerce.catalog.model import VariantInput
 from commerce.kernel.csv_rows import ImportReport
 from commerce.kernel.errors import Invalid, UnreadableCsv
 from ops.services import CliServices
@@ -30,10 +30,10 @@ async def test_import_of_valid_lines_adds_products(shop: CliServices) -> None:
 async def test_import_repeated_changes_nothing(shop: CliServices) -> None:
     text = "A1,Lantern,2.55,GBP\nB2,Kettle,10,GBP\n"
     await import_products(shop, text)
-    before = await shop.catalog.list_products(None, 10)
+    before = await shop.catalog.list_variants(None, 10)
     report = await import_products(shop, text)
     assert (report.added, report.changed, report.unchanged) == (0, 0, 2)
-    assert await shop.catalog.list_products(None, 10) == before
+    assert await shop.catalog.list_variants(None, 10) == before
     report = await import_products(shop, "A1,Lantern,2.60,GBP\nB2,Kettle,10,GBP\n")
     assert (report.added, report.changed, report.unchanged) == (0, 1, 1)
 
@@ -111,14 +111,14 @@ async def test_import_of_ten_thousand_lines_reports_progress(shop: CliServices) 
 
 async def test_products_are_listed_in_pages(shop: CliServices) -> None:
     await import_products(shop, "".join(f"S{n},Thing,1,GBP\n" for n in range(5)))
-    first = await shop.catalog.list_products(None, 3)
-    second = await shop.catalog.list_products(first.next, 3)
+    first = await shop.catalog.list_variants(None, 3)
+    second = await shop.catalog.list_variants(first.next, 3)
     assert [product.sku for product in [*first.items, *second.items]] == [f"S{n}" for n in range(5)]
     assert second.next is None
 
 
 async def test_product_with_unknown_sku_or_currency_is_refused(shop: CliServices) -> None:
-    with pytest.raises(NoSuchProduct):
+    with pytest.raises(NoSuchVariant):
         await shop.catalog.get("none")
     with pytest.raises(Invalid):
-        await shop.catalog.put("A1", ProductInput("x", 1, "XYZ"))
+        await shop.catalog.put("A1", VariantInput("x", 1, "XYZ"))

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commerce.catalog.model import ProductInput
-from commerce.catalog.product_csv import read_products
+from commerce.catalog.model import VariantInput
+from commerce.catalog.variant_csv import read_variants
 from commerce.fleet.fleet_csv import read_places, read_travel_matrix, read_vehicles
 from commerce.freight.errors import InvalidFreight
 from commerce.freight.freight_csv import read_freight_templates
@@ -77,7 +77,7 @@ def _items(file: Path) -> Sequence[object]:
 
 
 READERS = {
-    "products": Reader(read_products, "sku,name,price,currency", lambda n: f"S{n},灯笼 é{n},1.50,CNY"),
+    "products": Reader(read_variants, "sku,name,price,currency", lambda n: f"S{n},灯笼 é{n},1.50,CNY"),
     "items": Reader(None, "sku,units", lambda n: f"S{n},{n + 1}"),
     "rates": Reader(
         None,
@@ -271,7 +271,7 @@ async def test_interrupted_import_says_how_many_lines_were_not_read(
 ) -> None:
     put_many = shop.catalog.put_many
 
-    async def fail_late(products: Sequence[tuple[str, ProductInput]]) -> ImportReport:
+    async def fail_late(products: Sequence[tuple[str, VariantInput]]) -> ImportReport:
         if products[0][0] != "S0":
             raise NotReady("the database is gone")
         return await put_many(products)

@@ -11,7 +11,7 @@ import pytest
 from msgspec import UNSET
 from typer.testing import CliRunner
 
-from commerce.catalog.model import ProductInput
+from commerce.catalog.model import VariantInput
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MoneyError
@@ -67,7 +67,7 @@ async def test_price_of_0_in_a_file_or_command_is_refused(
     assert REASON in result.stderr.replace("\n", " ")
 
 
-@pytest.mark.parametrize("make", [lambda: ProductInput("A", 0, "CNY"), lambda: ItemInput(price=0)])
+@pytest.mark.parametrize("make", [lambda: VariantInput("A", 0, "CNY"), lambda: ItemInput(price=0)])
 def test_price_of_0_is_refused_by_the_type(make: Callable[[], object]) -> None:
     with pytest.raises(MoneyError, match=REASON):
         make()
@@ -84,7 +84,7 @@ async def test_order_with_a_total_of_0_is_paid_when_stored(
     """Items of earlier versions may have a price of 0. Their limit may be changed; the price stays."""
     await make_sale(shop, sale_id, {"a": (5, 100, None), "free": (5, 100, None)})
     async with shop.db.connection() as connection:
-        await connection.execute("UPDATE products SET price_minor = 0 WHERE sku = 'free'")
+        await connection.execute("UPDATE variants SET price_minor = 0 WHERE sku = 'free'")
         await connection.execute("UPDATE sale_items SET price_minor = 0 WHERE sku = 'free'")
     sale = SaleInput("other", "A sale", "CNY", from_ms(shop.clock.now_ms()))
     with pytest.raises(Invalid, match=REASON):

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 import lua
-from commerce.catalog.model import ProductInput
+from commerce.catalog.model import VariantInput
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Conflict, Invalid, KeyReused
 from commerce.sales.errors import InvalidSaleState, NoSuchSale, NotEnoughFreeUnits
@@ -105,8 +105,8 @@ async def test_sale_with_invalid_terms_is_refused(
 
 
 async def test_items_without_product_in_currency_of_sale_are_refused(shop: CliServices, sale_id: str) -> None:
-    await shop.catalog.put("pound", ProductInput("a thing", 100, "GBP"))
-    await shop.catalog.put("yuan", ProductInput("a thing", 100, "CNY"))
+    await shop.catalog.put("pound", VariantInput("a thing", 100, "GBP"))
+    await shop.catalog.put("yuan", VariantInput("a thing", 100, "CNY"))
     for items, reason in (
         ([("none", ItemInput(units=1))], "no such product: none"),
         ([("pound", ItemInput(units=1))], "not priced in CNY: pound"),
@@ -137,7 +137,7 @@ async def test_empty_or_past_sale_is_not_opened(shop: CliServices, sale_prefix: 
 
 async def test_item_added_to_running_sale_has_no_stock(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
-    await shop.catalog.put("new", ProductInput("new", 70, "CNY"))
+    await shop.catalog.put("new", VariantInput("new", 70, "CNY"))
     with pytest.raises(InvalidSaleState, match="0 units"):
         await shop.sales.put_items(sale_id, [("new", ItemInput(units=3))], "test")
     await shop.sales.put_items(sale_id, [("new", ItemInput())], "test")

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from commerce.catalog.model import ProductInput
+from commerce.catalog.model import VariantInput
 from commerce.kernel.address import Address
 from commerce.kernel.csv_rows import ImportReport, LineError
 from commerce.kernel.errors import UnreadableCsv
@@ -24,7 +24,7 @@ HANGZHOU = "hz,Hangzhou 1,0571-8888,CN,Zhejiang,Hangzhou,Yuhang,Wenyi West Road 
 
 @pytest.fixture
 async def warehouses(shop: CliServices) -> Warehouses:
-    await shop.catalog.put_many([(sku, ProductInput(f"thing {sku}", 100, "CNY")) for sku in ("A1", "B2", "C3")])
+    await shop.catalog.put_many([(sku, VariantInput(f"thing {sku}", 100, "CNY")) for sku in ("A1", "B2", "C3")])
     return Warehouses(shop.db)
 
 
@@ -145,7 +145,7 @@ async def test_import_with_wrong_header_is_refused(warehouses: Warehouses) -> No
 
 async def test_import_of_many_lines_reports_line_numbers(shop: CliServices, warehouses: Warehouses) -> None:
     await import_text(warehouses, PLACES + HANGZHOU)
-    await shop.catalog.put_many([(f"S{n}", ProductInput("thing", 1, "CNY")) for n in range(1200)])
+    await shop.catalog.put_many([(f"S{n}", VariantInput("thing", 1, "CNY")) for n in range(1200)])
     report = await import_text(
         warehouses, LOGISTICS_HEADER + "".join(f"S{n},hz,S,{n % 600},1,1,1\n" for n in range(1200))
     )

@@ -29,8 +29,27 @@ SELECT *, CASE WHEN age < 1500 THEN 'planned' WHEN age < 3000 THEN 'booked' WHEN
                WHEN age < 8000 THEN 'in_transit' ELSE 'delivered' END AS step
 FROM fill.orders WHERE status IN ('fulfilling', 'shipped', 'delivered', 'completed');
 
-INSERT INTO products (sku, name, price_minor, currency, created_at, updated_at)
-SELECT 'sku-' || n, 'Product ' || n, 1000, 'CNY', fill.at_of(0), fill.at_of(0) FROM generate_series(0, 19999) AS n;
+INSERT INTO products (product_id, status, created_at, updated_at)
+SELECT 'product-' || n, CASE WHEN n % 20 = 0 THEN 'draft' WHEN n % 20 = 1 THEN 'retired' ELSE 'on_sale' END, fill.at_of(0),
+       fill.at_of(0)
+FROM generate_series(0, 9999) AS n;
+INSERT INTO variants (sku, product_id, name, price_minor, currency, option_values, created_at, updated_at)
+SELECT 'sku-' || n, 'product-' || n / 2, 'Product ' || n, 1000, 'CNY', jsonb_build_object('size', n % 2), fill.at_of(0),
+       fill.at_of(0)
+FROM generate_series(0, 19999) AS n;
+INSERT INTO product_texts (product_id, language, name)
+SELECT 'product-' || n, language, 'Product ' || n FROM generate_series(0, 9999) AS n, unnest(ARRAY['zh', 'en']) AS language;
+INSERT INTO product_changes (product_id, version, action, actor, reason, diff, at)
+SELECT 'product-' || n / 10, n % 10 + 1, CASE WHEN n % 10 = 0 THEN 'created' ELSE 'changed' END, 'staff', 'better words',
+       '{"brand": [null, "Acme"]}', fill.at_of(0)
+FROM generate_series(0, 99999) AS n;
+INSERT INTO planned_prices (plan_id, sku, price_minor, starts_at, status, actor, reason, created_at, ended_at, ended_by)
+SELECT fill.id_of(n), 'sku-' || n % 20000, 1000, fill.at_of(n), CASE WHEN n > 90000 THEN 'planned' ELSE 'applied' END,
+       'staff', 'winter prices', fill.at_of(0), CASE WHEN n <= 90000 THEN fill.at_of(n) END,
+       CASE WHEN n <= 90000 THEN 'worker' END
+FROM generate_series(1, 100000) AS n;
+INSERT INTO price_changes (sku, price_minor, currency, actor, reason, plan_id, at)
+SELECT sku, price_minor, 'CNY', actor, reason, plan_id, starts_at FROM planned_prices WHERE status = 'applied';
 
 INSERT INTO sales (sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_within_s, epoch, loaded_epoch,
                    published_generation, observed_entry_at, observed_entry_seq, created_at)

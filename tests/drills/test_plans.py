@@ -38,6 +38,8 @@ SMALL = {
     "vehicles": "entered by staff",
     "places": "entered by staff",
     "products": "entered by staff, and read in pages",
+    "product_texts": "a few per product",
+    "variants": "entered by staff, and read in pages",
     "product_logistics": "entered by staff",
     "categories": "imported or entered by staff, 50,000 at most",
     "category_names": "a few per category",

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from commerce.catalog.model import ProductInput
+from commerce.catalog.model import VariantInput
 from commerce.warehouses.service import Warehouses
 from ops.services import CliServices
 from tests.support.sales import CURRENCY, make_sale
@@ -52,9 +52,9 @@ async def test_new_list_price_reaches_only_sales_that_are_not_closed(shop: CliSe
     await shop.sales.close(f"{sale_id}-closed", "test")
     sales = {name: await shop.sales.get(f"{sale_id}-{name}") for name in ("open", "closed")}
     before = await shop.sales.read_snapshot(sales["open"], None)
-    await shop.catalog.put("a", ProductInput("another name", 100, CURRENCY))
+    await shop.catalog.put("a", VariantInput("another name", 100, CURRENCY))
     assert await shop.sales.get(f"{sale_id}-open") == sales["open"], "a name is no term"
-    await shop.catalog.put("a", ProductInput("another name", 120, CURRENCY))
+    await shop.catalog.put("a", VariantInput("another name", 120, CURRENCY))
     changed = await shop.sales.get(f"{sale_id}-open")
     assert changed.generation == sales["open"].generation + 1
     assert await shop.sales.get(f"{sale_id}-closed") == sales["closed"]

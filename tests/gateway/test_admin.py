@@ -46,7 +46,7 @@ async def test_staff_run_sale_from_product_to_close(shop: CliServices, gateway: 
         return answer.body
 
     for sku in "ab":
-        await staff("PUT", f"/products/{sku}", json={"name": f"thing {sku}", "price": 100, "currency": "CNY"})
+        await staff("PUT", f"/variants/{sku}", json={"name": f"thing {sku}", "price": 100, "currency": "CNY"})
     draft = await staff("POST", "/sales", json=new_sale(shop, sale_id))
     assert (draft["sale_id"], draft["state"]) == (sale_id, "draft")
     assert (await staff("POST", f"/sales/{sale_id}/open"))["state"] == "open"

@@ -281,7 +281,7 @@ async def test_wrong_path_method_or_parameter_is_problem(gateway: TestGateway, k
         ("GET", "/v1/orders?limit=many", 422, "invalid"),
         ("GET", "/v1/orders?limit=1&limit=2", 400, "bad_request"),
         ("GET", "/v1/orders?cursor=%ff", 422, "invalid"),
-        ("GET", "/v1/products?cursor=!!", 422, "invalid"),
+        ("GET", "/v1/variants?cursor=!!", 422, "invalid"),
     ):
         answer = await gateway.call(method, path)
         assert (answer.status, answer.code) == (status, code), (method, path, answer.text)

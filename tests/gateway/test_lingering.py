@@ -64,7 +64,7 @@ async def test_answers_reach_clients_that_send_everything_first(gateway: TestGat
             head(gateway, "Transfer-Encoding: chunked") + b"%x\r\n%b\r\n0\r\n\r\n" % (BODY_BYTES, body),
             1.3,
         ),
-        "not allowed": (405, head(gateway, length, path="/v1/products") + body, 1.3),
+        "not allowed": (405, head(gateway, length, path="/v1/variants") + body, 1.3),
         "head": (431, head(gateway, "X-Long: " + "y" * 5_000, length) + body, 0.3),
         "late body": (408, head(gateway, "Content-Length: 200000") + body[:150_000], 1.6),
         "not HTTP": (400, b"\x16\x03\x01" + body, 0.3),

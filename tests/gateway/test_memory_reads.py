@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 from redis.exceptions import ResponseError
 
-from commerce.catalog.model import ProductInput
+from commerce.catalog.model import VariantInput
 from commerce.kernel.clock import SystemClock
 from commerce.kernel.errors import NotReady
 from commerce.kernel.postgres import Connection, Database
@@ -69,13 +69,13 @@ async def test_changes_of_sales_stock_and_products_reach_pages(
     await sees(offers, lambda body: body["items"][0]["available"] == 47 and body["as_of"] > first["as_of"])
     await shop.sales.change_item(sale_id, "b", 150, None, "test")
     await sees(offers, lambda body: (body["items"][1]["price"], body["items"][1]["limit_per_user"]) == (150, None))
-    assert (await get(gateway, "/v1/products/a")).body["name"] == "thing a"
-    await shop.catalog.put("a", ProductInput("another name", 300, "CNY"))
-    await sees("/v1/products/a", lambda body: (body["name"], body["price"]) == ("another name", 300))
+    assert (await get(gateway, "/v1/variants/a")).body["name"] == "thing a"
+    await shop.catalog.put("a", VariantInput("another name", 300, "CNY"))
+    await sees("/v1/variants/a", lambda body: (body["name"], body["price"]) == ("another name", 300))
     await sees(offers, lambda body: body["items"][0]["name"] == "another name")
-    assert (await get(gateway, "/v1/products/new")).status == 404
-    await shop.catalog.put("new", ProductInput("new", 1, "CNY"))
-    await sees("/v1/products/new", lambda body: body["name"] == "new")
+    assert (await get(gateway, "/v1/variants/new")).status == 404
+    await shop.catalog.put("new", VariantInput("new", 1, "CNY"))
+    await sees("/v1/variants/new", lambda body: body["name"] == "new")
     await shop.sales.pause(sale_id, "test")
     await sees(sale, lambda body: body["state"] == "paused")
     await shop.sales.close(sale_id, "test")
@@ -102,7 +102,7 @@ async def test_many_reads_cause_few_queries(
 ) -> None:
     await make_sale(shop, sale_id, ITEMS)
     await gateway.services.snapshots.refresh()
-    pages = ["/v1/sales", f"/v1/sales/{sale_id}", f"/v1/sales/{sale_id}/offers", "/v1/products/a", "/v1/products/b"]
+    pages = ["/v1/sales", f"/v1/sales/{sale_id}", f"/v1/sales/{sale_id}/offers", "/v1/variants/a", "/v1/variants/b"]
     for path in pages:
         assert (await get(gateway, path)).status == 200
     borrowed = 0
@@ -136,7 +136,7 @@ async def test_etag_saves_the_body_and_ignores_the_time_of_the_stock(
     await gateway.services.snapshots.refresh()
     order_id = (await gateway.order(order_body(sale_id, ("a", 1)))).body["order_id"]
     offers = f"/v1/sales/{sale_id}/offers"
-    for path in ("/v1/sales", f"/v1/sales/{sale_id}", offers, "/v1/products/a", f"/v1/orders/{order_id}"):
+    for path in ("/v1/sales", f"/v1/sales/{sale_id}", offers, "/v1/variants/a", f"/v1/orders/{order_id}"):
         first = await gateway.call("GET", path)
         assert first.status == 200
         for sent in (first.headers["ETag"], f'"x", {first.headers["ETag"]}', "*"):
@@ -216,7 +216,7 @@ async def test_pages_in_memory_outlive_redis_and_postgres(
 ) -> None:
     await make_sale(shop, sale_id, ITEMS)
     order_path = f"/v1/orders/{uuid4()}"
-    pages = ["/v1/sales", f"/v1/sales/{sale_id}", f"/v1/sales/{sale_id}/offers", "/v1/products/a"]
+    pages = ["/v1/sales", f"/v1/sales/{sale_id}", f"/v1/sales/{sale_id}/offers", "/v1/variants/a"]
     async with (
         open_redis_proxy(servers.redis_url, tmp_path) as (redis, redis_url),
         open_postgres_proxy(database_url, tmp_path) as (postgres, url),
@@ -247,14 +247,14 @@ async def test_pages_in_memory_outlive_redis_and_postgres(
             answers = await asyncio.gather(*(get(gateway, path) for path in pages))
             assert [answer.status for answer in answers] == [200] * 4
             assert answers[2].body["items"][0]["available"] == 50
-        for path in ("/v1/products/unknown", order_path):
+        for path in ("/v1/variants/unknown", order_path):
             answer = await gateway.call("GET", path)
             assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "not_ready", "1")
         postgres.refuse = False
-        await shop.catalog.put("a", ProductInput("after the outage", 300, "CNY"))
+        await shop.catalog.put("a", VariantInput("after the outage", 300, "CNY"))
 
         async def name() -> str:
-            return str((await get(gateway, "/v1/products/a")).body["name"])
+            return str((await get(gateway, "/v1/variants/a")).body["name"])
 
         assert await eventually(_becomes(name, "after the outage"), 10)
         assert (await gateway.call("GET", order_path)).status == 404

@@ -379,11 +379,11 @@ async def test_catalog_answers_carry_etag_and_unknown_is_not_found(
     assert (sale.body["state"], sale.body["currency"]) == ("open", "CNY")
     offers = await gateway.call("GET", f"/v1/sales/{sale_id}/offers", user=None)
     assert [(offer["sku"], offer["available"]) for offer in offers.body["items"]] == [("a", 50), ("b", 20)]
-    product = await gateway.call("GET", "/v1/products/a", user=None)
+    product = await gateway.call("GET", "/v1/variants/a", user=None)
     assert product.body["price"] == 100
-    for path in ("/v1/products", "/v1/products/a", f"/v1/sales/{sale_id}"):
+    for path in ("/v1/variants", "/v1/variants/a", f"/v1/sales/{sale_id}"):
         first = await gateway.call("GET", path, user=None)
         again = await gateway.call("GET", path, user=None, headers={"If-None-Match": first.headers["ETag"]})
         assert (again.status, again.text) == (304, "")
-    assert (await gateway.call("GET", "/v1/products/none", user=None)).status == 404
+    assert (await gateway.call("GET", "/v1/variants/none", user=None)).status == 404
     assert (await gateway.call("GET", "/v1/sales/none", user=None)).status == 404

@@ -162,7 +162,7 @@ async def test_unknown_currency_is_refused_everywhere(pay: PaymentShop, currency
     sale = {"sale_id": "tea", "title": "Tea", "currency": currency, "opens_at": "2031-01-01T00:00:00Z"}
     grant = {"idempotency_key": "sorry", "amount": 50, "currency": currency}
     for method, path, body in (
-        ("PUT", "/v1/admin/products/tea", product),
+        ("PUT", "/v1/admin/variants/tea", product),
         ("POST", "/v1/admin/sales", {"sale": sale}),
         ("POST", "/v1/admin/store-credit/user", grant),
     ):

@@ -22,7 +22,7 @@ REQUESTS = {
     "method_not_allowed": b"PUT /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
     "expectation_failed": b"GET /v1/sales HTTP/1.1\r\nHost: x\r\nExpect: the-impossible\r\n\r\n",
     "header_too_large": b"GET /v1/sales HTTP/1.1\r\nHost: x\r\nX-Long: " + b"y" * 9_000 + b"\r\n\r\n",
-    "internal_error": b"GET /v1/products HTTP/1.1\r\nHost: x\r\n\r\n",
+    "internal_error": b"GET /v1/variants HTTP/1.1\r\nHost: x\r\n\r\n",
     "not_found": b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n",
     "bad_request": b"hello\r\n\r\n",
     "unauthorized": b"GET /v1/orders HTTP/1.1\r\nHost: x\r\n\r\n",

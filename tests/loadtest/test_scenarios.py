@@ -96,7 +96,7 @@ async def test_browsing_finds_no_violation(shop: CliServices, settings: Settings
         )
         check_clean(result)
         assert await wait_until_stored(shop, sale_id) >= result.requests["POST /v1/orders"] > 30
-    assert result.requests["GET /v1/products (not changed)"] > 0
+    assert result.requests["GET /v1/variants (not changed)"] > 0
     assert result.requests["WAIT until it is stored"] > 30
     assert result.requests["GET /v1/orders?idempotency_key"] > 60
     assert result.requests["GET /v1/orders"] > 30

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 import lua
-from commerce.catalog.model import ProductInput
+from commerce.catalog.model import VariantInput
 from commerce.kernel.clock import from_ms
 from commerce.kernel.stream_payload import (
     AcceptedDiscount,
@@ -108,7 +108,7 @@ async def test_sale_items_on_open_sale_adds_product_without_stock(
     floodgate: Command, shop: CliServices, sale_id: str, tmp_path: Path
 ) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
-    await shop.catalog.put("new", ProductInput("new", 70, "CNY"))
+    await shop.catalog.put("new", VariantInput("new", 70, "CNY"))
     file = tmp_path / "items.csv"
     file.write_text("sku,units,price,limit_per_user\nnew,3,0.60,2\n")
     status, output = await floodgate("sale", "items", sale_id, str(file))

@@ -150,7 +150,7 @@ async def test_texts_of_every_kind_are_printed_literally(
     """One text of all kinds, in each place from where a command prints texts of others."""
     text, printed = (" ".join(pair) for pair in zip(*TEXTS.values(), strict=True))
     for query in (
-        "UPDATE products SET name = $1",
+        "UPDATE variants SET name = $1",
         "UPDATE sales SET title = $1",
         "UPDATE order_events SET reason = $1, actor = left($1, 100)",
         "UPDATE payments SET reason = $1",

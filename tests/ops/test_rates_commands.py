@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from commerce.catalog.model import ProductInput
+from commerce.catalog.model import VariantInput
 from commerce.fulfilment.worklists import Worklists
 from commerce.kernel.address import Address
 from commerce.kernel.clock import from_ms
@@ -150,7 +150,7 @@ async def test_warehouse_commands_import_and_show(floodgate: Command, shop: CliS
     hangzhou = "hz,Hangzhou 1,0571-8888,CN,Zhejiang,Hangzhou,Wenyi West Road 969,30.279,120.026\n"
     status, output = await floodgate("warehouse", "import", write_file(tmp_path, places + hangzhou))
     assert (status, output) == (0, "1 lines: 1 added, 0 changed, 0 unchanged, 0 refused")
-    await shop.catalog.put("A1", ProductInput("thing", 100, "CNY"))
+    await shop.catalog.put("A1", VariantInput("thing", 100, "CNY"))
     logistics = (
         "sku,warehouse,shelf,weight_g,length_mm,width_mm,height_mm\nA1,hz,A-01,300,200,100,50\nA2,hz,A-01,1,1,1,1\n"
     )

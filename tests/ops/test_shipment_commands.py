@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from commerce.catalog.model import ProductInput
+from commerce.catalog.model import VariantInput
 from commerce.kernel.clock import SystemClock
 from commerce.shipping.model import Shipment
 from config.settings import Settings
@@ -125,7 +125,7 @@ async def test_show_prints_details_and_history(floodgate: Command, ship: Shippin
 
 async def test_order_that_cannot_be_planned_is_listed_and_retried(floodgate: Command, ship: ShippingShop) -> None:
     assert (await floodgate("order", "unplanned"))[1].startswith("every paid order has its shipments")
-    await ship.shop.catalog.put("new", ProductInput("a new thing", PRICE, "CNY"))
+    await ship.shop.catalog.put("new", VariantInput("a new thing", PRICE, "CNY"))
     order_id, shipments = await ship.add_booked_order(("new", 1, 0))
     assert shipments == []
     status, output = await floodgate("order", "unplanned")

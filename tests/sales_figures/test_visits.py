@@ -43,21 +43,21 @@ async def test_pages_with_content_count_as_views(
     async with open_gateway(make_settings(), fast_path=fast_path) as gateway:
         offers = f"/v1/sales/{sale_id}/offers"
         for _ in range(3):
-            product = await gateway.call("GET", "/v1/products/a", user=None)
+            product = await gateway.call("GET", "/v1/variants/a", user=None)
             assert product.status == 200
             assert (await gateway.call("GET", offers, user=None)).status == 200
         tag = {"If-None-Match": product.headers["ETag"]}
-        assert (await gateway.call("GET", "/v1/products/a", user=None, headers=tag)).status == 304
+        assert (await gateway.call("GET", "/v1/variants/a", user=None, headers=tag)).status == 304
         for path, status in (
-            ("/v1/products/none", 404),
+            ("/v1/variants/none", 404),
             ("/v1/sales/none/offers", 404),
             (f"{offers}?cursor=a", 200),  # not the first page
             (f"/v1/sales/{sale_id}", 200),
-            ("/v1/products", 200),
+            ("/v1/variants", 200),
         ):
             assert (await gateway.call("GET", path, user=None)).status == status
         await wait_for(shop, {("viewed", "", "a"): 4, ("viewed", sale_id, ""): 3})
-        assert (await gateway.call("GET", "/v1/products/b", user=None)).status == 200
+        assert (await gateway.call("GET", "/v1/variants/b", user=None)).status == 200
     assert (await read_visits(shop))["viewed", "", "b"] == 1, "stored when the gateway stops"
 
 
@@ -80,7 +80,7 @@ async def test_visits_beyond_the_memory_are_dropped_and_counted(
     monkeypatch.setattr(visit_counts, "_MAX_KEYS", 2)
     visits = VisitCounts()
     for sku in ("a", "b", "c", "a", "d"):
-        visits.note_product(sku)
+        visits.note_variant(sku)
     before = REGISTRY.get_sample_value("floodgate_dropped_visits_total") or 0
     assert await visits.export(shop.db, shop.clock) == 2
     assert await visits.export(shop.db, shop.clock) == 0

@@ -49,7 +49,7 @@ def _request(gateways: GatewayPair, rng: Random, bearer: bytes) -> bytes:
             gateways.order(bearer=bearer, key=key, body=body, headers={b"Expect": b"100-continue"}),
             gateways.order(bearer=bearer, key=key, body=body, line=b"POST /v1/orders?x=y HTTP/1.1"),
             _GET % (b"/v1/sales/" + gateways.sale.encode(), bearer),
-            _GET % (b"/v1/products/a", bearer),
+            _GET % (b"/v1/variants/a", bearer),
             _GET % (b"/v1/orders?idempotency_key=" + key, bearer),
             _GET % (b"/nowhere", bearer),
             _GET % (b"/v1/orders", bearer),

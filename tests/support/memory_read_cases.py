@@ -45,7 +45,7 @@ def _targets(gateways: GatewayPair) -> list[bytes]:
     texts += [f"{sale}/", f"{sale}//offers", f"{sale}/offers/", f"{sale}%2Foffers", f"{sale}/offers;x", "/v1//sales"]
     texts += ["/v1/sales/none", "/v1/sales/none/offers", "/v1/sales/UPPER", "/v1/sales/UPPER/offers", "/v1/sales/a%20b"]
     skus = ("a", "none", "%61", "a/", "a?", "a?x=1", "-a", "a" * 64, "a" * 65, "a%2F", "a;b", "a.b", "")
-    texts += [f"/v1/products/{sku}" for sku in skus]
+    texts += [f"/v1/variants/{sku}" for sku in skus]
     order = _UNKNOWN_ORDER.decode()
     ids = (order, order.upper(), order.replace("-", ""), f"{{{order}}}", f"{order}?x=1", f"{order}/", order[:-1], "x")
     texts += [f"/v1/orders/{order_id}" for order_id in ids]
@@ -70,7 +70,7 @@ def memory_read_cases(gateways: GatewayPair) -> Iterator[RequestCase]:
             request = b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n" % (target, authorization)
             yield single_connection_case(f"{target!r}, token: {name!r}", request)
     sale = f"/v1/sales/{gateways.sale}".encode()
-    pages = (b"/v1/sales", sale, sale + b"/offers", b"/v1/products/a", b"/v1/products/none")
+    pages = (b"/v1/sales", sale, sale + b"/offers", b"/v1/variants/a", b"/v1/variants/none")
     for target in (*pages, b"/v1/orders/" + _UNKNOWN_ORDER):
         yield single_connection_case(f"{target!r} without Host", b"GET %b HTTP/1.1\r\n\r\n" % target)
         for header in _HEADERS:

@@ -12,7 +12,7 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 import lua
-from commerce.catalog.model import ProductInput
+from commerce.catalog.model import VariantInput
 from commerce.kernel.clock import DAY_MS, from_ms
 from commerce.kernel.coupon_skus import COUPON_PREFIX, is_coupon_sku
 from commerce.kernel.stream_payload import AcceptedLine, AcceptedOrder, PriceParts, encode_accepted
@@ -49,7 +49,7 @@ async def make_sale(
 
     `items` maps SKUs to (units, price in minor units, limit per user)."""
     await shop.catalog.put_many(
-        [(sku, ProductInput(f"thing {sku}", price, CURRENCY)) for sku, (_, price, _) in items.items()]
+        [(sku, VariantInput(f"thing {sku}", price, CURRENCY)) for sku, (_, price, _) in items.items()]
     )
     opens_at = opens_at or from_ms(shop.clock.now_ms()) - timedelta(seconds=1)
     items_input = [(sku, ItemInput(limit_per_user=limit, units=units)) for sku, (units, _, limit) in items.items()]

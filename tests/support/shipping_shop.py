@@ -15,7 +15,7 @@ import msgspec
 from commerce.audit import store as audit_store
 from commerce.cancellations.cancellation_jobs import CancellationJobs
 from commerce.cancellations.service import Cancellations
-from commerce.catalog.model import ProductInput
+from commerce.catalog.model import VariantInput
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.fulfilment_jobs import FulfilmentJobs
 from commerce.fulfilment.service import Fulfilment
@@ -352,7 +352,7 @@ def tracking_event(
 
 async def add_products(shop: CliServices) -> None:
     """Insert the products of `PRODUCT_LOGISTICS` and their two warehouses."""
-    await shop.catalog.put_many([(sku, ProductInput(f"thing {sku}", PRICE, "CNY")) for sku in PRODUCT_LOGISTICS])
+    await shop.catalog.put_many([(sku, VariantInput(f"thing {sku}", PRICE, "CNY")) for sku in PRODUCT_LOGISTICS])
     async with shop.db.connection() as connection:
         for id_, address in (("hz", ADDRESS), ("sh", SHANGHAI)):
             await connection.execute(

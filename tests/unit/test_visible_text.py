@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from commerce.catalog.product_csv import read_products
+from commerce.catalog.variant_csv import read_variants
 from commerce.fleet.fleet_csv import read_places, read_travel_matrix
 from commerce.fleet.geography import region_key
 from commerce.fulfilment.carrier_assignment import missing_address_fields
@@ -164,7 +164,7 @@ def _rate_errors(lines: list[str]) -> list[str]:
 
 
 FILES: dict[str, tuple[Callable[[list[str]], list[str]], str, str]] = {
-    "product name": (lambda lines: _errors(read_products(lines)), "sku,name,price,currency", "A1,{},1,CNY"),
+    "product name": (lambda lines: _errors(read_variants(lines)), "sku,name,price,currency", "A1,{},1,CNY"),
     "shelf": (
         lambda lines: _errors(read_product_logistics(lines)),
         "sku,warehouse,shelf,weight_g,length_mm,width_mm,height_mm",

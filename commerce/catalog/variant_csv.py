@@ -1,4 +1,4 @@
-"""Reads products from CSV files."""
+"""Reads variants from CSV files."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from commerce.catalog.model import ProductInput, Sku
+from commerce.catalog.model import Sku, VariantInput
 from commerce.kernel.csv_rows import CsvLineError, LineError, check_unique, read_rows
 from commerce.kernel.money import parse_money
 from commerce.kernel.types import Name
 
 
-def read_products(lines: Iterable[str]) -> Iterator[tuple[int, tuple[str, ProductInput] | LineError]]:
+def read_variants(lines: Iterable[str]) -> Iterator[tuple[int, tuple[str, VariantInput] | LineError]]:
     """Read lines with the columns sku, name, price (2.55) and currency (GBP), as `read_rows` does."""
     first_lines: dict[str, int] = {}
 
-    def parse(line: int, fields: dict[str, str]) -> tuple[str, ProductInput]:
+    def parse(line: int, fields: dict[str, str]) -> tuple[str, VariantInput]:
         sku = read_sku(fields["sku"])
         currency = fields["currency"].strip()
         price = parse_money(fields["price"], currency)
@@ -27,7 +27,7 @@ def read_products(lines: Iterable[str]) -> Iterator[tuple[int, tuple[str, Produc
                 "name has no letter or digit, is longer than 200 characters, or has control characters"
             ) from None
         check_unique(first_lines, sku, line)
-        return sku, ProductInput(name, price, currency)
+        return sku, VariantInput(name, price, currency)
 
     return read_rows(lines, ("sku", "name", "price", "currency"), (), parse)
 
