@@ -69,11 +69,20 @@ def _iter_inner(part: _Part) -> Iterator[_Part]:
     elif item_type is not None and isinstance(part.value, list):
         for number, item in enumerate(part.value):
             yield _Part(item, item_type, f"{part.pointer}/{number}")
+    elif isinstance(part.value, dict) and (types := _key_and_value(part.type)) is not None:
+        for key, value in part.value.items():
+            yield _Part(value, types[1], f"{part.pointer}/{key.replace('~', '~0').replace('/', '~1')}")
 
 
 def _wrong_members(part: _Part) -> Iterator[str]:
-    """Yield msgspec's words for members that are missing or unknown."""
+    """Yield msgspec's words for members that are missing or unknown, and for keys that are wrong."""
     members, _ = _describe(part.type)
+    if isinstance(part.value, dict) and (types := _key_and_value(part.type)) is not None:
+        for key in part.value:
+            try:
+                msgspec.convert({key: None}, dict[types[0], None], str_keys=True)  # type: ignore[valid-type]
+            except msgspec.ValidationError as error:
+                yield f"{key[:100]!r}: {error}"
     if members is None or not isinstance(part.value, dict):
         return
     for name, (_, is_required) in members.items():
@@ -92,6 +101,12 @@ def _describe(type_: Any) -> tuple[dict[str, tuple[Any, bool]] | None, Any]:
         fields = msgspec.structs.fields(plain)
         return {field.encode_name: (field.type, field.required) for field in fields}, None
     return None, get_args(plain)[0] if get_origin(plain) in (list, tuple) else None
+
+
+def _key_and_value(type_: Any) -> tuple[Any, Any] | None:
+    """Return the types of a dict's keys and values."""
+    plain = _plain_type(type_)
+    return get_args(plain)[:2] if get_origin(plain) is dict else None
 
 
 def _plain_type(type_: Any) -> Any:

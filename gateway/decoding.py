@@ -21,6 +21,7 @@ IDEMPOTENCY_KEY_INVALID = "not 1 to 128 printable ASCII characters without blank
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
 _UNDECODABLE = (ValueError, RecursionError)
 _ERROR_PATH = re.compile(r" - at `([^`]*)`$")
+_TO_POINTER = str.maketrans({".": "/", "[": "/", "]": None})
 _decode_order = msgspec.json.Decoder(PlaceOrder).decode
 
 Type = TypeVar("Type")
@@ -65,7 +66,7 @@ def _locate(error: msgspec.ValidationError, pointer: str = "") -> dict[str, str]
     text = explain_mismatch(error)
     if path := _ERROR_PATH.search(text):
         text = text[: path.start()]
-        pointer += path[1].removeprefix("$").replace(".", "/").replace("[", "/").replace("]", "")
+        pointer += path[1].removeprefix("key in ").removeprefix("$").translate(_TO_POINTER)
     return {"pointer": pointer, "detail": text}
 
 
