@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 
+from commerce.catalog.product_store import move_products
 from commerce.categories.category_pages import (
     ROOTS,
     AttributePage,
@@ -36,7 +37,7 @@ class CategoryServices:
     __slots__ = ("_attributes", "_pages", "changes")
 
     def __init__(self, db: Database, clock: Clock) -> None:
-        self.changes = Categories(db, clock)
+        self.changes = Categories(db, clock, move_products)
         pages = CategoryPages(db)
         self._pages: RefreshingCache[str, CategoryPage] = RefreshingCache(pages.refresh, clock, _MAX_CATEGORIES)
         self._attributes: RefreshingCache[str, AttributePage] = RefreshingCache(

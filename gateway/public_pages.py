@@ -7,10 +7,11 @@ was read. While Postgres is unavailable the last content is used, however old; s
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from commerce.catalog.errors import NoSuchVariant
-from commerce.catalog.model import VersionedVariant
+from commerce.catalog.errors import NoSuchProduct, NoSuchVariant
+from commerce.catalog.model import VersionedProduct, VersionedVariant
+from commerce.catalog.products import Products, to_public
 from commerce.catalog.service import Catalog
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import NotReady, Overloaded
@@ -24,7 +25,7 @@ from gateway.sale_snapshots import SaleSnapshots
 from gateway.visit_counts import VisitCounts
 
 VARIANT_CACHE_CONTROL, SALE_CACHE_CONTROL = "public, max-age=5", "public, max-age=1"
-_MAX_VARIANTS, _MAX_STOCKS = 20_000, 50_000
+_MAX_VARIANTS, _MAX_STOCKS, _MAX_PRODUCTS = 20_000, 50_000, 2_000
 
 
 class PublicPages:
@@ -33,15 +34,19 @@ class PublicPages:
     Postgres and Redis are asked in batches, about once a second, never per request.
     """
 
-    def __init__(self, snapshots: SaleSnapshots, sales: Sales, catalog: Catalog, clock: Clock) -> None:
+    def __init__(
+        self, snapshots: SaleSnapshots, sales: Sales, catalog: Catalog, products: Products, clock: Clock
+    ) -> None:
         self._snapshots = snapshots
         self._clock = clock
         self.visits = VisitCounts()
         self._variants: RefreshingCache[str, VersionedVariant] = RefreshingCache(catalog.refresh, clock, _MAX_VARIANTS)
+        self._products: RefreshingCache[str, VersionedProduct] = RefreshingCache(products.refresh, clock, _MAX_PRODUCTS)
         self._stock: RefreshingCache[tuple[str, str], int] = RefreshingCache(sales.read_free_units, clock, _MAX_STOCKS)
 
     async def close(self) -> None:
         await self._variants.close()
+        await self._products.close()
         await self._stock.close()
 
     async def list_sales(self, after: str | None, size: int) -> Content:
@@ -107,11 +112,19 @@ class PublicPages:
         return {sku: entry for (_, sku), entry in entries.items()}
 
     async def get_variant(self, sku: str) -> Content:
-        """Read a variant with its list price. Raises `NoSuchVariant`."""
+        """Read a variant with its list price, if its product is on sale. Raises `NoSuchVariant`."""
         entry = (await self._variants.get_many([sku]))[sku]
-        if entry.value is None:
+        if entry.value is None or not entry.value.is_public:
             raise NoSuchVariant(f"no variant has the SKU {sku!r}")
         return encode_content(entry.value.variant, VARIANT_CACHE_CONTROL, read_at=entry.read_at)
+
+    async def get_product(self, product_id: str, wanted: Sequence[str]) -> tuple[str, Content]:
+        """Read a product on sale in the best of its languages, which is returned too. Raises `NoSuchProduct`."""
+        entry = (await self._products.get_many([product_id]))[product_id]
+        if entry.value is None or entry.value.product.status != "on_sale":
+            raise NoSuchProduct(f"there is no product {product_id!r}")
+        product = to_public(entry.value.product, wanted)
+        return product.language, encode_content(product, VARIANT_CACHE_CONTROL, read_at=entry.read_at)
 
 
 def _slice(keys: list[str], after: str | None, size: int) -> tuple[list[str], str | None]:

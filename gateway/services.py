@@ -34,7 +34,6 @@ from commerce.kernel.tasks import cancel_and_wait
 from commerce.orders.persistence import persist
 from commerce.orders.service import Orders
 from commerce.payments.provider_port import Provider
-from commerce.payments.providers import open_providers
 from commerce.payments.service import Payments
 from commerce.rates.service import Rates
 from commerce.return_shipments.return_job_history import JOB_HISTORIES
@@ -46,7 +45,6 @@ from commerce.sales.server_adoption import ServerAdoption
 from commerce.sales.service import Sales
 from commerce.screening.service import Screening
 from commerce.shipping.carrier_port import CarrierRegistry
-from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
 from commerce.staff_requests.service import StaffRequests
 from commerce.training.certificates import QuizCertificates
@@ -54,7 +52,6 @@ from commerce.wait_lists.service import WaitLists
 from commerce.waiting_rooms.service import WaitingRooms
 from commerce.waiting_rooms.tickets import RoomTickets
 from config.settings import Settings
-from gateway import metrics
 from gateway.admission import Admission
 from gateway.article_services import ArticleServices
 from gateway.auth import Authenticator, room_ticket_key
@@ -71,6 +68,7 @@ from gateway.client_addresses import ClientAddresses
 from gateway.database_shares import open_databases
 from gateway.dependency_checks import DatabaseMonitor, SharedCheck, build_redis_check
 from gateway.expected_refusals import ExpectedRefusals
+from gateway.external_connections import open_connections
 from gateway.fast_path_responses import BatchResponseTemplate, ResponseHeads
 from gateway.fast_reads import FastReads, build_fast_reads
 from gateway.fleet_services import build_fleet, build_route_execution
@@ -81,6 +79,7 @@ from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_intake import OrderIntake
 from gateway.order_placement import ORDERS_PATH, OrderPlacement, order_limits
 from gateway.order_turns import OrderTurns
+from gateway.product_services import ProductServices, build_products
 from gateway.proof_of_work import ProofOfWork
 from gateway.public_pages import PublicPages
 from gateway.refused_orders import RefusedOrders
@@ -166,6 +165,10 @@ class GatewayServices:
         object.__setattr__(self, "articles", ArticleServices(self.settings, self.db, self.clock, self.ids))
         object.__setattr__(self, "categories", CategoryServices(self.db, self.clock))
         object.__setattr__(self, "certificates", QuizCertificates(self.clock))
+
+    @property
+    def product_services(self) -> ProductServices:
+        return build_products(self.db, self.clock, self.ids)
 
     @property
     def aftersales(self) -> Aftersales:
@@ -261,11 +264,11 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     snapshots, rooms = await _open_snapshots(sales, clock), WaitingRooms(db, sales, clock)
     wait_lists = await open_wait_lists(settings, WaitLists(db, redis, sales, clock), snapshots, clock)
     room_status = await _open_rooms(settings, rooms, refused_orders, clock)
-    public_pages = PublicPages(snapshots, sales, catalog, clock)
+    public_pages = PublicPages(snapshots, sales, catalog, build_products(db, clock, ids).products, clock)
     read_from = (stack, limits, clock, auth, snapshots, public_pages, orders, room_status, wait_lists.status)
     fast_reads = build_fast_reads(*read_from, response_heads, metrics_buffer, stopping)
     screening, signals, actions = await open_screening(settings, db, clock)
-    link, providers, carriers = await _open_connections(stack, settings, clock)
+    link, providers, carriers = await open_connections(stack, settings, clock)
     intake = OrderIntake(redis, link, settings, clock, admission, metrics_buffer, snapshots.ids_with_live_keys)
     shipping, fulfilment = _build_fulfilment(settings, db, clock, ids, carriers)
     placement = OrderPlacement(settings, clock, ids, redis, snapshots, intake, order_limits(limits), orders)
@@ -329,42 +332,6 @@ async def _open_snapshots(sales: Sales, clock: Clock) -> SaleSnapshots:
     snapshots = SaleSnapshots(sales, clock)
     await snapshots.refresh()
     return snapshots
-
-
-async def _open_reserve_link(stack: AsyncExitStack, settings: Settings) -> RedisMultiplexer:
-    """Open the connection for reserve calls, which checks Redis's durability after every reconnect."""
-    link = RedisMultiplexer(
-        settings.redis(),
-        timeout_s=settings.limits.redis_call_timeout_ms / 1000,
-        name="intake",
-        required_durability=(settings.durability, settings.replicas),
-    )
-    stack.push_async_callback(link.close)
-    await link.execute_command("PING")
-    return link
-
-
-async def _open_connections(
-    stack: AsyncExitStack, settings: Settings, clock: Clock
-) -> tuple[RedisMultiplexer, dict[str, Provider], CarrierRegistry]:
-    """Open the connection for reserve calls, and the external systems."""
-    link = await _open_reserve_link(stack, settings)
-    return link, *await _open_external_systems(stack, settings, clock)
-
-
-async def _open_external_systems(
-    stack: AsyncExitStack, settings: Settings, clock: Clock
-) -> tuple[dict[str, Provider], CarrierRegistry]:
-    """Open the payment providers and the carriers that the settings name, and create their series."""
-    timeout_s = settings.jobs.call_timeout_s
-    providers = await stack.enter_async_context(
-        open_providers(settings.payments, clock, timeout_s=timeout_s, connections=4)
-    )
-    carriers = await stack.enter_async_context(
-        open_carriers(settings.shipping, clock, timeout_s=timeout_s, connections=1)
-    )
-    metrics.create_series(providers, carriers.webhook_readers)
-    return providers, carriers
 
 
 async def _open_rooms(

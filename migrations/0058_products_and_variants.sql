@@ -29,7 +29,7 @@ CREATE TABLE product_texts (
     product_id   text NOT NULL REFERENCES products,
     language     text NOT NULL CHECK (language ~ '^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$'),
     name         text NOT NULL CHECK (length(name) BETWEEN 1 AND 200),
-    description  text CHECK (length(description) BETWEEN 1 AND 20000),
+    description  text CHECK (length(description) BETWEEN 1 AND 5000),
     search_words text[] NOT NULL DEFAULT '{}' CHECK (cardinality(search_words) <= 50),
     PRIMARY KEY (product_id, language)
 );
@@ -70,6 +70,7 @@ CREATE TABLE planned_prices (
     plan_id     uuid PRIMARY KEY,
     sku         text NOT NULL REFERENCES variants,
     price_minor bigint NOT NULL CHECK (price_minor BETWEEN 0 AND 1000000000000000),
+    currency    text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
     starts_at   timestamptz NOT NULL,
     status      text NOT NULL DEFAULT 'planned' CHECK (status IN ('planned', 'applied', 'cancelled', 'replaced')),
     actor       text NOT NULL,

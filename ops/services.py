@@ -12,6 +12,10 @@ from redis.asyncio import Redis
 from commerce.aftersales.service import Aftersales
 from commerce.audit.service import Audit
 from commerce.cancellations.service import Cancellations
+from commerce.catalog.prices import Prices
+from commerce.catalog.product_store import move_products
+from commerce.catalog.product_variants import ProductVariants
+from commerce.catalog.products import Products
 from commerce.catalog.service import Catalog
 from commerce.categories.service import Categories
 from commerce.categories.taxonomy_import import TaxonomyImport
@@ -79,13 +83,25 @@ class CliServices:
     sale_freight: SaleFreight
 
     @property
+    def products(self) -> Products:
+        return Products(self.db, self.clock)
+
+    @property
+    def product_variants(self) -> ProductVariants:
+        return ProductVariants(self.db, self.clock)
+
+    @property
+    def prices(self) -> Prices:
+        return Prices(self.db, self.clock, self.ids)
+
+    @property
     def aftersales(self) -> Aftersales:
         zone = ZoneInfo(self.settings.shipping.timezone)
         return Aftersales(self.db, self.clock, self.ids, self.settings.aftersales, zone, self.redis)
 
     @property
     def categories(self) -> Categories:
-        return Categories(self.db, self.clock)
+        return Categories(self.db, self.clock, move_products)
 
     @property
     def taxonomies(self) -> TaxonomyImport:

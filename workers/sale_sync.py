@@ -1,10 +1,12 @@
-"""Applies what is committed in Postgres only to Redis, and adopts sales on a new Redis."""
+"""Applies to Redis what is in Postgres only, adopts sales on a new Redis, sets planned prices."""
 
 from __future__ import annotations
 
 import logging
 
+from commerce.catalog.prices import PLANNED_PRICES, PriceJobs
 from commerce.kernel.failures import Failures
+from commerce.kernel.jobs import RetryPolicy
 from commerce.sales.server_adoption import ServerAdoption
 from commerce.sales.stock_changes import STOCK_CHANGES
 from workers import metrics
@@ -16,9 +18,14 @@ _POLL_INTERVAL_S = 1.0
 
 
 async def sale_sync(services: WorkerServices) -> None:
-    """Sync sales whose changes were not applied to Redis, because the process that made them died."""
+    """Sync sales whose changes were not applied to Redis, because the process that made them died.
+
+    A list price that is set at its time reaches Redis in the same step."""
 
     services.stock.jobs.count_results = metrics.count_results
+    settings = services.settings.jobs
+    prices = PriceJobs(services.db, services.clock, RetryPolicy.from_settings(settings), settings.max_attempts).queue
+    prices.count_results = metrics.count_results
     adoption = ServerAdoption(services.db, services.redis, services.clock)
 
     async def step() -> int:
@@ -26,6 +33,8 @@ async def sale_sync(services: WorkerServices) -> None:
         changes = 0
         with failures.catch(jobs="stock_changes"):
             changes = await services.stock.apply_due_changes()
+        with failures.catch(jobs="planned_prices"):
+            changes += await prices.work_due()
         with failures.catch(jobs="adoptions"):  # gateways do it, too, but a shop without one pays and ships on
             opened = await services.sales.list_opened()
             await adoption.adopt_sales([sale.sale_id for sale in opened], {})
@@ -36,4 +45,6 @@ async def sale_sync(services: WorkerServices) -> None:
         failures.raise_any()
         return changes
 
-    await run_steps("sale_sync", step, services.stop, _POLL_INTERVAL_S, services.due_jobs.event(STOCK_CHANGES))
+    await run_steps(
+        "sale_sync", step, services.stop, _POLL_INTERVAL_S, services.due_jobs.event(STOCK_CHANGES, PLANNED_PRICES)
+    )

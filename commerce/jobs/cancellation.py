@@ -11,6 +11,7 @@ CANCELLABLE_KINDS = frozenset({"shipment.track", "return_shipment.poll"})
 _INSTEAD = {
     "releases": "its stock would never be sold again: `floodgate rebuild SALE` applies it once",
     "stock_changes": "its units would be recorded and not for sale: `floodgate rebuild SALE` applies it once",
+    "planned_prices": "its price would stay planned: cancel the planned price, or fix the cause and retry it",
     "payments": "its customer may have paid: fix the cause and retry it, or cancel the order",
     "refunds": "its customer waits for the money: fix the cause and retry it",
     "shipments": "its carrier may come for it: fix the cause and retry it, or `floodgate shipment cancel ID`",

@@ -63,7 +63,7 @@ SET price_minor = excluded.price_minor, user_limit = excluded.user_limit, limit_
     initial_units = excluded.initial_units, changed_generation = excluded.changed_generation;
 
 -- name: read_list_prices
-SELECT sku, currency, price_minor FROM variants WHERE sku = ANY($1::text[]);
+SELECT sku, currency, price_minor, status FROM variants JOIN products USING (product_id) WHERE sku = ANY($1::text[]);
 
 -- name: change_item
 -- limit_bound is the highest limit that was ever in force; NULL as soon as there was no limit. That of a draft is not.

@@ -100,6 +100,9 @@ class Sales:
         list_prices = await store.read_list_prices(connection, skus)
         if missing := [sku for sku in skus if sku not in list_prices]:
             raise Invalid(f"no such product: {', '.join(missing[:10])}", skus=missing[:100])
+        if hidden := [sku for sku in skus if list_prices[sku].product_status != "on_sale"]:
+            statuses = ", ".join(f"{sku} is {list_prices[sku].product_status}" for sku in hidden[:10])
+            raise Invalid(f"not on sale: {statuses}; publish their products first", skus=hidden[:100])
         if mismatched := [sku for sku in skus if list_prices[sku].currency != currency]:
             raise Invalid(f"not priced in {currency}: {', '.join(mismatched[:10])}", skus=mismatched[:100])
         if free := [sku for sku, item in items if item.price is None and list_prices[sku].amount == 0]:

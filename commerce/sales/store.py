@@ -11,7 +11,6 @@ from uuid import UUID
 import orjson
 
 from commerce.kernel.clock import from_ms, to_ms
-from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection, session_lock
 from commerce.kernel.sql import load_queries
 from commerce.sales.model import (
@@ -46,6 +45,14 @@ class ExpiredChange(NamedTuple):
     change_id: UUID
     sku: str
     delta: int
+
+
+class ListPrice(NamedTuple):
+    """The list price of a variant in minor units, and the status of its product."""
+
+    amount: int
+    currency: str
+    product_status: str
 
 
 class OpenOffer(NamedTuple):
@@ -108,10 +115,10 @@ async def log(
     await connection.execute(queries.log, sale_id, now, actor, action, orjson.dumps(detail, default=str).decode())
 
 
-async def read_list_prices(connection: Connection, skus: Sequence[str]) -> dict[str, Money]:
-    """Read the list prices of products by SKU. Unknown SKUs are left out."""
+async def read_list_prices(connection: Connection, skus: Sequence[str]) -> dict[str, ListPrice]:
+    """Read the list prices of variants by SKU. Unknown SKUs are left out."""
     rows = await connection.fetch(queries.read_list_prices, list(skus))
-    return {row["sku"]: Money(row["price_minor"], row["currency"]) for row in rows}
+    return {row["sku"]: ListPrice(row["price_minor"], row["currency"], row["status"]) for row in rows}
 
 
 async def put_items(

@@ -45,8 +45,12 @@ class StockChangeList(msgspec.Struct, frozen=True):
 
 
 async def put_variant(call: Call) -> web.Response:
-    """Create or change a variant. Prices in existing sales stay as they are."""
-    return json_response(await call.services.catalog.put(call.parameters["sku"], call.body))
+    """Create a product on sale with one variant, or change name and price of a variant.
+
+    Prices in existing sales stay as they are.
+    """
+    variant = await call.services.catalog.put(call.parameters["sku"], call.body, call.staff_actor)
+    return json_response(variant)
 
 
 async def create_sale(call: Call) -> web.Response:
@@ -142,7 +146,7 @@ OPERATIONS = [
         tag="staff: catalog",
         access="catalog",
         answers={200: ("the variant", Variant)},
-        problems=(503,),
+        problems=(409, 503),
         parameters=(SKU,),
         body=VariantInput,
     ),

@@ -38,6 +38,13 @@ IF_NONE_MATCH = Parameter(
     name="If-None-Match", location="header", type=str, description="the ETag of the client's stored answer"
 )
 
+ACCEPT_LANGUAGE = Parameter(
+    name="Accept-Language",
+    location="header",
+    type=str,
+    description="languages of the reader, the best first; without one that is there: English, else any",
+)
+
 
 def cursor_parameter(type_: Any) -> Parameter:
     """Declare the cursor of a list whose pages are continued after a key of `type_`."""

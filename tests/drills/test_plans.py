@@ -243,9 +243,12 @@ class GrownShop:
 
 
 def _values_of_cases(now: datetime) -> dict[str, dict[int, object]]:
-    """Return values of lists of cases: the newest ones, and those that staff must act on."""
+    """Return values of lists of cases and of changes of products: the newest ones, and those to act on."""
     first, last = UUID(int=0), UUID(int=2**128 - 1)
     return {
+        "catalog.list_changes": {1: "product-5", 2: 100},
+        "catalog.list_price_changes": {2: 2**63 - 1},
+        "catalog.list_plans": {2: last},
         "aftersales.list_open": {1: now - timedelta(days=1), 3: "staff", 4: False, 5: now},
         "aftersales.list_of_user": {2: last},
         "aftersales.list_all": {1: last},

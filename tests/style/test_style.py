@@ -123,6 +123,8 @@ SQL_HOLDERS = existing(
     "ops/shop_backup.py",  # its table exists during a restore only
     "loadtest/",
     "commerce/sales/term_store.py",
+    "commerce/catalog/product_store.py",
+    "commerce/catalog/price_store.py",
     "commerce/payments/refund_store.py",
     "commerce/conversations/clock_store.py",
     "commerce/conversations/support_store.py",
