@@ -54,6 +54,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     right: str | None = None
     certificate: str | None = None
     merged_into: str | None = None
+    product_id: str | None = None
 
 
 class BadRequest(ProblemError):

@@ -28,6 +28,8 @@ ProductStatus = Literal["draft", "on_sale", "retired"]
 ProductAction = Literal["created", "changed", "published", "retired", "variant_added", "variant_changed", "moved"]
 PlanStatus = Literal["planned", "applied", "cancelled", "replaced"]
 Version = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+# The text has no pattern, because msgspec 0.22 aborts the process if one stands in a union with a list.
+# `validate_attributes` checks it.
 AttributeValue = (
     bool
     | int
@@ -50,7 +52,7 @@ Options = Annotated[
 Barcode = Annotated[
     str,
     msgspec.Meta(
-        max_length=14,
+        pattern=r"^[0-9]{1,14}\Z",
         description="GTIN of 8, 12, 13 or 14 digits; the last one is a check digit",
         examples=["4006381333931"],
         extra_json_schema={"pattern": "^([0-9]{8}|[0-9]{12,14})$"},

@@ -271,10 +271,10 @@ async def test_interrupted_import_says_how_many_lines_were_not_read(
 ) -> None:
     put_many = shop.catalog.put_many
 
-    async def fail_late(products: Sequence[tuple[str, VariantInput]]) -> ImportReport:
-        if products[0][0] != "S0":
+    async def fail_late(variants: Sequence[tuple[str, VariantInput]], *names: str) -> ImportReport:
+        if variants[0][0] != "S0":
             raise NotReady("the database is gone")
-        return await put_many(products)
+        return await put_many(variants, *names)
 
     monkeypatch.setattr(shop.catalog, "put_many", fail_late)
     lines = ["sku,name,price,currency", "", *(f"S{number},thing,1,GBP" for number in range(1_200)), "broken"]

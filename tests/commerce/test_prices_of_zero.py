@@ -32,7 +32,7 @@ async def test_price_of_0_is_refused_by_the_api(gateway: TestGateway, shop: CliS
     sale = {"sale_id": f"{sale_id}-2", "title": "A sale", "currency": "CNY", "opens_at": "2026-11-11T00:00:00Z"}
     free = {"price": 0}
     for method, path, body in (
-        ("PUT", "products/a", {"name": "A thing", "currency": "CNY", **free}),
+        ("PUT", "variants/a", {"name": "A thing", "currency": "CNY", **free}),
         ("POST", "sales", {"sale": sale, "items": {"a": free}}),
         ("PUT", f"sales/{sale_id}/items", {"items": {"a": free}}),
         ("PATCH", f"sales/{sale_id}/items/a", free),

@@ -68,7 +68,7 @@ async def test_problem_type_leads_to_anchor_on_docs_page(
     async def broken(*_: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(gateway.services.catalog, "list_products", broken)
+    monkeypatch.setattr(gateway.services.catalog, "list_variants", broken)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(REQUESTS[code])
     head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).decode()
