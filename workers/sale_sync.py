@@ -9,12 +9,14 @@ from commerce.kernel.failures import Failures
 from commerce.kernel.jobs import RetryPolicy
 from commerce.sales.server_adoption import ServerAdoption
 from commerce.sales.stock_changes import STOCK_CHANGES
+from commerce.sales.unsold_units import UnsoldUnits
 from workers import metrics
 from workers.loop import run_steps
 from workers.runtime import WorkerServices
 
 _logger = logging.getLogger(__name__)
 _POLL_INTERVAL_S = 1.0
+_TAKE_BACK_INTERVAL_S = 10.0
 
 
 async def sale_sync(services: WorkerServices) -> None:
@@ -27,8 +29,11 @@ async def sale_sync(services: WorkerServices) -> None:
     prices = PriceJobs(services.db, services.clock, RetryPolicy.from_settings(settings), settings.max_attempts).queue
     prices.count_results = metrics.count_results
     adoption = ServerAdoption(services.db, services.redis, services.clock)
+    unsold = UnsoldUnits(services.db, services.sales, services.stock, services.clock)
+    take_back_at_s = 0.0
 
     async def step() -> int:
+        nonlocal take_back_at_s
         failures = Failures("sync to Redis", _logger)
         changes = 0
         with failures.catch(jobs="stock_changes"):
@@ -42,6 +47,11 @@ async def sale_sync(services: WorkerServices) -> None:
             with failures.catch(sale_id=sale.sale_id):
                 completed = await services.sales.sync_to_redis(sale.sale_id)
                 _logger.info("synced a sale to Redis", extra={"sale_id": sale.sale_id, "completed": completed})
+        if services.clock.monotonic() >= take_back_at_s:
+            take_back_at_s = services.clock.monotonic() + _TAKE_BACK_INTERVAL_S
+            with failures.catch(jobs="unsold_units"):
+                if units := await unsold.take_back():
+                    _logger.info("took unsold units back to warehouses", extra={"units": units})
         failures.raise_any()
         return changes
 

@@ -90,6 +90,8 @@ class OrderContents:
     open_lines: list[OpenLine] = field(default_factory=list)
     decided: Counter[tuple[UUID, int]] = field(default_factory=Counter)
     """units by shipment and line number whose fate is known from now on"""
+    brought_back: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """units by SKU and warehouse that a carrier returned, and that are sold or sent again from now on"""
     to_stop: dict[UUID, Shipment] = field(default_factory=dict)
     has_units_to_plan: bool = False
 
@@ -122,7 +124,7 @@ class OrderContents:
         for each in self._ended():
             if each.is_undecided and each.shipment.plan_again:
                 for key, units in each.undecided.items():
-                    self._decide(each, key, units)
+                    self._decide(each, key, units, is_kept=True)
         self.has_units_to_plan = any(self.list_fresh(key) > 0 for key in self.lines)
 
     def _take_free_units(self, open_line: OpenLine, returned_shipments: ReturnedUnits) -> None:
@@ -138,11 +140,11 @@ class OrderContents:
             line.cancelled += units
             line.cancelling -= units
             if source is not None:
-                self._decide(source, line.key, units)
                 status = source.shipment.status
                 is_gone = status is ShipmentStatus.LOST or (
                     status is ShipmentStatus.RETURNED_TO_SENDER and returned_shipments == "write_off"
                 )
+                self._decide(source, line.key, units, is_kept=not is_gone)
                 open_line.written_off += units * is_gone
 
     def _stop_shipments(self, open_line: OpenLine, claimed: Counter[tuple[UUID, LineKey]]) -> int:
@@ -166,10 +168,12 @@ class OrderContents:
         is_stopped = shipment.after_cancel == "cancelled" or shipment.shipment_id in self.to_stop
         return not is_stopped, shipment.booking_id is not None, -shipment.parcel_no
 
-    def _decide(self, source: ShipmentUnits, key: LineKey, units: int) -> None:
+    def _decide(self, source: ShipmentUnits, key: LineKey, units: int, *, is_kept: bool) -> None:
         source.undecided[key] -= units
         if units:
             self.decided[source.shipment.shipment_id, key[0]] += units
+            if is_kept and source.shipment.status is ShipmentStatus.RETURNED_TO_SENDER:
+                self.brought_back[self.lines[key].sku, source.shipment.warehouse_id] += units
 
     def _ended(self) -> Iterator[ShipmentUnits]:
         return (each for each in self.shipments if each.shipment.status in UNDELIVERED_STATUSES)

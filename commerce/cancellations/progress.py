@@ -40,6 +40,7 @@ from commerce.shipping.model import ShipmentStatus
 from commerce.shipping.order_progress import OrderProgress
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.shipment_tasks import put_cancellation_jobs, put_case_openings, put_order_tasks
+from commerce.warehouse_stock.store import ReturnedStock, return_units
 
 ACTOR = shipment_status.ACTOR
 CANCELLABLE = (OrderStatus.PAID, OrderStatus.CONFIRMED, OrderStatus.FULFILLING, OrderStatus.SHIPPED)
@@ -193,6 +194,10 @@ class CancellationProgress:
             units.decide(self._undelivered.returned_shipments)
             await store.write_units(connection, order.order_id, units)
             await fulfilments.mark_units_decided(connection, units.decided)
+            await return_units(
+                *(connection, order.order_id, None, "a carrier brought it back", ACTOR, now),
+                [ReturnedStock(*place, count, is_resold=True) for place, count in units.brought_back.items()],
+            )
             resolved = list(dict.fromkeys(shipment_id for shipment_id, _ in units.decided))
             text = "its units are cancelled or planned again"
             await fulfilments.resolve_shipments(connection, resolved, now, text)

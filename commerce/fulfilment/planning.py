@@ -15,6 +15,7 @@ from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.model import LineToPlan
 from commerce.fulfilment.packing import PackedBox, PackItem, pack
+from commerce.fulfilment.warehouse_choice import WarehouseChoice
 from commerce.kernel.address import Address
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection
@@ -26,6 +27,8 @@ from commerce.shipping import store as shipments
 from commerce.shipping.errors import CannotShip
 from commerce.shipping.policy import ShippingPolicy, promised_day
 from commerce.shipping.records import NewShipment, PackageSize, ShipmentLine
+from commerce.warehouse_stock.store import lock_held_units
+from commerce.warehouses.store import warehouses_of
 
 _MAX_NAMED_SKUS = 10
 _PLANNABLE = (OrderStatus.PAID, OrderStatus.CONFIRMED, OrderStatus.FULFILLING, OrderStatus.SHIPPED)
@@ -104,15 +107,18 @@ class FulfilmentPlanner:
         lines = await store.list_lines_to_plan(connection, ids)
         cash_minor = await store.sum_cash_to_collect(connection, ids)
         addresses = await store.read_ship_to(connection, ids)
+        stock = await _read_stock(connection, to_plan, lines)
         planned = dict[UUID, list[NewShipment]]()
         for order_id, order in to_plan.items():
             if not lines[order_id]:
                 continue
             try:
-                boxes = self._pack_lines(lines[order_id])
+                chosen = stock.choose(order.sale_id, lines[order_id], addresses[order_id])
+                boxes = self._pack_lines(chosen)
             except CannotShip as error:
                 results[order_id] = error
                 continue
+            stock.take(order.sale_id, chosen)
             cod_shares = split_amount(cash_minor.get(order_id, 0), [box.paid_minor for box in boxes])
             planned[order_id] = [
                 self._new_shipment(order, box, cod_minor, addresses[order_id][box.address_no], promised_on[order_id])
@@ -177,6 +183,16 @@ class FulfilmentPlanner:
             packed_boxes = pack(items, policy.boxes, policy.box_fill_ratio, max_boxes)
             boxes += [_planned_box(address_no, warehouse_id, packed, group) for packed in packed_boxes]
         return boxes
+
+
+async def _read_stock(
+    connection: Connection, to_plan: Mapping[UUID, OrderHeader], lines: Mapping[UUID, Sequence[LineToPlan]]
+) -> WarehouseChoice:
+    """Read what warehouses can ship of the orders' lines, and lock what is allotted to their sales."""
+    items = {(order.sale_id, line.sku) for order_id, order in to_plan.items() for line in lines[order_id]}
+    held = await lock_held_units(connection, items)
+    warehouses = await warehouses_of(connection, {units.warehouse_id for units in held}) if held else {}
+    return WarehouseChoice(held, warehouses)
 
 
 def _reason(count: int) -> str:

@@ -25,6 +25,7 @@ from commerce.shipping.errors import InvalidShipmentState
 from commerce.shipping.model import Shipment, ShipmentStatus
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.records import NewShipment, PackageSize, ShipmentLine, UnitMove
+from commerce.warehouse_stock.store import ReturnedStock, return_units
 
 _RESHIPPABLE = (ShipmentStatus.LOST, ShipmentStatus.RETURNED_TO_SENDER, ShipmentStatus.CANCELLED)
 
@@ -124,7 +125,9 @@ class Repacking:
         try:
             async with self._db.transaction() as connection:
                 return await self._reship(connection, shipment_id, reason, actor)
-        except CheckViolationError:
+        except CheckViolationError as error:
+            if error.constraint_name == "allotments_units":
+                raise InvalidShipmentState(f"{error}; receive, count or move some first") from None
             raise InvalidShipmentState("its units are in other shipments by now") from None
 
     async def _reship(self, connection: Connection, shipment_id: UUID, reason: str, actor: str) -> UUID:
@@ -154,6 +157,8 @@ class Repacking:
             lines=_shipment_lines(lines),
             replaces=shipment_id,
         )
+        if shipment.status is ShipmentStatus.RETURNED_TO_SENDER:
+            await _return_units(connection, shipment, lines, now, actor)
         await shipments.insert_shipments(connection, [new_shipment], now)
         await store.resolve_shipments(connection, [shipment_id], now, f"reshipped: {reason}", all_units=True)
         await self._assign_and_note(connection, new_shipment.shipment_id, now, actor, f"reshipped: {reason}")
@@ -209,6 +214,18 @@ class Repacking:
         assert shipment is not None
         await self._assignment.assign(connection, shipment, now)
         await shipment_status.record_note(connection, shipment, now, "staff", actor, note)
+
+
+async def _return_units(
+    connection: Connection, shipment: Shipment, lines: Sequence[ShipmentLineDetails], now: datetime, actor: str
+) -> None:
+    """Record the units that a carrier brought back, and that are sent again."""
+    units: dict[str, int] = defaultdict(int)
+    for line in lines:
+        units[line.sku] += line.quantity
+    returned = [ReturnedStock(sku, shipment.warehouse_id, count, is_resold=True) for sku, count in units.items()]
+    reference = "a carrier brought it back"
+    await return_units(connection, shipment.order_id, None, reference, actor, now, returned)
 
 
 def _route_key(shipment: Shipment) -> tuple[str, int, Address]:

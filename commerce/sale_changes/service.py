@@ -18,6 +18,7 @@ from commerce.sales import store as sales_store
 from commerce.sales.errors import InvalidSaleState, NoSuchItem, NoSuchSale
 from commerce.sales.model import Sale, SaleState
 from commerce.sales.service import Sales
+from commerce.warehouse_stock.store import forget_items
 from lua import SaleKeys, forget_room
 
 
@@ -87,6 +88,7 @@ class SaleChanges:
                         f"set {sale_id} --off`"
                     )
                 await sales_store.log(connection, sale_id, self._now(), actor, "delete", {"title": sale.title})
+                await forget_items(connection, sale_id, None, "the draft is deleted", actor, self._now())
                 if await store.delete_draft(connection, sale_id):
                     await self._forget_room(sale_id)
         except ForeignKeyViolationError as error:
@@ -116,6 +118,7 @@ class SaleChanges:
                         f"cannot remove {sku} of {sale_id}: its promotion {promotion_id} names it; change that first"
                     )
                 await sales_store.increase_generation(connection, sale_id)
+                await forget_items(connection, sale_id, sku, "the item is removed", actor, self._now())
                 await store.delete_item(connection, sale_id, sku)
                 detail = {"sku": sku, "price": item.price, "limit": item.limit_per_user, "units": item.initial_units}
                 await sales_store.log(connection, sale_id, self._now(), actor, "remove_item", detail)

@@ -23,6 +23,7 @@ from commerce.sales import store
 from commerce.sales.errors import InvalidSaleState, LoadInProgress, NoSuchItem, NoSuchSale, ServerBehind
 from commerce.sales.loading import load_sale, terms_of
 from commerce.sales.model import ItemInput, PublicSale, Sale, SaleInput, SaleItem, SaleSnapshot, SaleState
+from commerce.warehouse_stock import store as warehouse_stock
 from lua import PublishOutcome, SaleKeys, publish, read_units_free
 
 _ITEMS_PER_QUERY = 2_000
@@ -64,7 +65,7 @@ class Sales:
         async with self._db.transaction() as connection:
             if not await store.insert(connection, sale, self._now()):
                 raise Conflict(f"cannot create the sale: {sale.sale_id!r} exists already")
-            await self._put_items(connection, sale.sale_id, sale.currency, items, 1)
+            await self._put_items(connection, sale.sale_id, sale.currency, items, 1, actor)
             await store.log(connection, sale.sale_id, self._now(), actor, "create", {"items": len(items)})
         return await self.get(sale.sale_id)
 
@@ -81,7 +82,7 @@ class Sales:
             if sale.state is not SaleState.DRAFT:
                 await _check_items_are_new(connection, sale_id, items)
             generation = await store.increase_generation(connection, sale_id)
-            await self._put_items(connection, sale_id, sale.currency, items, generation)
+            await self._put_items(connection, sale_id, sale.currency, items, generation, actor)
             skus = [sku for sku, _ in items]
             await store.log(connection, sale_id, self._now(), actor, "items", {"skus": skus[:100], "count": len(skus)})
         await self.sync_to_redis(sale_id)
@@ -93,6 +94,7 @@ class Sales:
         currency: str,
         items: Sequence[tuple[str, ItemInput]],
         generation: int,
+        actor: str,
     ) -> None:
         skus = [sku for sku, _ in items]
         if len(set(skus)) != len(skus):
@@ -111,6 +113,8 @@ class Sales:
                 skus=free[:100],
             )
         await store.put_items(connection, sale_id, items, generation)
+        units = {sku: item.units for sku, item in items}
+        await warehouse_stock.allot_items(connection, sale_id, units, actor, self._now())
 
     async def change_item(
         self,
@@ -145,6 +149,8 @@ class Sales:
                 raise InvalidSaleState(f"cannot set units of {sku}: {sale_id} was opened; change its stock instead")
             generation = await store.increase_generation(connection, sale_id)
             await store.change_item(connection, sale_id, sku, price, limit, generation, units)
+            if sale.state is SaleState.DRAFT:
+                await warehouse_stock.allot_items(connection, sale_id, {sku: units}, actor, self._now())
             if item.limit_per_user is None and limit is not None:
                 # Redis counts units per user only for SKUs with a limit. A load computes the counts from the orders,
                 # and until it has, a sale whose epoch was raised cannot be published.
@@ -175,6 +181,8 @@ class Sales:
                     raise InvalidSaleState(f"cannot set {sale_id} to {state}: it is {sale.state}")
                 if state is SaleState.OPEN:
                     await self._check_can_open(connection, sale)
+                if sale.state is SaleState.DRAFT:
+                    await warehouse_stock.allot_all_items(connection, sale_id, actor, self._now())
                 await store.set_state(connection, sale_id, state)
                 await store.log(connection, sale_id, self._now(), actor, state, {"from": sale.state})
         failpoint("sale.after_commit")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -32,6 +32,8 @@ from commerce.kernel.postgres import Connection, Database, safe_error_text
 from commerce.sales import store
 from commerce.sales.errors import InvalidSaleState, NoSuchSale, NotEnoughFreeUnits
 from commerce.sales.model import SaleState, StockChange, StockChangeInput
+from commerce.warehouse_stock import store as warehouse_stock
+from commerce.warehouse_stock.errors import NotEnoughStock
 from lua import ChangeStockOutcome, SaleKeys, change_stock
 
 _logger = logging.getLogger(__name__)
@@ -64,7 +66,8 @@ class StockChanges:
         """Record a change and apply it. A repeat with the same id returns the same change.
 
         While Redis is unreachable the change stays `pending` and is applied later. Raises `NotEnoughFreeUnits` if it
-        removes more units than are free, `KeyReused` if the id was used for another change.
+        removes more units than are free, `NotEnoughStock` if warehouses have fewer than it adds, `KeyReused` if the id
+        was used for another change.
         """
         async with self._db.transaction() as connection:
             sale = await store.lock(connection, sale_id)
@@ -80,17 +83,21 @@ class StockChanges:
     ) -> RecordedChange:
         """Record a change, and after the commit call `apply_recorded`. Raises `KeyReused` as `change` does.
 
+        Units that are added to an item whose stock warehouses keep are allotted from them: raises `NotEnoughStock`. A
+        trigger takes back what an applied change removes.
         Call inside a transaction that holds the lock of the sale, which was opened.
         """
         if change.delta == 0:
             raise Invalid("cannot change stock by 0 units")
         now = from_ms(self._clock.now_ms())
         lease_until = now + _REQUEST_LEASE
-        await store.insert_change(connection, change_id, sale_id, change, actor, now, lease_until)
+        is_new = await store.insert_change(connection, change_id, sale_id, change, actor, now, lease_until)
         stored = await store.get_change(connection, change_id)
         assert stored is not None
         if (stored.sale_id, stored.sku, stored.delta) != (sale_id, change.sku, change.delta):
             raise KeyReused(f"the change id {change_id} was used for another change: use a new one")
+        if is_new and change.delta > 0:
+            await _allot(connection, stored, now)
         return RecordedChange(stored, Job(STOCK_CHANGES, change_id, _APPLY, INTERNAL_SYSTEM, 1, lease_until))
 
     async def apply_recorded(self, recorded: RecordedChange) -> StockChange:
@@ -164,3 +171,13 @@ class StockChanges:
                 return parked(
                     "parked", "too old for Redis to know if it was applied: run `floodgate rebuild` of the sale"
                 )
+
+
+async def _allot(connection: Connection, change: StockChange, now: datetime) -> None:
+    """Allot the units that a change adds, if warehouses keep the item. Raises `NotEnoughStock`."""
+    values = change.sale_id, change.sku, change.delta, change.change_id, change.reason, change.actor, now
+    if missing := await warehouse_stock.allot_more(connection, *values):
+        raise NotEnoughStock(
+            f"cannot add {change.delta} units of {change.sku}: warehouses have {change.delta - missing} that no sale "
+            "has; receive or count some first"
+        )

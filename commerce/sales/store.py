@@ -185,11 +185,10 @@ async def insert_change(
     actor: str,
     now: datetime,
     lease_until: datetime,
-) -> None:
-    """Insert a pending change, whose job is claimed until `lease_until`, unless its id exists already."""
-    await connection.execute(
-        queries.insert_change, change_id, sale_id, change.sku, change.delta, change.reason, actor, now, lease_until
-    )
+) -> bool:
+    """Insert a pending change, whose job is claimed until `lease_until`. Returns False if its id exists already."""
+    values = change_id, sale_id, change.sku, change.delta, change.reason, actor, now, lease_until
+    return await connection.fetchval(queries.insert_change, *values) is not None
 
 
 async def get_change(connection: Connection, change_id: UUID) -> StockChange | None:

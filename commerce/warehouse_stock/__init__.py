@@ -1,0 +1,1 @@
+"""Stock of warehouses: what is on hand, each movement of it, and what is allotted to sales."""
