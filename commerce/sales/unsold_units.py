@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.failpoints import failpoint
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Database
 from commerce.sales.errors import NotEnoughFreeUnits
@@ -50,7 +49,6 @@ class UnsoldUnits:
 
     async def _take_back_item(self, sale_id: str, sku: str, units: int) -> int:
         change = StockChangeInput(sku, -units, "the sale has ended and did not sell them")
-        failpoint("unsold.before_change")
         try:
             stored = await self._changes.change(sale_id, self._ids.new(), change, _ACTOR)
         except NotEnoughFreeUnits:

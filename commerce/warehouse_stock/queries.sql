@@ -2,7 +2,7 @@
 -- Keeps SKUs in warehouses from now on. Unknown SKUs and warehouses are left out.
 INSERT INTO stock_levels (sku, warehouse_id)
 SELECT sku, warehouse_id FROM unnest($1::text[], $2::text[]) AS input (sku, warehouse_id)
-JOIN products USING (sku) JOIN warehouses USING (warehouse_id) ORDER BY sku, warehouse_id
+JOIN variants USING (sku) JOIN warehouses USING (warehouse_id) ORDER BY sku, warehouse_id
 ON CONFLICT DO NOTHING;
 
 -- name: lock_levels

@@ -10,7 +10,6 @@ from uuid import UUID
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.csv_rows import ImportReport, LineError, account_for_lines, count_blank_lines
 from commerce.kernel.errors import Invalid, KeyReused
-from commerce.kernel.failpoints import failpoint
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Connection, Database
@@ -99,7 +98,6 @@ class WarehouseStock:
                     raise _no_stock(key)
                 movement = NewMovement(*key, "moved", delta, id_, transfer.reference, transfer.reason, actor, now)
                 moved.append(await _move_once(connection, levels[key], movement))
-                failpoint("stock.between_warehouses")
         return moved
 
     async def set_warning(self, sku: str, warehouse_id: str, warn_below: int | None) -> StockLevel:
@@ -218,7 +216,6 @@ async def _move_once(connection: Connection, level: StockLevel, movement: NewMov
     if on_hand > MAX_STOCK_UNITS:
         raise Invalid(f"a warehouse keeps at most {MAX_STOCK_UNITS} units of a SKU")
     await store.move(connection, movement)
-    failpoint("stock.after_movement")
     recorded = await store.find_movement(connection, movement.movement_id, key)
     assert recorded is not None
     return recorded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from commerce.catalog.product_csv import read_sku
+from commerce.catalog.variant_csv import read_sku
 from commerce.kernel.csv_rows import CsvLineError, LineError, check_unique, parse_unsigned, read_rows
 from commerce.warehouse_stock.model import MAX_STOCK_UNITS, WAREHOUSE_PATTERN, CountedStock
 

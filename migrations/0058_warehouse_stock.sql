@@ -3,7 +3,7 @@
 -- Locks are taken in this sequence: the allotted item, its allotment, the stock; each by SKU.
 
 CREATE TABLE stock_levels (
-    sku          text NOT NULL REFERENCES products,
+    sku          text NOT NULL REFERENCES variants,
     warehouse_id text NOT NULL REFERENCES warehouses,
     on_hand      bigint NOT NULL DEFAULT 0,
     allotted     bigint NOT NULL DEFAULT 0,
@@ -68,12 +68,8 @@ CREATE UNIQUE INDEX stock_movements_once ON stock_movements (movement_id, sku, w
 CREATE INDEX stock_movements_of_stock ON stock_movements (sku, warehouse_id, movement_no);
 CREATE INDEX stock_movements_of_sale ON stock_movements (sale_id, sku) WHERE sale_id IS NOT NULL;
 
-CREATE FUNCTION refuse_changed_movements() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'movements of stock never change: record another one';
-END $$;
-CREATE TRIGGER stock_movements_immutable BEFORE UPDATE OR DELETE ON stock_movements
-    FOR EACH ROW EXECUTE FUNCTION refuse_changed_movements();
+CREATE TRIGGER stock_movements_are_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON stock_movements
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_history();
 
 CREATE FUNCTION move_stock(of_sku text, in_warehouse text, the_kind text, on_hand_change bigint, allotted_change bigint,
                            of_sale text, the_id uuid, the_reference text, the_reason text, the_actor text, at timestamptz)
