@@ -38,7 +38,9 @@ from lua import SaleKeys
 
 _MAX_ATTEMPTS, _RETRY_INTERVAL_S = 10, 0.3
 _LEDGER = "the ledger does not add up"
-_LEDGER_IDLE_RATIO, _MIN_REUSED_S = 10, 0.25
+_STOCK = "the stock of warehouses differs from its movements"
+_ALLOTMENTS = "units that are allotted to the sale differ from its movements, changes or shipments"
+_SHOP_IDLE_RATIO, _MIN_REUSED_S = 10, 0.25
 
 
 Progress = Callable[[int, int], None]
@@ -58,8 +60,8 @@ class Audit:
         self._clock = clock
         self._ledger = LedgerSums(db)
         self._sealing = asyncio.Lock()  # two that write the same seal would fail, after all that one has read
-        self._ledger_findings: list[Finding] = []
-        self._ledger_findings_until_s = 0.0
+        self._shop_findings: list[Finding] = []
+        self._shop_findings_until_s = 0.0
 
     async def audit_sale(
         self, sale_id: str, report_progress: Callable[[int, int], None] = _ignore_progress
@@ -134,7 +136,7 @@ class Audit:
                 await check_orders(snapshot.connection, state.changed, orders)
             audit, has_compared, is_resting = await self._compare(keys, redis_state, snapshot, state, is_whole=is_whole)
             audit.findings.extend(
-                [*orders.list_findings(), *seal_findings, *(await self._check_ledger(snapshot) if is_whole else ledger)]
+                [*orders.list_findings(), *seal_findings, *(await self._check_shop(snapshot) if is_whole else ledger)]
             )
             if seal_findings and writes_seal:
                 await snapshot.delete_seal()
@@ -179,6 +181,7 @@ class Audit:
             *make_finding("P2", "stream entries are neither pending nor new", map(str, redis_state.orphans)),
             *_check_stream_keys(streamed),
             *limits,
+            *make_finding("P7", _ALLOTMENTS, await snapshot.list_allotment_differences(is_whole=is_whole)),
         ]
         audit = SaleAudit(
             snapshot.sale_id, rows, state.orders + len(streamed), findings, await _make_notes(snapshot, streamed)
@@ -191,18 +194,21 @@ class Audit:
         sums = await self._ledger.read() or {}
         return make_finding("P6", _LEDGER, [f"the ledger in {currency}" for currency, sum_ in sums.items() if sum_])
 
-    async def _check_ledger(self, snapshot: AuditSnapshot) -> list[Finding]:
-        """Add up the whole ledger, which is of no single sale.
+    async def _check_shop(self, snapshot: AuditSnapshot) -> list[Finding]:
+        """Add up the whole ledger and the stock of all warehouses, which are of no single sale.
 
         A round over many sales takes over the findings for ten times as long as it took to get them, if that was long.
         """
         started_s = self._clock.monotonic()
-        if started_s >= self._ledger_findings_until_s:
-            self._ledger_findings = make_finding("P6", _LEDGER, await snapshot.list_ledger_differences())
+        if started_s >= self._shop_findings_until_s:
+            self._shop_findings = [
+                *make_finding("P6", _LEDGER, await snapshot.list_ledger_differences()),
+                *make_finding("P7", _STOCK, await snapshot.list_stock_differences()),
+            ]
             took_s = self._clock.monotonic() - started_s
-            idle_s = took_s * _LEDGER_IDLE_RATIO if took_s >= _MIN_REUSED_S else 0
-            self._ledger_findings_until_s = started_s + took_s + idle_s
-        return self._ledger_findings
+            idle_s = took_s * _SHOP_IDLE_RATIO if took_s >= _MIN_REUSED_S else 0
+            self._shop_findings_until_s = started_s + took_s + idle_s
+        return self._shop_findings
 
     async def _audit_unloaded(self, sale_id: str, snapshot: AuditSnapshot) -> SaleAudit:
         """Report a sale that Redis does not have: nothing can be compared, which is a finding."""

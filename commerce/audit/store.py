@@ -147,6 +147,20 @@ class AuditSnapshot:
         rows = await self.connection.fetch(queries.ledger_sums, timeout=_AUDIT_TIMEOUT_S)
         return [row["subject"] for row in rows]
 
+    async def list_stock_differences(self) -> list[str]:
+        """Add up the movements of all warehouses. Returns the stocks that differ."""
+        rows = await self.connection.fetch(queries.stock_sums, timeout=_AUDIT_TIMEOUT_S)
+        return [row["subject"] for row in rows]
+
+    async def list_allotment_differences(self, *, is_whole: bool) -> list[str]:
+        """Compare what is allotted to the sale with its movements, changes and shipments, if anything is.
+
+        Without `is_whole` the stocks of its SKUs are compared with their newest movements alone."""
+        if not await self.connection.fetchval(queries.has_allotted_items, self.sale_id):
+            return []
+        checks = (queries.allotted_items, queries.held_units) if is_whole else (queries.newest_stock,)
+        return [row["subject"] for check in checks for row in await self._fetch(check)]
+
     async def read_seal(self) -> Seal | None:
         row = await self.connection.fetchrow(queries.read_seal, self.sale_id)
         if row is None:

@@ -62,7 +62,7 @@ class StockedShop:
 
 @pytest.fixture
 async def stocked(ship: ShippingShop) -> AsyncIterator[StockedShop]:
-    async with open_stock_shop(ship.shop, adds_products=False) as stock:
+    async with open_stock_shop(ship.shop, adds_warehouses=False) as stock:
         await stock.receive("a", "hz", 6)
         await stock.receive("a", "sh", 4)
         await make_sale(ship.shop, "sale", {"a": (10, 100, None), "b": (10, 100, None)}, opened=False)
