@@ -251,3 +251,32 @@ COMMENT ON FUNCTION allot_units IS 'Allots what an item of a sale needs and ware
 COMMENT ON FUNCTION take_back_units IS 'Frees what an item of a sale needs no longer';
 COMMENT ON FUNCTION allot_item IS 'Sets the units that an item of a draft needs';
 COMMENT ON FUNCTION plan_units IS 'Changes the units that shipments in a warehouse hold';
+
+-- Weight and size are a variant's own; a warehouse adds the shelf.
+
+ALTER TABLE variants
+    ADD COLUMN weight_g  integer CHECK (weight_g BETWEEN 1 AND 1000000),
+    ADD COLUMN length_mm integer CHECK (length_mm BETWEEN 1 AND 10000),
+    ADD COLUMN width_mm  integer CHECK (width_mm BETWEEN 1 AND 10000),
+    ADD COLUMN height_mm integer CHECK (height_mm BETWEEN 1 AND 10000),
+    ADD CONSTRAINT variants_measures CHECK (num_nulls(weight_g, length_mm, width_mm, height_mm) IN (0, 4));
+UPDATE variants SET weight_g = logistics.weight_g, length_mm = logistics.length_mm, width_mm = logistics.width_mm,
+                    height_mm = logistics.height_mm
+FROM product_logistics AS logistics WHERE logistics.sku = variants.sku;
+
+DROP TRIGGER raise_generations_insert ON product_logistics;
+DROP TRIGGER raise_generations_update ON product_logistics;
+DROP FUNCTION raise_generations_after_first_weight;
+DROP FUNCTION raise_generations_after_new_weight;
+ALTER TABLE product_logistics DROP COLUMN weight_g, DROP COLUMN length_mm, DROP COLUMN width_mm, DROP COLUMN height_mm;
+ALTER FUNCTION raise_generations_after_new_list_price RENAME TO raise_generations_after_new_terms;
+CREATE OR REPLACE FUNCTION raise_generations_after_new_terms() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM raise_generations_of_skus(array_agg(sku)) FROM changed JOIN before USING (sku)
+    WHERE (changed.price_minor, changed.weight_g) IS DISTINCT FROM (before.price_minor, before.weight_g)
+    HAVING count(*) > 0;
+    RETURN NULL;
+END $$;
+
+COMMENT ON TABLE product_logistics IS 'Warehouse of a variant whose stock no warehouse keeps, and its shelf there';
+COMMENT ON COLUMN variants.weight_g IS 'Of one unit, in the packing in which it could be sent alone; so are its sides';

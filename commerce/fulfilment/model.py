@@ -18,7 +18,7 @@ class FulfilmentState(NamedTuple):
 class LineToPlan(NamedTuple):
     """Units of an order line for one address that are to be planned.
 
-    Without a `warehouse_id` the product logistics were never imported.
+    Without a `warehouse_id`, or a weight, the product logistics were never imported.
 
     Weight, sides and amounts are those of one unit; `paid_minor` is its price after discounts, rounded down.
     """

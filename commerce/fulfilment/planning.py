@@ -168,7 +168,7 @@ class FulfilmentPlanner:
 
     def _pack_lines(self, lines: Sequence[LineToPlan]) -> list[_PlannedBox]:
         """Pack the lines of each address from each warehouse. Raises `CannotShip`."""
-        if unknown := sorted({line.sku for line in lines if line.warehouse_id is None}):
+        if unknown := sorted({line.sku for line in lines if line.warehouse_id is None or not line.weight_g}):
             names = ", ".join(unknown[:_MAX_NAMED_SKUS]) + (" and others" if len(unknown) > _MAX_NAMED_SKUS else "")
             raise CannotShip(f"weight, size and warehouse of {names} are unknown; import the product logistics")
         groups: dict[tuple[int, str], list[LineToPlan]] = defaultdict(list)

@@ -28,7 +28,7 @@ FROM (
                  AND shipments.status IN ('lost', 'returned_to_sender', 'cancelled')) END AS units
     FROM order_lines LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no)
     WHERE order_id = ANY(ARRAY(SELECT unnest($1::uuid[])))
-) AS lines LEFT JOIN product_logistics USING (sku) WHERE units > 0 ORDER BY order_id, line_no, address_no;
+) AS lines JOIN variants USING (sku) LEFT JOIN product_logistics USING (sku) WHERE units > 0 ORDER BY order_id, line_no, address_no;
 
 -- name: insert_fulfilment_lines
 INSERT INTO fulfilment_lines (order_id, line_no, address_no, ordered)
@@ -185,7 +185,7 @@ SELECT EXISTS (SELECT FROM shipments WHERE replaces = $1);
 -- name: list_line_details
 SELECT line_no, shipment_lines.address_no, sku, shipment_lines.quantity, unit_price_minor, weight_g, length_mm,
        width_mm, height_mm
-FROM shipment_lines JOIN order_lines USING (order_id, line_no, address_no, sku) JOIN product_logistics USING (sku)
+FROM shipment_lines JOIN order_lines USING (order_id, line_no, address_no, sku) JOIN variants USING (sku)
 WHERE shipment_id = $1 ORDER BY line_no;
 
 -- name: insert_wave
@@ -210,8 +210,10 @@ SELECT shipment_id FROM shipments WHERE wave_id = $1 ORDER BY shipment_id;
 
 -- name: list_picks
 -- Units of a cancelled shipment stay on their shelf; the shipment keeps its number in the wave.
-SELECT shelf, sku, name, shipment_id, sum(quantity)::bigint AS quantity
-FROM shipment_lines JOIN shipments USING (shipment_id) JOIN product_logistics USING (sku) JOIN variants USING (sku)
+-- The shelf is known in the warehouse of the logistics alone.
+SELECT coalesce(shelf, '') AS shelf, sku, name, shipment_id, sum(quantity)::bigint AS quantity
+FROM shipment_lines JOIN shipments USING (shipment_id) JOIN variants USING (sku)
+     LEFT JOIN product_logistics USING (sku, warehouse_id)
 WHERE wave_id = $1 AND status <> 'cancelled' GROUP BY shelf, sku, name, shipment_id ORDER BY shelf, sku, shipment_id;
 
 -- name: count_shipments

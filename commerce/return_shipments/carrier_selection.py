@@ -24,7 +24,7 @@ from commerce.shipping.errors import CannotShip
 from commerce.shipping.policy import ShippingPolicy, dispatch_day
 from commerce.shipping.records import PackageSize
 from commerce.warehouses import store as warehouses
-from commerce.warehouses.model import ProductLogistics
+from commerce.warehouses.model import UnitSize
 
 _MAX_DAYS = 365
 """A return is not urgent: the cheapest carrier is chosen, however long it takes."""
@@ -39,7 +39,7 @@ class CarrierSelection(NamedTuple):
     reason: str
 
 
-def _pack_item(content: ReturnContent, product: ProductLogistics) -> PackItem:
+def _pack_item(content: ReturnContent, product: UnitSize) -> PackItem:
     return PackItem(
         line_no=content.case_line_no,
         sku=content.sku,
@@ -104,12 +104,12 @@ class ReturnCarriers:
         """Return weight and size of the box for the contents.
 
         Raises `CannotReturn` if they do not fit one box, or a weight is unknown."""
-        logistics = await warehouses.product_logistics_of(connection, {content.sku for content in contents})
-        if unknown := sorted({content.sku for content in contents} - logistics.keys()):
+        sizes = await warehouses.unit_sizes_of(connection, {content.sku for content in contents})
+        if unknown := sorted({content.sku for content in contents} - sizes.keys()):
             raise CannotReturn(
                 f"weight and size of {', '.join(unknown[:10])} are unknown; import the product logistics"
             )
-        items = [_pack_item(content, logistics[content.sku]) for content in contents]
+        items = [_pack_item(content, sizes[content.sku]) for content in contents]
         try:
             [box] = pack(items, self._policy.boxes, self._policy.box_fill_ratio, 1)
         except CannotShip:

@@ -98,7 +98,7 @@ ORDER BY price_minor, sku LIMIT 1;
 -- Terms that a gateway does not have yet, in parts that do not block it for long.
 SELECT sku, sale_items.price_minor, coalesce(user_limit, 0) AS user_limit, variants.price_minor AS list_price_minor,
        coalesce(weight_g, 0) AS weight_g
-FROM sale_items JOIN variants USING (sku) LEFT JOIN product_logistics USING (sku)
+FROM sale_items JOIN variants USING (sku)
 WHERE sale_id = $1 AND changed_generation > $2 AND sku > $3 ORDER BY sku LIMIT $4;
 
 -- name: list_coupons_of_promotion

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from commerce.catalog.model import Sku
@@ -19,11 +21,23 @@ class Warehouse(msgspec.Struct, frozen=True):
 
 
 class ProductLogistics(msgspec.Struct, frozen=True):
-    """Location, weight and sides of one unit of a product, in the packing in which it could be sent alone."""
+    """Weight and sides of one unit of a variant, in the packing in which it could be sent alone, and where it is.
+
+    A warehouse that keeps its stock may ship it instead.
+    """
 
     sku: Sku
     warehouse_id: str
     shelf: str
+    weight_g: int
+    length_mm: int
+    width_mm: int
+    height_mm: int
+
+
+class UnitSize(NamedTuple):
+    """Weight and sides of one unit of a variant."""
+
     weight_g: int
     length_mm: int
     width_mm: int

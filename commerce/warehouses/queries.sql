@@ -15,25 +15,38 @@ SELECT count(*) FILTER (WHERE before.warehouse_id IS NULL) AS added, count(befor
 FROM written LEFT JOIN warehouses AS before USING (warehouse_id);
 
 -- name: upsert_product_logistics
-WITH written AS (
-    INSERT INTO product_logistics (sku, warehouse_id, shelf, weight_g, length_mm, width_mm, height_mm)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[])
-    ON CONFLICT (sku) DO UPDATE
-    SET warehouse_id = excluded.warehouse_id, shelf = excluded.shelf, weight_g = excluded.weight_g,
-        length_mm = excluded.length_mm, width_mm = excluded.width_mm, height_mm = excluded.height_mm
+-- Weight and size are columns of the variant.
+WITH input AS (
+    SELECT sku, warehouse_id, shelf, weight_g, length_mm, width_mm, height_mm
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[])
+         AS input (sku, warehouse_id, shelf, weight_g, length_mm, width_mm, height_mm)
+), measured AS (
+    UPDATE variants SET weight_g = input.weight_g, length_mm = input.length_mm, width_mm = input.width_mm,
+                        height_mm = input.height_mm
+    FROM input WHERE variants.sku = input.sku
+      AND (variants.weight_g, variants.length_mm, variants.width_mm, variants.height_mm)
+          IS DISTINCT FROM (input.weight_g, input.length_mm, input.width_mm, input.height_mm)
+    RETURNING variants.sku
+), written AS (
+    INSERT INTO product_logistics (sku, warehouse_id, shelf) SELECT sku, warehouse_id, shelf FROM input
+    ON CONFLICT (sku) DO UPDATE SET warehouse_id = excluded.warehouse_id, shelf = excluded.shelf
     WHERE product_logistics IS DISTINCT FROM excluded
     RETURNING sku
 )
 SELECT count(*) FILTER (WHERE before.sku IS NULL) AS added, count(before.sku) AS changed
-FROM written LEFT JOIN product_logistics AS before USING (sku);
+FROM (SELECT sku FROM written UNION SELECT sku FROM measured) AS changes
+LEFT JOIN product_logistics AS before USING (sku);
 
 -- name: unknown_skus
 SELECT sku FROM unnest($1::text[]) AS wanted (sku)
 WHERE NOT EXISTS (SELECT FROM variants WHERE variants.sku = wanted.sku);
 
 -- name: product_logistics_of
-SELECT sku, warehouse_id, shelf, weight_g, length_mm, width_mm, height_mm FROM product_logistics
-WHERE sku = ANY($1::text[]);
+SELECT sku, warehouse_id, shelf, weight_g, length_mm, width_mm, height_mm
+FROM product_logistics JOIN variants USING (sku) WHERE sku = ANY($1::text[]) AND weight_g IS NOT NULL;
+
+-- name: unit_sizes_of
+SELECT sku, weight_g, length_mm, width_mm, height_mm FROM variants WHERE sku = ANY($1::text[]) AND weight_g IS NOT NULL;
 
 -- name: warehouses_of
 SELECT warehouse_id, name, address, latitude, longitude FROM warehouses WHERE warehouse_id = ANY($1::text[]);

@@ -10,7 +10,7 @@ import msgspec
 from commerce.kernel.address import Address
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.warehouses.model import ProductLogistics, Warehouse, WarehouseSummary
+from commerce.warehouses.model import ProductLogistics, UnitSize, Warehouse, WarehouseSummary
 
 queries = load_queries(__package__)
 
@@ -46,6 +46,12 @@ async def product_logistics_of(connection: Connection, skus: Collection[str]) ->
     """Read product logistics by SKU, without those that were never imported."""
     rows = await connection.fetch(queries.product_logistics_of, list(skus))
     return {row["sku"]: ProductLogistics(*row) for row in rows}
+
+
+async def unit_sizes_of(connection: Connection, skus: Collection[str]) -> dict[str, UnitSize]:
+    """Read weight and size by SKU, without those that are unknown."""
+    rows = await connection.fetch(queries.unit_sizes_of, list(skus))
+    return {sku: UnitSize(*size) for sku, *size in rows}
 
 
 async def warehouses_of(connection: Connection, warehouse_ids: Collection[str]) -> dict[str, Warehouse]:

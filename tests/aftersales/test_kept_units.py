@@ -195,7 +195,7 @@ async def test_audit_finds_delivered_units_that_nobody_asks_back(cases: CaseShop
 
 async def test_shipment_of_many_lines_is_returned_whole(cases: CaseShop) -> None:
     """More lines than a customer may name in one request."""
-    small = "UPDATE product_logistics SET weight_g = 1, length_mm = 1, width_mm = 1, height_mm = 1 RETURNING 1"
+    small = "UPDATE variants SET weight_g = 1, length_mm = 1, width_mm = 1, height_mm = 1 RETURNING 1"
     await cases.ship.fetch_rows(small)
     order_id, [shipment] = await cancel_too_late(cases.ship, *[("a", 1, 0)] * 101)
     await cases.ship.apply_events(shipment.shipment_id, tracking_event("delivered", -1))

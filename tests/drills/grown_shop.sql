@@ -206,8 +206,9 @@ FROM (SELECT *, CASE WHEN step = 'delivered' THEN 1 ELSE 0 END AS shipped FROM f
 
 INSERT INTO warehouses (warehouse_id, name, address, latitude, longitude)
 SELECT 'w' || n, 'Warehouse', '{{}}', 30, 120 FROM generate_series(0, 4) AS n;
-INSERT INTO product_logistics (sku, warehouse_id, shelf, weight_g, length_mm, width_mm, height_mm)
-SELECT 'sku-' || n, 'w' || n % 5, 'A1', 500, 100, 100, 100 FROM generate_series(0, 19999) AS n;
+INSERT INTO product_logistics (sku, warehouse_id, shelf)
+SELECT 'sku-' || n, 'w' || n % 5, 'A1' FROM generate_series(0, 19999) AS n;
+UPDATE variants SET weight_g = 500, length_mm = 100, width_mm = 100, height_mm = 100;
 INSERT INTO rate_tables (imported_at, actor, source, currency)
 SELECT fill.at_of(0), 'staff', 'rates.csv', 'CNY' FROM generate_series(1, 20);
 INSERT INTO rates (table_id, carrier, region, from_g, to_g, price_minor, days, cod)

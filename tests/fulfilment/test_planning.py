@@ -58,7 +58,7 @@ async def test_weight_at_step_end_costs_lower_price(ship: ShippingShop) -> None:
     """A step includes its end: 1000 g with the box cost the lower price."""
     prices = []
     for weight in (880, 881):
-        await ship.fetch_rows("UPDATE product_logistics SET weight_g = $1 WHERE sku = 'a' RETURNING 1", weight)
+        await ship.fetch_rows("UPDATE variants SET weight_g = $1 WHERE sku = 'a' RETURNING 1", weight)
         order_id = await ship.add_order()
         await ship.work_until_idle()
         [shipment] = await ship.list_shipments(order_id)
@@ -139,7 +139,7 @@ async def test_order_without_product_logistics_or_with_too_many_boxes_is_unplann
     assert (await ship.fulfilment.count_worklists())["unplanned"] == 2
     await ship.make_all_due()
     assert "cannot_ship" not in await ship.work_until_idle()
-    await ship.fetch_rows("INSERT INTO product_logistics VALUES ('a', 'hz', 'A-01', 500, 100, 100, 100) RETURNING 1")
+    await ship.fetch_rows("INSERT INTO product_logistics VALUES ('a', 'hz', 'A-01') RETURNING 1")
     with pytest.raises(NotToBePlanned, match=f"floodgate jobs retry fulfilments {lacking}"):
         await ship.fulfilment.replan(lacking)
     await ship.shop.jobs.retry_one(JobKey("fulfilments", lacking), "dan")

@@ -176,7 +176,7 @@ async def test_retry_of_parked_shipment_and_unplanned_order_succeeds(shipping_ga
     assert order["order_id"] == str(order_id)
     assert "import the product logistics" in order["reason"]
     assert (await shipping_gateway.call_as_staff("GET", "/worklists")).body["unplanned"] == 1
-    await shipping_gateway.ship.fetch_rows("INSERT INTO product_logistics VALUES ($1, $2, $3, $4, $5, $6, $7)", *kept)
+    await shipping_gateway.ship.fetch_rows("INSERT INTO product_logistics VALUES ($1, $2, $3)", *kept)
     replanned = await shipping_gateway.call_as_staff("POST", f"/orders/{order_id}/replan")
     assert is_problem(replanned, 409, "not_to_be_planned")
     assert (await shipping_gateway.call_as_staff("POST", f"/jobs/fulfilments/{order_id}/retry")).status == 200

@@ -21,7 +21,7 @@ from ops.services import CliServices
 from tests.support.fake_carrier import refusal
 from tests.support.processes import Processes
 from tests.support.sales import ADDRESS
-from tests.support.shipping_shop import PRICE, SHANGHAI, ShippingShop, open_shipping_shop, tracking_event
+from tests.support.shipping_shop import PRICE, SHANGHAI, ShippingShop, open_shipping_shop, put_logistics, tracking_event
 
 SHIPPING = {
     "kuaidi100": {
@@ -132,7 +132,7 @@ async def test_order_that_cannot_be_planned_is_listed_and_retried(floodgate: Com
     assert (status, str(order_id) in output, "new" in output) == (0, True, True), output
     assert "orders that cannot be planned: 1" in (await floodgate("shipment", "worklists"))[1]
     async with ship.shop.db.connection() as connection:
-        await connection.execute("INSERT INTO product_logistics VALUES ('new', 'hz', 'A-02', 500, 100, 100, 100)")
+        await put_logistics(connection, "new", "hz", "A-02", 500, 100)
     await check_refused(floodgate, f"floodgate jobs retry fulfilments {order_id}", "replan", order_id, group="order")
     assert (await floodgate("jobs", "retry", "fulfilments", order_id))[0] == 0
     await ship.work_until_idle()

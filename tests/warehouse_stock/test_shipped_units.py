@@ -24,7 +24,8 @@ SELECT sale_id, sku, warehouse_id, planned, held FROM allotments LEFT JOIN LATER
     SELECT coalesce(sum(quantity), 0) AS held FROM shipments JOIN shipment_lines USING (shipment_id) JOIN orders
         ON orders.order_id = shipments.order_id
     WHERE orders.sale_id = allotments.sale_id AND shipment_lines.sku = allotments.sku
-      AND shipments.warehouse_id = allotments.warehouse_id AND handed_over_at IS NULL AND ended_at IS NULL) AS lines ON true
+      AND shipments.warehouse_id = allotments.warehouse_id AND handed_over_at IS NULL
+      AND ended_at IS NULL) AS lines ON true
 WHERE planned <> held
 """
 
