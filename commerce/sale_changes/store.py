@@ -20,6 +20,14 @@ class RoomTimes(NamedTuple):
     has_ended: bool
 
 
+class ShippingSetup(NamedTuple):
+    """Whether there is any warehouse, the current rate table, and whether the sale has a freight template."""
+
+    has_warehouses: bool
+    has_freight: bool
+    table_id: int | None
+
+
 async def change(connection: Connection, sale: Sale) -> None:
     """Store what staff may change of a sale, and raise its generation."""
     values = sale.title, sale.currency, sale.opens_at, sale.closes_at, sale.pay_within_s
@@ -62,3 +70,16 @@ async def delete_draft(connection: Connection, sale_id: str) -> bool:
     had_room = await connection.fetchval(queries.delete_room, sale_id)
     await connection.execute(queries.delete_sale, sale_id)
     return bool(had_room)
+
+
+async def read_shipping_setup(connection: Connection, sale_id: str) -> ShippingSetup:
+    """Read whether the shop has what it ships a sale with. The sale must exist."""
+    row = await connection.fetchrow(queries.read_shipping_setup, sale_id)
+    assert row is not None
+    return ShippingSetup(**row)
+
+
+async def list_gaps(connection: Connection, sale_id: str, table_id: int | None) -> dict[str, tuple[int, list[str]]]:
+    """Return what products of a sale lack: the number of SKUs and the first of them, by kind."""
+    rows = await connection.fetch(queries.list_gaps, sale_id, table_id)
+    return {row["kind"]: (row["count"], row["skus"]) for row in rows}

@@ -12,6 +12,8 @@ from aiohttp import web
 from commerce.catalog.model import Sku, Variant, VariantInput
 from commerce.dead_letters.model import DeadLetter
 from commerce.kernel.paging import Page
+from commerce.sale_changes.opening import SaleOpening
+from commerce.sale_changes.opening_model import OpeningGaps, OpenSale
 from commerce.sales.model import ItemInput, Sale, SaleId, SaleInput, StockChange, StockChangeInput
 from gateway.endpoints.parameters import LIMIT, ORDER, SALE, SKU, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
@@ -81,8 +83,22 @@ async def put_items(call: Call) -> web.Response:
 
 
 async def open_sale(call: Call) -> web.Response:
-    """Load the stock of a draft, which takes orders from its opening time on; or continue a paused sale."""
-    return json_response(await call.services.sales.open(call.parameters["sale_id"], call.staff_actor))
+    """Load the stock of a draft, which takes orders from its opening time on; or continue a paused sale.
+
+    A draft that lacks what its orders will need is refused, and `gaps` of the problem list it. With the reason `anyway`
+    it is opened all the same.
+    """
+    services, body = call.services, call.body or OpenSale()
+    opening = SaleOpening(services.db, services.sales, services.clock)
+    sale, _ = await opening.open(call.parameters["sale_id"], call.staff_actor, body.anyway)
+    return json_response(sale)
+
+
+async def list_opening_gaps(call: Call) -> web.Response:
+    """List what a sale lacks for its orders: weight, size, warehouse, rate, price, units; each with what to do."""
+    services = call.services
+    gaps = await SaleOpening(services.db, services.sales, services.clock).list_gaps(call.parameters["sale_id"])
+    return json_response(OpeningGaps(gaps))
 
 
 async def pause_sale(call: Call) -> web.Response:
@@ -195,6 +211,17 @@ OPERATIONS = [
         summary="Open a sale",
         answers=_SALE_ANSWER,
         problems=(404, 409, 503),
+        parameters=(SALE,),
+        body=OpenSale,
+        is_body_optional=True,
+    ),
+    _sales(
+        method="GET",
+        path=f"{_SALE_PATH}/gaps",
+        handler=list_opening_gaps,
+        summary="List what a sale lacks",
+        answers={200: ("all that it lacks", OpeningGaps)},
+        problems=(404, 503),
         parameters=(SALE,),
     ),
     _sales(

@@ -13,6 +13,8 @@ import typer
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import format_money
 from commerce.kernel.types import explain_mismatch
+from commerce.sale_changes.opening import SaleOpening, describe_gap
+from commerce.sale_changes.opening_model import OpeningGap, OpenSale
 from commerce.sales.item_csv import read_items
 from commerce.sales.model import Sale, SaleInput, SaleItem, SaleState, StockChange, StockChangeInput
 from lua import SaleKeys, read_units_free
@@ -22,10 +24,12 @@ from ops.commands.console import (
     format_time,
     get_actor,
     list_all,
+    parse_argument,
     print_json,
     print_line,
     print_table,
     print_values,
+    print_warning,
     run,
     run_change,
 )
@@ -80,9 +84,48 @@ def create(
 
 
 @app.command("open")
-def open_(sale_id: SaleId) -> None:
-    """Load a draft's stock and accept orders from its opening time on; or resume a paused sale."""
-    _change_state(sale_id, "open")
+def open_(
+    sale_id: SaleId,
+    anyway: Annotated[str | None, typer.Option(metavar="REASON", help="open it whatever it lacks; recorded")] = None,
+) -> None:
+    """Load a draft's stock and accept orders from its opening time on; or resume a paused sale.
+
+    A draft that lacks what its orders will need, such as weights or units in warehouses, is refused: `floodgate sale
+    check` lists what is missing.
+    """
+
+    async def work() -> Sale:
+        body = parse_argument({"anyway": anyway}, OpenSale)
+        async with open_cli_services() as shop:
+            opening = SaleOpening(shop.db, shop.sales, shop.clock)
+            sale, gaps = await opening.open(sale_id, get_actor(), body.anyway)
+            for gap in gaps:
+                print_warning(describe_gap(gap))
+            await warn_if_not_in_redis(shop, sale_id)
+            return sale
+
+    sale = run_change(work())
+    print_line(f"{sale.sale_id} is {sale.state}")
+
+
+@app.command()
+def check(sale_id: SaleId, json: JsonOption = False) -> None:
+    """List what a sale lacks for its orders, with what to do. Status 1 if it must not open like this."""
+
+    async def work() -> list[OpeningGap]:
+        async with open_cli_services() as shop:
+            return await SaleOpening(shop.db, shop.sales, shop.clock).list_gaps(sale_id)
+
+    gaps = run(work())
+    if json:
+        print_json(gaps)
+    else:
+        for gap in gaps:
+            print_line(f"{'warning' if gap.is_warning else 'missing'}: {describe_gap(gap)}")
+        if not gaps:
+            print_line(f"{sale_id} lacks nothing")
+    if not all(gap.is_warning for gap in gaps):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -100,7 +143,7 @@ def close(sale_id: SaleId) -> None:
 def _change_state(sale_id: str, step: str) -> None:
     async def work() -> Sale:
         async with open_cli_services() as shop:
-            steps = {"open": shop.sales.open, "pause": shop.sales.pause, "close": shop.sales.close}
+            steps = {"pause": shop.sales.pause, "close": shop.sales.close}
             sale = await steps[step](sale_id, get_actor())
             await warn_if_not_in_redis(shop, sale_id)
             return sale
