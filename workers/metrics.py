@@ -254,6 +254,11 @@ RETURN_WORKLIST_ITEMS = Gauge(
     ["worklist"],
     multiprocess_mode=_LATEST,
 )
+LOW_STOCKS = Gauge(
+    "floodgate_low_stocks",
+    "Stocks of warehouses with fewer units on hand than their warning",
+    multiprocess_mode=_LATEST,
+)
 OLDEST_RETURN_SECONDS = Gauge(
     "floodgate_oldest_return_seconds",
     "How long the oldest return waits at a warehouse: to be received, or to be inspected",

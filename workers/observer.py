@@ -23,12 +23,14 @@ from commerce.jobs.model import GroupLoad, GroupName
 from commerce.jobs.staff_jobs import StaffJobs
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.failures import Failures
+from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Database
 from commerce.knowledge.service import Knowledge
 from commerce.ledger.service import Ledger
 from commerce.payments.ledger_sums import LedgerSums
 from commerce.payments.other_ways import measure_refunds
 from commerce.sales_figures.event_counter import EventCounter
+from commerce.warehouse_stock.service import WarehouseStock
 from config.aftersales import AftersalesSettings
 from lua import SaleKeys
 from workers import metrics
@@ -49,6 +51,7 @@ async def observer(services: WorkerServices) -> None:
     jobs = StaffJobs(services.db, services.clock, services.settings.jobs.lease_s)
     shown_groups: set[GroupName] = set()
     shown_shipments: set[tuple[str, str]] = set()
+    ids = IdGenerator(services.clock)
     case_gauges = CaseGauges(services.db, services.clock)
     shown_cases: set[tuple[str, str]] = set()
     shown_holders: set[tuple[str, str]] = set()
@@ -75,18 +78,19 @@ async def observer(services: WorkerServices) -> None:
 
     async def measure_shipments() -> int:
         failures = Failures("measure", _logger)
-        with failures.catch(gauges="shipments"):
-            await _measure_shipments(worklists, shown_shipments)
-        with failures.catch(gauges="cancellations"):
-            await _measure_cancellations(OpenCancellations(services.db, services.clock))
-        with failures.catch(gauges="cases"):
-            await _measure_cases(case_gauges, shown_cases)
-        with failures.catch(gauges="support"):
-            await _measure_support(services)
-        with failures.catch(gauges="held_cash"):
-            await _measure_held_cash(Ledger(services.db, services.clock), shown_holders, services.clock)
-        with failures.catch(gauges="returns"):
-            await _measure_returns(services.db, services.settings.aftersales, from_ms(services.clock.now_ms()))
+        now = from_ms(services.clock.now_ms())
+        held_cash = Ledger(services.db, services.clock)
+        for gauges, measure in (
+            ("shipments", partial(_measure_shipments, worklists, shown_shipments)),
+            ("cancellations", partial(_measure_cancellations, OpenCancellations(services.db, services.clock))),
+            ("cases", partial(_measure_cases, case_gauges, shown_cases)),
+            ("support", partial(_measure_support, services)),
+            ("held_cash", partial(_measure_held_cash, held_cash, shown_holders, services.clock)),
+            ("returns", partial(_measure_returns, services.db, services.settings.aftersales, now)),
+            ("stock", partial(_measure_stock, WarehouseStock(services.db, services.clock, ids))),
+        ):
+            with failures.catch(gauges=gauges):
+                await measure()
         failures.raise_any()
         return 0
 
@@ -191,6 +195,10 @@ async def _measure_shipments(worklists: Worklists, shown: set[tuple[str, str]]) 
     for until, durations in (await worklists.measure_fulfilment_times()).items():
         for quantile, seconds in zip(("0.5", "0.9", "0.99"), durations, strict=True):
             metrics.FULFILMENT_SECONDS.labels(until, quantile).set(seconds)
+
+
+async def _measure_stock(stock: WarehouseStock) -> None:
+    metrics.LOW_STOCKS.set(await stock.count_low())
 
 
 async def _measure_cancellations(cancellations: OpenCancellations) -> None:

@@ -19,9 +19,10 @@ from gateway.auth import Authenticator
 from ops.cli import app
 from ops.services import CliServices
 from tests.support.fake_carrier import refusal
+from tests.support.logistics import put_logistics
 from tests.support.processes import Processes
 from tests.support.sales import ADDRESS
-from tests.support.shipping_shop import PRICE, SHANGHAI, ShippingShop, open_shipping_shop, put_logistics, tracking_event
+from tests.support.shipping_shop import PRICE, SHANGHAI, ShippingShop, open_shipping_shop, tracking_event
 
 SHIPPING = {
     "kuaidi100": {

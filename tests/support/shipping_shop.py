@@ -37,11 +37,10 @@ from commerce.shipping.service import Shipping
 from commerce.shipping.shipment_tasks import SHIPMENTS
 from commerce.shipping.store import read_shipment
 from commerce.shipping.tracking import TrackingResult
-from commerce.warehouses import store as warehouses
-from commerce.warehouses.model import ProductLogistics
 from config.settings import Settings
 from ops.services import CliServices
 from tests.support.fake_carrier import FakeCarrier
+from tests.support.logistics import put_logistics
 from tests.support.sales import ADDRESS, eventually
 
 SHANGHAI = {**ADDRESS, "province": "Shanghai", "city": "Shanghai", "district": "Pudong", "line": "Century Avenue 1"}
@@ -363,12 +362,6 @@ async def add_products(shop: CliServices) -> None:
             )
         for sku, logistics in PRODUCT_LOGISTICS.items():
             await put_logistics(connection, sku, *logistics)
-
-
-async def put_logistics(connection: Any, sku: str, warehouse_id: str, shelf: str, weight_g: int, side_mm: int) -> None:
-    """Set warehouse, shelf, weight and the length of each side of a SKU."""
-    product = ProductLogistics(sku, warehouse_id, shelf, weight_g, side_mm, side_mm, side_mm)
-    await warehouses.upsert_product_logistics(connection, [product])
 
 
 @asynccontextmanager

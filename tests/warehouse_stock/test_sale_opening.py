@@ -9,8 +9,9 @@ from commerce.sale_changes.errors import SaleIncomplete
 from commerce.sale_changes.opening import SaleOpening
 from commerce.sales.errors import NoSuchSale
 from ops.services import CliServices
+from tests.support.logistics import put_logistics
 from tests.support.sales import make_sale
-from tests.support.shipping_shop import RATES, add_products, put_logistics
+from tests.support.shipping_shop import RATES, add_products
 from tests.support.stock_shop import open_stock_shop
 
 
