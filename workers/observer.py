@@ -51,10 +51,9 @@ async def observer(services: WorkerServices) -> None:
     jobs = StaffJobs(services.db, services.clock, services.settings.jobs.lease_s)
     shown_groups: set[GroupName] = set()
     shown_shipments: set[tuple[str, str]] = set()
-    ids = IdGenerator(services.clock)
     case_gauges = CaseGauges(services.db, services.clock)
-    shown_cases: set[tuple[str, str]] = set()
-    shown_holders: set[tuple[str, str]] = set()
+    stock = WarehouseStock(services.db, services.clock, IdGenerator(services.clock))
+    shown_cases, shown_holders = set[tuple[str, str]](), set[tuple[str, str]]()
     shown_refunds: set[tuple[str, str, str]] = set()
 
     async def measure_jobs() -> int:
@@ -78,16 +77,15 @@ async def observer(services: WorkerServices) -> None:
 
     async def measure_shipments() -> int:
         failures = Failures("measure", _logger)
-        now = from_ms(services.clock.now_ms())
-        held_cash = Ledger(services.db, services.clock)
+        now, ledger_of_cash = from_ms(services.clock.now_ms()), Ledger(services.db, services.clock)
         for gauges, measure in (
             ("shipments", partial(_measure_shipments, worklists, shown_shipments)),
             ("cancellations", partial(_measure_cancellations, OpenCancellations(services.db, services.clock))),
             ("cases", partial(_measure_cases, case_gauges, shown_cases)),
             ("support", partial(_measure_support, services)),
-            ("held_cash", partial(_measure_held_cash, held_cash, shown_holders, services.clock)),
+            ("held_cash", partial(_measure_held_cash, ledger_of_cash, shown_holders, services.clock)),
             ("returns", partial(_measure_returns, services.db, services.settings.aftersales, now)),
-            ("stock", partial(_measure_stock, WarehouseStock(services.db, services.clock, ids))),
+            ("stock", partial(_measure_stock, stock)),
         ):
             with failures.catch(gauges=gauges):
                 await measure()

@@ -21,7 +21,7 @@ _Holdings = dict[str, dict[str, int]]
 
 
 class WarehouseChoice:
-    """What warehouses can ship of the items of some sales, less what was taken for orders.
+    """The units that warehouses can ship of sales, less those taken for orders.
 
     Units that are allotted to the sale come first. What it lacks, such as units that are sent again, comes from those
     that no sale has."""
@@ -110,7 +110,9 @@ def _count_shared(path: RegionPath, other: RegionPath) -> int:
 
 
 def _find_fewest(needs: Counter[str], holdings: _Holdings, used: list[str], ranked: list[str]) -> list[str]:
-    """Return warehouses that hold all units, the nearest first: those that are used, and the fewest others."""
+    """Return warehouses that hold all units together.
+
+    Those that are used come first, then the fewest others, the nearest of those first."""
     others = [id_ for id_ in ranked if id_ not in used]
     for count in range(_MAX_TOGETHER + 1):
         for added in combinations(others[:_MAX_TRIED], count):

@@ -43,8 +43,8 @@ class SaleOpening:
         await self._sales.get(sale_id)
         async with self._db.connection() as connection:
             setup = await store.read_shipping_setup(connection, sale_id)
-            found = await store.list_gaps(connection, sale_id, setup.table_id)
-        gaps = [_make_gap(kind, setup, *found[kind]) for kind in _OF_PRODUCTS if kind in found]
+            lacking = await store.list_gaps(connection, sale_id, setup.table_id)
+        gaps = [_make_gap(kind, setup, *lacking[kind]) for kind in _OF_PRODUCTS if kind in lacking]
         if not setup.has_warehouses:
             return [_make_gap("warehouse", setup), *(gap for gap in gaps if gap.kind not in _OF_SHIPPING)]
         if setup.table_id is None:

@@ -1,4 +1,4 @@
-"""What a draft lacks before it can be opened."""
+"""Gaps of a draft that keep it from being opened."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ class OpeningGaps(msgspec.Struct, frozen=True):
 
 
 class OpenSale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to open a sale. With `anyway` a draft is opened whatever it lacks, and the reason is recorded."""
+    """Options of opening a sale.
+
+    With `anyway` a draft is opened whatever it lacks, and the reason is recorded."""
 
     anyway: Reason | None = None

@@ -21,7 +21,7 @@ class RoomTimes(NamedTuple):
 
 
 class ShippingSetup(NamedTuple):
-    """Whether there is any warehouse, the current rate table, and whether the sale has a freight template."""
+    """The current rate table, and whether there is any warehouse, and a freight template of the sale."""
 
     has_warehouses: bool
     has_freight: bool

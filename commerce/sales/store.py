@@ -186,7 +186,9 @@ async def insert_change(
     now: datetime,
     lease_until: datetime,
 ) -> bool:
-    """Insert a pending change, whose job is claimed until `lease_until`. Returns False if its id exists already."""
+    """Insert a pending change, whose job is claimed until `lease_until`.
+
+    Returns False if its id exists already."""
     values = change_id, sale_id, change.sku, change.delta, change.reason, actor, now, lease_until
     return await connection.fetchval(queries.insert_change, *values) is not None
 

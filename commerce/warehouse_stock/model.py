@@ -37,7 +37,7 @@ class StockLevel(msgspec.Struct, frozen=True):
         return self.on_hand - self.allotted
 
 
-class StockMovement(msgspec.Struct, frozen=True):
+class WarehouseMovement(msgspec.Struct, frozen=True):
     """A change of stock, with the units that there were after it."""
 
     movement_no: int
@@ -73,7 +73,7 @@ class CountInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reference: Reference | None = None
 
 
-class TransferInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StockTransferInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Units that move to another warehouse."""
 
     to_warehouse: WarehouseId

@@ -22,8 +22,8 @@ from commerce.warehouse_stock.model import (
     ItemAllotment,
     MovementInput,
     StockLevel,
-    StockMovement,
-    TransferInput,
+    StockTransferInput,
+    WarehouseMovement,
 )
 from commerce.warehouse_stock.stock_csv import read_counts
 from commerce.warehouse_stock.store import NewMovement, StockKey
@@ -49,7 +49,7 @@ class WarehouseStock:
 
     async def record(
         self, sku: str, warehouse_id: str, movement: MovementInput, actor: str, movement_id: UUID | None = None
-    ) -> StockMovement:
+    ) -> WarehouseMovement:
         """Record units that came in or went. Raises `NoSuchStock`, `NotEnoughStock` or `KeyReused`."""
         delta = -movement.units if movement.kind == "damaged" else movement.units
         key = sku, warehouse_id
@@ -63,8 +63,10 @@ class WarehouseStock:
 
     async def count(
         self, sku: str, warehouse_id: str, count: CountInput, actor: str, movement_id: UUID | None = None
-    ) -> StockMovement:
-        """Set the units on hand to those that were counted; the difference is the movement. Raises as `record`."""
+    ) -> WarehouseMovement:
+        """Set the units on hand to those that were counted; the difference is the movement.
+
+        Raises as `record`."""
         key = sku, warehouse_id
         async with self._db.transaction() as connection:
             level = await _lock(connection, key, is_new=True)
@@ -80,8 +82,8 @@ class WarehouseStock:
         return NewMovement(*key, "counted", delta, movement_id, count.reference, count.reason, actor, self._now())
 
     async def transfer(
-        self, sku: str, warehouse_id: str, transfer: TransferInput, actor: str, movement_id: UUID | None = None
-    ) -> list[StockMovement]:
+        self, sku: str, warehouse_id: str, transfer: StockTransferInput, actor: str, movement_id: UUID | None = None
+    ) -> list[WarehouseMovement]:
         """Move units to another warehouse. Returns the movements out of the one and into the other.
 
         Raises as `record`, and `Invalid` if both warehouses are the same."""
@@ -133,7 +135,7 @@ class WarehouseStock:
         report = ImportReport(errors=[row for _, row in chunk if isinstance(row, LineError)])
         counted = [(line, row) for line, row in chunk if isinstance(row, CountedStock)]
         keys = [(row.sku, row.warehouse_id) for _, row in counted]
-        known = await store.lock_levels(connection, keys)
+        before = await store.lock_levels(connection, keys)
         levels = await store.lock_levels(connection, keys, new=keys)
         for line, row in counted:
             key = row.sku, row.warehouse_id
@@ -142,21 +144,23 @@ class WarehouseStock:
                 continue
             count = CountInput(row.units, reason)
             try:
-                if level.on_hand != row.units or key not in known:
+                if level.on_hand != row.units or key not in before:
                     await _move_once(connection, level, self._new_count(key, level, count, actor, self._ids.new()))
             except NotEnoughStock as error:
                 report.errors.append(LineError(line, str(error)))
                 continue
             is_warning_new = await store.set_warning(connection, key, row.warn_below)
-            report.added += key not in known
-            report.changed += key in known and (level.on_hand != row.units or is_warning_new)
-            report.unchanged += key in known and level.on_hand == row.units and not is_warning_new
+            report.added += key not in before
+            report.changed += key in before and (level.on_hand != row.units or is_warning_new)
+            report.unchanged += key in before and level.on_hand == row.units and not is_warning_new
         return report
 
     async def list_levels(
         self, after: str | None, size: int, sku: str | None = None, warehouse: str | None = None, *, low: bool = False
     ) -> Page[StockLevel]:
-        """List stocks by SKU and warehouse; `after` is `SKU/WAREHOUSE`. With `low` only those below their warning."""
+        """List stocks by SKU and warehouse; `after` is `SKU/WAREHOUSE`.
+
+        With `low` only those below their warning."""
         after_sku, _, after_warehouse = (after or "").partition("/")
         async with self._db.connection() as connection:
             levels = await store.list_levels(
@@ -166,7 +170,7 @@ class WarehouseStock:
 
     async def list_movements(
         self, sku: str, warehouse_id: str | None, before: int | None, size: int
-    ) -> Page[StockMovement]:
+    ) -> Page[WarehouseMovement]:
         """List movements of a SKU, newest first. Raises `NoSuchStock` if no warehouse keeps it."""
         async with self._db.connection() as connection:
             if not await store.is_kept(connection, sku):
@@ -201,7 +205,7 @@ def _no_stock(key: StockKey) -> NoSuchStock:
     )
 
 
-async def _move_once(connection: Connection, level: StockLevel, movement: NewMovement) -> StockMovement:
+async def _move_once(connection: Connection, level: StockLevel, movement: NewMovement) -> WarehouseMovement:
     """Record a movement of a locked stock, unless its id was recorded."""
     key = level.sku, level.warehouse_id
     before = await store.find_movement(connection, movement.movement_id, key)
@@ -221,7 +225,7 @@ async def _move_once(connection: Connection, level: StockLevel, movement: NewMov
     return recorded
 
 
-def _require_same(before: StockMovement, is_same: bool) -> StockMovement:
+def _require_same(before: WarehouseMovement, is_same: bool) -> WarehouseMovement:
     if not is_same:
         raise KeyReused(f"the id {before.movement_id} was used for another movement: use a new one")
     return before

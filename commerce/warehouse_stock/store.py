@@ -9,10 +9,10 @@ from uuid import UUID
 
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.warehouse_stock.model import HeldUnits, ItemAllotment, MovementKind, StockLevel, StockMovement
+from commerce.warehouse_stock.model import HeldUnits, ItemAllotment, MovementKind, StockLevel, WarehouseMovement
 
 queries = load_queries(
-    __package__, stock_levels=StockLevel.__struct_fields__, stock_movements=StockMovement.__struct_fields__
+    __package__, stock_levels=StockLevel.__struct_fields__, stock_movements=WarehouseMovement.__struct_fields__
 )
 StockKey = tuple[str, str]
 """a SKU and a warehouse"""
@@ -33,7 +33,7 @@ class NewMovement(NamedTuple):
 
 
 class ReturnedStock(NamedTuple):
-    """Good units that came back to a warehouse; with `is_resold` their sale sells them again."""
+    """Good units that a warehouse has again; with `is_resold` their sale sells them again."""
 
     sku: str
     warehouse_id: str
@@ -64,9 +64,9 @@ async def move(connection: Connection, movement: NewMovement) -> None:
     await connection.execute(queries.move, *values)
 
 
-async def find_movement(connection: Connection, movement_id: UUID, key: StockKey) -> StockMovement | None:
+async def find_movement(connection: Connection, movement_id: UUID, key: StockKey) -> WarehouseMovement | None:
     row = await connection.fetchrow(queries.find_movement, movement_id, *key)
-    return StockMovement(**row) if row else None
+    return WarehouseMovement(**row) if row else None
 
 
 async def set_warning(connection: Connection, key: StockKey, warn_below: int | None) -> bool:
@@ -89,10 +89,10 @@ async def count_low(connection: Connection) -> int:
 
 async def list_movements(
     connection: Connection, sku: str, warehouse_id: str | None, before: int, count: int
-) -> list[StockMovement]:
+) -> list[WarehouseMovement]:
     """List movements of a SKU, newest first."""
     rows = await connection.fetch(queries.list_movements, sku, warehouse_id, before, count)
-    return [StockMovement(**row) for row in rows]
+    return [WarehouseMovement(**row) for row in rows]
 
 
 async def is_kept(connection: Connection, sku: str) -> bool:
@@ -103,7 +103,9 @@ async def is_kept(connection: Connection, sku: str) -> bool:
 async def allot_items(
     connection: Connection, sale_id: str, units: Mapping[str, int], actor: str, now: datetime
 ) -> None:
-    """Allot what items are to sell, by SKU, as far as warehouses have it; SKUs that none keeps are left out."""
+    """Allot what items are to sell, by SKU, as far as warehouses have it.
+
+    SKUs that none keeps are left out."""
     if units:
         await connection.execute(queries.allot_items, sale_id, list(units), list(units.values()), actor, now)
 

@@ -21,7 +21,7 @@ class Warehouse(msgspec.Struct, frozen=True):
 
 
 class ProductLogistics(msgspec.Struct, frozen=True):
-    """Weight and sides of one unit of a variant, in the packing in which it could be sent alone, and where it is.
+    """Weight and sides of one unit of a variant, packed to be sent alone, and where it is.
 
     A warehouse that keeps its stock may ship it instead.
     """

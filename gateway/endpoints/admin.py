@@ -95,7 +95,9 @@ async def open_sale(call: Call) -> web.Response:
 
 
 async def list_opening_gaps(call: Call) -> web.Response:
-    """List what a sale lacks for its orders: weight, size, warehouse, rate, price, units; each with what to do."""
+    """List what a sale lacks for its orders, each with what to do.
+
+    Weight, size, warehouse, rate, price, units in warehouses."""
     services = call.services
     gaps = await SaleOpening(services.db, services.sales, services.clock).list_gaps(call.parameters["sale_id"])
     return json_response(OpeningGaps(gaps))

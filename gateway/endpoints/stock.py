@@ -1,4 +1,4 @@
-"""Staff operations on the stock of warehouses, and what of it is allotted to sales. On the admin port, by role."""
+"""Staff operations on the stock of warehouses. On the admin port, by role."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from commerce.warehouse_stock.model import (
     ItemAllotment,
     MovementInput,
     StockLevel,
-    StockMovement,
-    TransferInput,
+    StockTransferInput,
     WarehouseId,
+    WarehouseMovement,
     WarningInput,
 )
 from commerce.warehouse_stock.service import WarehouseStock
@@ -37,7 +37,7 @@ _MOVEMENT_CURSOR = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 class Transferred(msgspec.Struct, frozen=True):
     """The movements of a transfer: out of a warehouse, into the other."""
 
-    items: list[StockMovement]
+    items: list[WarehouseMovement]
 
 
 def _stock_of(call: Call) -> WarehouseStock:
@@ -125,7 +125,7 @@ ADMIN = [
         path=f"{_PATH}/{{sku}}/movements",
         handler=list_movements,
         summary="List movements of stock",
-        answers={200: ("a page", Page[StockMovement])},
+        answers={200: ("a page", Page[WarehouseMovement])},
         problems=(404, 503),
         parameters=(SKU, _OF_WAREHOUSE, cursor_parameter(_MOVEMENT_CURSOR), LIMIT),
     ),
@@ -134,7 +134,7 @@ ADMIN = [
         path=f"{_LEVEL_PATH}/movements",
         handler=record_movement,
         summary="Record a movement of stock",
-        answers={201: ("the movement", StockMovement)},
+        answers={201: ("the movement", WarehouseMovement)},
         body=MovementInput,
     ),
     _change(
@@ -142,7 +142,7 @@ ADMIN = [
         path=f"{_LEVEL_PATH}/counts",
         handler=count_stock,
         summary="Record a count of stock",
-        answers={201: ("the movement", StockMovement)},
+        answers={201: ("the movement", WarehouseMovement)},
         body=CountInput,
     ),
     _change(
@@ -151,7 +151,7 @@ ADMIN = [
         handler=transfer_stock,
         summary="Move stock to another warehouse",
         answers={201: ("both movements", Transferred)},
-        body=TransferInput,
+        body=StockTransferInput,
     ),
     _change(
         method="PUT",

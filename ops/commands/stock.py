@@ -14,9 +14,9 @@ from commerce.warehouse_stock.model import (
     ItemAllotment,
     MovementInput,
     StockLevel,
-    StockMovement,
-    TransferInput,
+    StockTransferInput,
     WarehouseId,
+    WarehouseMovement,
     WarningInput,
 )
 from commerce.warehouse_stock.service import WarehouseStock
@@ -129,8 +129,10 @@ def move(
     """Move units that no sale has from one warehouse to another."""
     values = {"to_warehouse": to, "units": units, "reason": reason, "reference": reference}
 
-    async def transfer(stock: WarehouseStock) -> StockMovement:
-        moved = await stock.transfer(sku, warehouse, parse_argument(values, TransferInput), get_actor(), movement_id)
+    async def transfer(stock: WarehouseStock) -> WarehouseMovement:
+        moved = await stock.transfer(
+            sku, warehouse, parse_argument(values, StockTransferInput), get_actor(), movement_id
+        )
         print_line(_describe(moved[0]))
         return moved[1]
 
@@ -189,7 +191,7 @@ def movements(
 ) -> None:
     """Show the movements of a SKU's stock, newest first."""
 
-    async def work() -> list[StockMovement]:
+    async def work() -> list[WarehouseMovement]:
         async with open_cli_services() as shop:
             stock = WarehouseStock(shop.db, shop.clock, shop.ids)
             return (await stock.list_movements(sku, warehouse, None, last)).items
@@ -229,15 +231,15 @@ def allotments(sale_id: Annotated[str, typer.Argument(metavar="SALE")], json: Js
     print_table(table, f"nothing is allotted to {sale_id}: no warehouse kept its products when its items were set")
 
 
-def _record(record: Callable[[WarehouseStock], Awaitable[StockMovement]]) -> None:
-    async def work() -> StockMovement:
+def _record(record: Callable[[WarehouseStock], Awaitable[WarehouseMovement]]) -> None:
+    async def work() -> WarehouseMovement:
         async with open_cli_services() as shop:
             return await record(WarehouseStock(shop.db, shop.clock, shop.ids))
 
     print_line(_describe(run_change(work())))
 
 
-def _describe(movement: StockMovement) -> str:
+def _describe(movement: WarehouseMovement) -> str:
     place = f"{movement.sku} in {movement.warehouse_id}"
     return (
         f"{place}: {movement.kind} {movement.on_hand_delta:+d}, {movement.on_hand} on hand, "

@@ -15,7 +15,7 @@ from commerce.sales.errors import NotEnoughFreeUnits
 from commerce.sales.model import ItemInput, StockChangeInput
 from commerce.sales.unsold_units import UnsoldUnits
 from commerce.warehouse_stock.errors import NotEnoughStock
-from commerce.warehouse_stock.model import CountInput, ItemAllotment, MovementInput, TransferInput
+from commerce.warehouse_stock.model import CountInput, ItemAllotment, MovementInput, StockTransferInput
 from config.settings import Settings
 from lua import SaleKeys
 from ops.services import CliServices
@@ -109,8 +109,8 @@ async def test_allotted_units_cannot_be_moved_damaged_or_counted_away(stock_shop
     with pytest.raises(NotEnoughStock):
         await stock.count("a", "hz", CountInput(7, "count"), "ann")
     with pytest.raises(NotEnoughStock):
-        await stock.transfer("a", "sh", TransferInput("hz", 4, "there"), "ann")
-    assert (await stock.transfer("a", "sh", TransferInput("hz", 3, "there"), "ann"))[0].on_hand == 2
+        await stock.transfer("a", "sh", StockTransferInput("hz", 4, "there"), "ann")
+    assert (await stock.transfer("a", "sh", StockTransferInput("hz", 3, "there"), "ann"))[0].on_hand == 2
 
 
 async def test_transfers_race_with_allotments_and_never_take_allotted_units(
@@ -119,7 +119,7 @@ async def test_transfers_race_with_allotments_and_never_take_allotted_units(
     await stock_shop.shop.sales.open(sale_id, "ann")
     results = await asyncio.gather(
         *(change(stock_shop, sale_id, 1) for _ in range(6)),
-        *(stock_shop.stock.transfer("a", "sh", TransferInput("hz", 1, "there"), "ann") for _ in range(6)),
+        *(stock_shop.stock.transfer("a", "sh", StockTransferInput("hz", 1, "there"), "ann") for _ in range(6)),
         *(change(stock_shop, sale_id, -1) for _ in range(6)),
         return_exceptions=True,
     )

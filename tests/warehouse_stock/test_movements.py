@@ -14,7 +14,7 @@ from commerce.catalog.model import VariantInput
 from commerce.kernel.csv_rows import LineError
 from commerce.kernel.errors import Invalid, KeyReused, UnreadableCsv
 from commerce.warehouse_stock.errors import NoSuchStock, NotEnoughStock
-from commerce.warehouse_stock.model import CountInput, MovementInput, TransferInput
+from commerce.warehouse_stock.model import CountInput, MovementInput, StockTransferInput
 from ops.services import CliServices
 from tests.support.stock_shop import StockShop, open_stock_shop
 
@@ -36,7 +36,7 @@ async def test_movements_change_the_stock_and_are_listed_newest_first(stock_shop
     await stock.record("a", "hz", damaged(3), "ann")
     counted = await stock.count("a", "hz", CountInput(9, "yearly count", "sheet 7"), "ann")
     assert (counted.kind, counted.on_hand_delta, counted.on_hand, counted.reference) == ("counted", 2, 9, "sheet 7")
-    out, into = await stock.transfer("a", "hz", TransferInput("sh", 4, "nearer"), "ann")
+    out, into = await stock.transfer("a", "hz", StockTransferInput("sh", 4, "nearer"), "ann")
     assert (out.warehouse_id, out.on_hand, into.warehouse_id, into.on_hand) == ("hz", 5, "sh", 4)
     assert out.movement_id == into.movement_id
     page = await stock.list_movements("a", "hz", None, 2)
@@ -52,7 +52,7 @@ async def test_movement_below_zero_is_refused_and_changes_nothing(stock_shop: St
     with pytest.raises(NotEnoughStock, match="hz has 2 units of a"):
         await stock_shop.stock.record("a", "hz", damaged(3), "ann")
     with pytest.raises(NotEnoughStock):
-        await stock_shop.stock.transfer("a", "hz", TransferInput("sh", 3, "nearer"), "ann")
+        await stock_shop.stock.transfer("a", "hz", StockTransferInput("sh", 3, "nearer"), "ann")
     assert await stock_shop.level("a", "hz") == (2, 0)
     assert (await stock_shop.stock.list_levels(None, 10, "a", "sh")).items == []
 
@@ -72,7 +72,7 @@ async def test_movement_of_stock_that_does_not_exist_is_refused(
 async def test_transfer_to_the_same_warehouse_and_too_many_units_are_refused(stock_shop: StockShop) -> None:
     await stock_shop.receive("a", "hz", 1_000_000_000)
     with pytest.raises(Invalid, match="to_warehouse"):
-        await stock_shop.stock.transfer("a", "hz", TransferInput("hz", 1, "round and round"), "ann")
+        await stock_shop.stock.transfer("a", "hz", StockTransferInput("hz", 1, "round and round"), "ann")
     with pytest.raises(Invalid, match="at most"):
         await stock_shop.receive("a", "hz", 1)
 
@@ -88,7 +88,7 @@ async def test_repeated_id_records_once_and_another_movement_is_refused(
         if kind == "counted":
             return await stock.count("a", "hz", CountInput(units, "count"), "ann", id_)
         if kind == "moved":
-            return await stock.transfer("a", "hz", TransferInput("sh", units, "nearer"), "ann", id_)
+            return await stock.transfer("a", "hz", StockTransferInput("sh", units, "nearer"), "ann", id_)
         return await stock.record("a", "hz", MovementInput(kind, units, "why not"), "ann", id_)
 
     first, second = await asyncio.gather(record(4), record(4))
@@ -105,8 +105,8 @@ async def test_racing_movements_never_take_more_than_there_is(stock_shop: StockS
     stock = stock_shop.stock
     results = await asyncio.gather(
         *(stock.record("a", "hz", damaged(3), "ann") for _ in range(4)),
-        *(stock.transfer("a", "hz", TransferInput("sh", 2, "there"), "ann") for _ in range(4)),
-        *(stock.transfer("a", "sh", TransferInput("hz", 2, "and back"), "ann") for _ in range(4)),
+        *(stock.transfer("a", "hz", StockTransferInput("sh", 2, "there"), "ann") for _ in range(4)),
+        *(stock.transfer("a", "sh", StockTransferInput("hz", 2, "and back"), "ann") for _ in range(4)),
         return_exceptions=True,
     )
     refused = [result for result in results if isinstance(result, BaseException)]

@@ -33,7 +33,7 @@ async def test_shop_without_warehouses_is_warned_and_opens(shop: CliServices, sa
     assert (await opening_of(shop).open(sale_id, "ann"))[1] == [], "it is open"
 
 
-async def test_everything_missing_is_listed_with_what_to_do(shop: CliServices, sale_id: str) -> None:
+async def test_everything_missing_is_listed_with_a_remedy(shop: CliServices, sale_id: str) -> None:
     await add_products(shop)
     items = {"a": (5, 100, None), "b": (5, 100, None), **{f"new-{n:02}": (1, 100, None) for n in range(12)}}
     await make_sale(shop, sale_id, items, opened=False)
@@ -48,7 +48,7 @@ async def test_everything_missing_is_listed_with_what_to_do(shop: CliServices, s
     async with shop.db.connection() as connection:
         await put_logistics(connection, "a", "hz", "A-01", 30_001, 100)
         await connection.execute("UPDATE sale_items SET price_minor = 0 WHERE sku = 'b'")
-    assert {kind: found[2] for kind, found in (await gaps_of(shop, sale_id)).items()} == {
+    assert {kind: gap[2] for kind, gap in (await gaps_of(shop, sale_id)).items()} == {
         "measures": names,
         "logistics": names,
         "rate": ["a"],

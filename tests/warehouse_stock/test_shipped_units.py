@@ -1,4 +1,4 @@
-"""The warehouse that ships is chosen by stock; units are held by shipments, leave with them and come back."""
+"""Stock chooses the warehouse that ships; shipments hold its units, and take them along."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WHERE planned <> held
 
 @dataclass
 class StockedShop:
-    """Shipping of a sale whose `a` is allotted: 6 units in hz, 4 in sh. `b` is kept nowhere, in hz by its logistics."""
+    """Shipping of a sale whose `a` is allotted: 6 units in hz, 4 in sh. No warehouse keeps `b`."""
 
     ship: ShippingShop
     stock: StockShop
@@ -139,7 +139,7 @@ async def test_divided_and_merged_shipments_hold_their_units(stocked: StockedSho
     assert await stocked.held() == {"hz": (6, 5), "sh": (4, 0)}
 
 
-async def test_lost_units_are_sent_again_from_what_is_left(stocked: StockedShop) -> None:
+async def test_lost_units_are_sent_again_from_free_units(stocked: StockedShop) -> None:
     ship = stocked.ship
     _, [shipment] = await ship.add_booked_order(("a", 4, 0))
     await ship.apply_events(shipment.shipment_id, tracking_event("picked_up", 1))

@@ -29,7 +29,7 @@ async def stock_shop(shop: CliServices, sale_id: str) -> AsyncIterator[StockShop
 
 
 @pytest.mark.parametrize(
-    ("statement", "found", "is_found_quickly"),
+    ("statement", "details", "is_quick"),
     [
         ("UPDATE stock_levels SET on_hand = on_hand + 1", {_STOCK}, True),
         ("UPDATE stock_levels SET allotted = allotted - 1", {_STOCK}, True),
@@ -54,8 +54,8 @@ async def test_broken_stock_is_found(
     settings: Settings,
     sale_id: str,
     statement: str,
-    found: set[str],
-    is_found_quickly: bool,
+    details: set[str],
+    is_quick: bool,
 ) -> None:
     audit = stock_shop.shop.audit
     assert (await audit.audit_sale(sale_id)).findings == []
@@ -63,6 +63,6 @@ async def test_broken_stock_is_found(
     sold = SoldOrders(stock_shop.shop, settings, SaleKeys(sale_id), sale_id)
     await sold.execute(statement)
     findings = (await audit.audit_sale(sale_id)).findings
-    assert {(finding.promise, finding.detail) for finding in findings} == {("P7", detail) for detail in found}
+    assert {(finding.promise, finding.detail) for finding in findings} == {("P7", detail) for detail in details}
     quick = (await audit.audit_changes(sale_id)).findings
-    assert [finding.detail for finding in quick] == ([_ALLOTMENTS] if is_found_quickly else [])
+    assert [finding.detail for finding in quick] == ([_ALLOTMENTS] if is_quick else [])
