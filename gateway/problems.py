@@ -17,6 +17,7 @@ from commerce.aftersales.model import Obstacle
 from commerce.cart.cart_quotes import CartQuote
 from commerce.cart.model import Cart
 from commerce.kernel.errors import ProblemError
+from commerce.sale_changes.opening_model import OpeningGap
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -55,6 +56,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     certificate: str | None = None
     merged_into: str | None = None
     product_id: str | None = None
+    gaps: list[OpeningGap] | None = None
 
 
 class BadRequest(ProblemError):

@@ -66,7 +66,7 @@ class SaleOpening:
                 raise SaleIncomplete(
                     f"cannot open {sale_id}: {'; '.join(describe_gap(gap) for gap in serious)}. To open it all the "
                     "same, give a reason as `anyway`",
-                    gaps=[{"kind": gap.kind, "count": gap.count, "skus": gap.skus} for gap in serious],
+                    gaps=serious,
                 )
             detail = {"reason": anyway, "gaps": {gap.kind: gap.count for gap in serious}}
             async with self._db.transaction() as connection:

@@ -18,6 +18,7 @@ _FILES = (
     "grown_deadlines.sql",
     "grown_jobs.sql",
     "grown_sales.sql",
+    "grown_stock.sql",
 )
 """in the sequence in which they run"""
 _LIST_INDEXES = """

@@ -41,6 +41,7 @@ SMALL = {
     "product_texts": "a few per product",
     "variants": "entered by staff, and read in pages",
     "product_logistics": "entered by staff",
+    "stock_levels": "one row per SKU and warehouse",
     "categories": "imported or entered by staff, 50,000 at most",
     "category_names": "a few per category",
     "attributes": "imported or entered by staff, 20,000 at most",
@@ -104,6 +105,7 @@ EXPECTED = {
     "aftersales.count_open": "counts the cases that have not ended; their index has no others",
     "conversations.count_unended": "counts the conversations that have not ended; the index has them in one part",
     "conversations.oldest_unassigned": "looks at conversations that wait for staff; their index has no others",
+    "audit.stock_sums": "an audit adds up all movements: nothing else compares the stock with them",
     "audit.ledger_sums": "an audit adds up the whole ledger: nothing else compares it with running sums",
     "ledger.list_balances": "a trial balance adds up the whole ledger",
     "fulfilment.list_no_first_scan": "looks at shipments that are on their way, until it has a page",
@@ -224,7 +226,7 @@ class GrownShop:
             "fulfilment.list_stalled": every_warehouse | {4: now - timedelta(days=2)},
             "fulfilment.list_no_first_scan": every_warehouse | {4: now - timedelta(days=1)},
             **(_values_of_jobs(now) | _values_of_cases(now) | _values_of_conversations(now)),
-            **(_values_of_searches(order) | values_of_sales(now)),
+            **(_values_of_searches(order) | values_of_sales(now) | _values_of_stock(now)),
             "ledger.list_held_cash": {1: None},
             "orders.get_events": {2: 0},
             "orders.list_orders": {2: last},
@@ -240,6 +242,17 @@ class GrownShop:
             "waiting_rooms.read_part": {2: 1},
         }
         """values by statement and parameter, where those of a column or type will not do"""
+
+
+def _values_of_stock(now: datetime) -> dict[str, dict[int, object]]:
+    """Return values of lists of stock: their first pages."""
+    page: dict[int, object] = {1: "", 2: "", 3: None, 4: None}
+    return {
+        "warehouse_stock.list_levels": page,
+        "warehouse_stock.list_low": page,
+        "warehouse_stock.list_movements": {2: None, 3: 2**63 - 1},
+        "warehouse_stock.list_unplanned_items": {1: now, 2: "", 3: ""},
+    }
 
 
 def _values_of_cases(now: datetime) -> dict[str, dict[int, object]]:
