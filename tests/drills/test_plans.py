@@ -226,7 +226,7 @@ class GrownShop:
             "fulfilment.list_stalled": every_warehouse | {4: now - timedelta(days=2)},
             "fulfilment.list_no_first_scan": every_warehouse | {4: now - timedelta(days=1)},
             **(_values_of_jobs(now) | _values_of_cases(now) | _values_of_conversations(now)),
-            **(_values_of_searches(order) | values_of_sales(now) | _values_of_stock(now)),
+            **(_values_of_searches(order) | values_of_sales(now)),
             "ledger.list_held_cash": {1: None},
             "orders.get_events": {2: 0},
             "orders.list_orders": {2: last},
@@ -240,19 +240,11 @@ class GrownShop:
             "screening.list_users": {2: 0, 3: 101, 5: None, 6: None},
             "shipping.list_events_after": {2: 0},
             "waiting_rooms.read_part": {2: 1},
+            **{f"warehouse_stock.list_{name}": {1: "", 2: "", 3: None, 4: None} for name in ("levels", "low")},
+            "warehouse_stock.list_movements": {2: None, 3: 2**63 - 1},
+            "warehouse_stock.list_unplanned_items": {1: now, 2: "", 3: ""},
         }
         """values by statement and parameter, where those of a column or type will not do"""
-
-
-def _values_of_stock(now: datetime) -> dict[str, dict[int, object]]:
-    """Return values of lists of stock: their first pages."""
-    page: dict[int, object] = {1: "", 2: "", 3: None, 4: None}
-    return {
-        "warehouse_stock.list_levels": page,
-        "warehouse_stock.list_low": page,
-        "warehouse_stock.list_movements": {2: None, 3: 2**63 - 1},
-        "warehouse_stock.list_unplanned_items": {1: now, 2: "", 3: ""},
-    }
 
 
 def _values_of_cases(now: datetime) -> dict[str, dict[int, object]]:
