@@ -1,6 +1,6 @@
 -- Stock of warehouses. Each change is a movement, which is never changed, and the stock follows it in its transaction. What
 -- a sale may sell is allotted from warehouses; shipments hold allotted units until a carrier has them.
--- Locks are taken in this sequence: the allotted item, its allotment, the stock; each by SKU.
+-- Locks are taken in this sequence: allotted items by SKU, an allotment, the stock by SKU and warehouse.
 
 CREATE TABLE stock_levels (
     sku          text NOT NULL REFERENCES variants,
@@ -78,6 +78,7 @@ DECLARE
     level stock_levels;
 BEGIN
     IF of_sale IS NOT NULL THEN
+        PERFORM FROM allotted_items WHERE sale_id = of_sale AND sku = of_sku FOR UPDATE;
         INSERT INTO allotments (sale_id, sku, warehouse_id) VALUES (of_sale, of_sku, in_warehouse) ON CONFLICT DO NOTHING;
         UPDATE allotments SET units = units + allotted_change,
                               planned = planned + CASE WHEN the_kind = 'shipped' THEN allotted_change ELSE 0 END
@@ -204,7 +205,7 @@ BEGIN
              JOIN allotted_items USING (sale_id, sku)
         WHERE handed_over_at IS NULL AND ended_at IS NULL
         GROUP BY sale_id, changed.sku, warehouse_id, shipment_id, planned_at
-        ORDER BY changed.sku, sale_id, warehouse_id, shipment_id) AS planned;
+        ORDER BY changed.sku, warehouse_id, sale_id, shipment_id) AS planned;
     RETURN NULL;
 END $$;
 CREATE TRIGGER plan_units_insert AFTER INSERT ON shipment_lines REFERENCING NEW TABLE AS changed
@@ -214,25 +215,38 @@ CREATE TRIGGER plan_units_delete AFTER DELETE ON shipment_lines REFERENCING OLD 
 
 -- A shipment leaves its warehouse with its units, or ends before that and holds them no longer.
 CREATE FUNCTION ship_units() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    gone uuid[] := ARRAY(SELECT shipment_id FROM changed JOIN before USING (shipment_id)
+                         WHERE before.handed_over_at IS NULL AND before.ended_at IS NULL
+                           AND (changed.handed_over_at IS NOT NULL OR changed.ended_at IS NOT NULL));
+    held record;
 BEGIN
-    IF NEW.handed_over_at IS NOT NULL THEN
-        PERFORM move_stock(sku, NEW.warehouse_id, 'shipped', -units, -units, sale_id, NEW.shipment_id,
-                           'order ' || NEW.order_id, 'a carrier has them', 'fulfilment_worker', NEW.handed_over_at)
-        FROM (SELECT sale_id, line.sku, sum(line.quantity)::bigint AS units
-              FROM shipment_lines AS line JOIN orders ON orders.order_id = NEW.order_id JOIN allotted_items USING (sale_id, sku)
-              WHERE shipment_id = NEW.shipment_id GROUP BY sale_id, line.sku ORDER BY line.sku) AS held;
-    ELSE
-        UPDATE allotments SET planned = planned - units_held
-        FROM (SELECT sale_id AS held_for, line.sku AS held_sku, sum(line.quantity) AS units_held
-              FROM shipment_lines AS line JOIN orders ON orders.order_id = NEW.order_id JOIN allotted_items USING (sale_id, sku)
-              WHERE shipment_id = NEW.shipment_id GROUP BY sale_id, line.sku) AS held
-        WHERE sale_id = held_for AND sku = held_sku AND warehouse_id = NEW.warehouse_id;
+    IF cardinality(gone) = 0 THEN
+        RETURN NULL;
     END IF;
+    PERFORM FROM allotted_items WHERE (sale_id, sku) IN (
+        SELECT sale_id, line.sku FROM shipment_lines AS line JOIN orders ON orders.order_id = line.order_id
+        WHERE shipment_id = ANY(gone)) ORDER BY sku, sale_id FOR UPDATE;
+    FOR held IN SELECT sale_id, line.sku, warehouse_id, shipment_id, changed.order_id, handed_over_at,
+                       sum(line.quantity)::bigint AS units
+                FROM changed JOIN shipment_lines AS line USING (shipment_id)
+                     JOIN orders ON orders.order_id = changed.order_id JOIN allotted_items USING (sale_id, sku)
+                WHERE shipment_id = ANY(gone)
+                GROUP BY sale_id, line.sku, warehouse_id, shipment_id, changed.order_id, handed_over_at
+                ORDER BY line.sku, warehouse_id, sale_id, shipment_id LOOP
+        IF held.handed_over_at IS NOT NULL THEN
+            PERFORM move_stock(held.sku, held.warehouse_id, 'shipped', -held.units, -held.units, held.sale_id,
+                               held.shipment_id, 'order ' || held.order_id, 'a carrier has them', 'fulfilment_worker',
+                               held.handed_over_at);
+        ELSE
+            UPDATE allotments SET planned = planned - held.units
+            WHERE sale_id = held.sale_id AND sku = held.sku AND warehouse_id = held.warehouse_id;
+        END IF;
+    END LOOP;
     RETURN NULL;
 END $$;
-CREATE TRIGGER ship_units AFTER UPDATE OF handed_over_at, ended_at ON shipments FOR EACH ROW
-    WHEN (OLD.handed_over_at IS NULL AND OLD.ended_at IS NULL AND (NEW.handed_over_at IS NOT NULL OR NEW.ended_at IS NOT NULL))
-    EXECUTE FUNCTION ship_units();
+CREATE TRIGGER ship_units AFTER UPDATE ON shipments REFERENCING NEW TABLE AS changed OLD TABLE AS before
+    FOR EACH STATEMENT EXECUTE FUNCTION ship_units();
 
 COMMENT ON TABLE stock_levels IS 'Units of a SKU in a warehouse; a SKU that has a row is kept in warehouses';
 COMMENT ON COLUMN stock_levels.on_hand IS 'Units that are there, the sum of all movements';

@@ -41,7 +41,7 @@ INSERT INTO product_texts (product_id, language, name)
 SELECT 'product-' || n, language, 'Product ' || n FROM generate_series(0, 9999) AS n, unnest(ARRAY['zh', 'en']) AS language;
 INSERT INTO product_changes (product_id, version, action, actor, reason, diff, at)
 SELECT 'product-' || n / 10, n % 10 + 1, CASE WHEN n % 10 = 0 THEN 'created' ELSE 'changed' END, 'staff', 'better words',
-       '{"brand": [null, "Acme"]}', fill.at_of(0)
+       '{{"brand": [null, "Acme"]}}', fill.at_of(0)
 FROM generate_series(0, 99999) AS n;
 INSERT INTO planned_prices (plan_id, sku, price_minor, currency, starts_at, status, actor, reason, created_at, ended_at, ended_by)
 SELECT fill.id_of(n), 'sku-' || n % 20000, 1000, 'CNY', fill.at_of(n), CASE WHEN n > 90000 THEN 'planned' ELSE 'applied' END,
