@@ -240,15 +240,16 @@ class GrownShop:
             "screening.list_users": {2: 0, 3: 101, 5: None, 6: None},
             "shipping.list_events_after": {2: 0},
             "waiting_rooms.read_part": {2: 1},
-            **{f"warehouse_stock.list_{name}": {1: "", 2: "", 3: None, 4: None} for name in ("levels", "low")},
-            "warehouse_stock.list_movements": {2: None, 3: 2**63 - 1},
-            "warehouse_stock.list_unplanned_items": {1: now, 2: "", 3: ""},
         }
         """values by statement and parameter, where those of a column or type will not do"""
 
 
 def _values_of_cases(now: datetime) -> dict[str, dict[int, object]]:
+<<<<<<< HEAD
     """Return values of lists of cases and of changes of products: the newest ones, and those to act on."""
+=======
+    """Return values of lists of cases and stock: the newest, and those that staff must act on."""
+>>>>>>> 40762e96 (Texts of tests on stock)
     first, last = UUID(int=0), UUID(int=2**128 - 1)
     return {
         "catalog.list_changes": {1: "product-5", 2: 100},
@@ -260,6 +261,9 @@ def _values_of_cases(now: datetime) -> dict[str, dict[int, object]]:
         "aftersales.list_policies": {1: None, 2: ""},
         "case_rules.list_past": {1: now, 2: now - timedelta(days=1), 3: first, 4: 500},
         "case_rules.count_past": {1: last, 2: last},
+        **{f"warehouse_stock.list_{name}": {1: "", 2: "", 3: None, 4: None} for name in ("levels", "low")},
+        "warehouse_stock.list_movements": {2: None, 3: 2**63 - 1},
+        "warehouse_stock.list_unplanned_items": {1: now, 2: "", 3: ""},
         "return_shipments.find_by_tracking_nos": {1: ["RT17"]},
         "return_receipts.list_expected": {1: first, 2: None, 3: now - timedelta(days=9)},
         "return_receipts.list_not_received": {1: first, 2: None, 3: "delivered"},

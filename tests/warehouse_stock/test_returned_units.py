@@ -1,4 +1,4 @@
-"""Units that customers return are stock of the warehouse that received them, once they are inspected and good."""
+"""Good units that customers return are stock of the warehouse that received them."""
 
 from __future__ import annotations
 
