@@ -245,11 +245,7 @@ class GrownShop:
 
 
 def _values_of_cases(now: datetime) -> dict[str, dict[int, object]]:
-<<<<<<< HEAD
-    """Return values of lists of cases and of changes of products: the newest ones, and those to act on."""
-=======
-    """Return values of lists of cases and stock: the newest, and those that staff must act on."""
->>>>>>> 40762e96 (Texts of tests on stock)
+    """Return values of lists of cases, stock and changes of products: the newest, and those to act on."""
     first, last = UUID(int=0), UUID(int=2**128 - 1)
     return {
         "catalog.list_changes": {1: "product-5", 2: 100},

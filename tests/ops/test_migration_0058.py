@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Migration 0058 makes a product with one variant of each SKU, and changes nothing that orders read."""
-=======
-"""The migration that moves weight and size to variants."""
->>>>>>> 40762e96 (Texts of tests on stock)
 
 from __future__ import annotations
 

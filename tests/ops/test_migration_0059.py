@@ -1,4 +1,4 @@
-"""The migration that gives weight and size to variants."""
+"""The migration that moves weight and size to variants."""
 
 from __future__ import annotations
 
