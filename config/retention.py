@@ -29,6 +29,8 @@ class RetentionSettings(SettingsSection):
     order_view_days: _Days = 365
     sales_minute_days: _Days = 92
     unused_evidence_days: _Days = 7
+    unused_picture_days: _Days = 7
+    picture_import_days: _Days = 30
     article_vote_days: _RepeatDays = 2
     missed_search_days: _Days = 90
     rows_per_step: Positive = 1_000

@@ -28,6 +28,7 @@ from config.base import PRIVATE_NETWORKS, AbsolutePath, Port, Positive, Seconds,
 from config.conversations import ConversationSettings
 from config.database_shares import DatabaseShareSettings
 from config.payments import PaymentSettings
+from config.pictures import PictureSettings
 from config.retention import RetentionSettings
 from config.screening import ScreeningSettings
 from config.server_urls import DatabaseUrl, RedisUrl
@@ -229,6 +230,7 @@ class Settings(BaseSettings):
     aftersales: AftersalesSettings = AftersalesSettings()
     support: SupportSettings = SupportSettings()
     conversations: ConversationSettings = ConversationSettings()
+    pictures: PictureSettings = PictureSettings()
     retention: RetentionSettings = RetentionSettings()
     sandbox: SandboxSettings = SandboxSettings()
     auth: AuthSettings = AuthSettings()

@@ -80,6 +80,7 @@ from gateway.order_intake import OrderIntake
 from gateway.order_placement import ORDERS_PATH, OrderPlacement, order_limits
 from gateway.order_turns import OrderTurns
 from gateway.product_services import ProductServices, build_products
+from gateway.picture_services import PictureServices
 from gateway.proof_of_work import ProofOfWork
 from gateway.public_pages import PublicPages
 from gateway.refused_orders import RefusedOrders
@@ -160,11 +161,13 @@ class GatewayServices:
     articles: ArticleServices = field(init=False)
     categories: CategoryServices = field(init=False)
     certificates: StaffCertificates = field(init=False)
+    pictures: PictureServices = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "articles", ArticleServices(self.settings, self.db, self.clock, self.ids))
         object.__setattr__(self, "categories", CategoryServices(self.db, self.clock))
         object.__setattr__(self, "certificates", QuizCertificates(self.clock))
+        object.__setattr__(self, "pictures", PictureServices(self.settings, self.db, self.clock, self.ids))
 
     @property
     def product_services(self) -> ProductServices:

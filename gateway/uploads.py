@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from aiohttp import web
 
 from commerce.kernel.errors import Overloaded
-from config.aftersales import AftersalesSettings
 from gateway.problems import BadRequest, BodyTooLarge, RequestTimeout, WrongMediaType
 
 
@@ -31,25 +30,25 @@ class UploadSlots:
             self._taken -= 1
 
 
-async def read_upload(request: web.Request, settings: AftersalesSettings) -> bytes:
+async def read_upload(request: web.Request, max_bytes: int, timeout_s: float) -> bytes:
     """Read a picture within the limits of size and time.
 
-    Raises `WrongMediaType` if it is compressed, `BodyTooLarge`, `RequestTimeout`, or `BadRequest` if the connection
-    ends before the body does.
+    `timeout_s` is for the whole body. Raises `WrongMediaType` if it is compressed, `BodyTooLarge`, `RequestTimeout`, or
+    `BadRequest` if the connection ends before the body does.
     """
-    content, too_large = bytearray(), BodyTooLarge(f"the picture is larger than {settings.evidence_bytes} bytes")
+    content, too_large = bytearray(), BodyTooLarge(f"the picture is larger than {max_bytes} bytes")
     if "Content-Encoding" in request.headers:
         raise WrongMediaType("send the picture without a Content-Encoding")
-    if (request.content_length or 0) > settings.evidence_bytes:
+    if (request.content_length or 0) > max_bytes:
         raise too_large
     try:
-        async with asyncio.timeout(settings.evidence_upload_timeout_s):
+        async with asyncio.timeout(timeout_s):
             async for part in request.content.iter_any():
                 content += part
-                if len(content) > settings.evidence_bytes:
+                if len(content) > max_bytes:
                     raise too_large
     except ConnectionError:
         raise BadRequest("the connection ended before the body did") from None
     except TimeoutError:
-        raise RequestTimeout(f"the body did not arrive within {settings.evidence_upload_timeout_s:g} s") from None
+        raise RequestTimeout(f"the body did not arrive within {timeout_s:g} s") from None
     return bytes(content)

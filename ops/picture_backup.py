@@ -1,4 +1,4 @@
-"""Files of customers in a backup: one archive of the pictures and attachments that Postgres names."""
+"""Files in a backup: one archive of the pictures and attachments that Postgres names."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from commerce.aftersales.case_evidence import open_evidence_folder
 from commerce.conversations import store as conversations
 from commerce.conversations.message_files import open_attachment_folder
 from commerce.kernel.errors import NotReady
-from commerce.kernel.file_store_port import FileFolder
+from commerce.kernel.file_store_port import FileStore
 from commerce.kernel.postgres import Connection
+from commerce.pictures import store as pictures
+from commerce.pictures.picture_policy import open_picture_files
 from ops.services import CliServices
 
 _PICTURES_PER_PAGE = 100
@@ -27,6 +29,7 @@ _ListFiles = Callable[[Connection, bytes, int], Awaitable[list[bytes]]]
 _LISTS: dict[str, _ListFiles] = {
     "evidence": cases.list_evidence_files,
     "attachments": conversations.list_attachment_files,
+    "pictures": pictures.list_picture_files,
 }
 
 
@@ -38,7 +41,7 @@ class PictureCounts(NamedTuple):
 
 
 async def back_up_pictures(shop: CliServices, file: Path) -> PictureCounts:
-    """Write all files of customers into an archive, under the name of their folder.
+    """Write all files into an archive, under the name of their folder.
 
     Call after the dump, so that none that it names is left out: files are stored before their rows."""
     counts = PictureCounts(0, 0)
@@ -58,15 +61,16 @@ async def back_up_pictures(shop: CliServices, file: Path) -> PictureCounts:
     return counts
 
 
-def _open_folders(shop: CliServices) -> dict[str, FileFolder]:
+def _open_folders(shop: CliServices) -> dict[str, FileStore]:
     policy, data_dir = shop.settings.aftersales, shop.settings.data_dir
     return {
         "evidence": open_evidence_folder(policy, data_dir),
         "attachments": open_attachment_folder(policy, data_dir),
+        "pictures": open_picture_files(shop.settings.pictures, data_dir),
     }
 
 
-def _add(archive: tarfile.TarFile, name: str, folder: FileFolder, digests: Sequence[bytes]) -> int:
+def _add(archive: tarfile.TarFile, name: str, folder: FileStore, digests: Sequence[bytes]) -> int:
     """Add files of a folder to an archive, and return how many. Missing and damaged ones are left out."""
     added = 0
     for digest in digests:
@@ -101,4 +105,6 @@ async def restore_pictures(shop: CliServices, file: Path) -> int:
     except KeyError as error:
         raise NotReady(f"cannot restore the pictures of {file}: it has an unknown folder {error}") from None
     except (OSError, tarfile.TarError) as error:
-        raise NotReady(f"cannot restore the pictures of {file}: {error}; set aftersales.evidence_dir") from None
+        raise NotReady(
+            f"cannot restore the pictures of {file}: {error}; set aftersales.evidence_dir and pictures.folder"
+        ) from None

@@ -19,6 +19,7 @@ NAMES = (
     "payment_worker",
     "fulfilment_worker",
     "aftersales_worker",
+    "picture_worker",
     "sale_sync",
     "room_keeper",
     "screening_worker",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter as Counts
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from commerce.jobs.model import Job
+from commerce.pictures.model import RefusalReason
 
 WAIT_LIST_OUTCOMES = ("offered", "taken", "lapsed", "refused")
 WRITE_RESULTS = ("stored", "duplicate", "refused", "dead_lettered")
@@ -52,6 +53,12 @@ SALES_FIGURES_LAG_SECONDS = Gauge(
     "floodgate_sales_figures_lag_seconds",
     "Age of the oldest event that reports on sales do not count yet",
     multiprocess_mode=_LATEST,
+)
+REFUSED_PICTURES = Counter(
+    "floodgate_refused_pictures_total", "Imports of pictures that were refused, by reason", ["reason"]
+)
+STORED_PICTURE_BYTES = Gauge(
+    "floodgate_stored_picture_bytes", "Size of all files of pictures of products", multiprocess_mode=_LATEST
 )
 WORKER_JOBS = Counter("floodgate_worker_jobs_total", "Jobs that a worker has started", ["worker"])
 WORKER_FAILURES = Counter("floodgate_worker_failures_total", "Failed steps of a worker, which are retried", ["worker"])
@@ -289,6 +296,9 @@ def create_series(worker_names: Iterable[str]) -> None:
         if worker_name == "order_writer":
             for result in WRITE_RESULTS:
                 WRITTEN_ORDERS.labels(result)
+        if worker_name == "picture_worker":
+            for reason in get_args(RefusalReason):
+                REFUSED_PICTURES.labels(reason)
         if worker_name == "wait_list_keeper":
             for outcome in WAIT_LIST_OUTCOMES:
                 WAIT_LIST_OFFERS.labels(outcome)

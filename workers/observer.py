@@ -30,6 +30,7 @@ from commerce.ledger.service import Ledger
 from commerce.payments.ledger_sums import LedgerSums
 from commerce.payments.other_ways import measure_refunds
 from commerce.sales_figures.event_counter import EventCounter
+from commerce.pictures.picture_policy import measure_stored_bytes
 from commerce.warehouse_stock.service import WarehouseStock
 from config.aftersales import AftersalesSettings
 from lua import SaleKeys
@@ -86,6 +87,7 @@ async def observer(services: WorkerServices) -> None:
             ("held_cash", partial(_measure_held_cash, ledger_of_cash, shown_holders, services.clock)),
             ("returns", partial(_measure_returns, services.db, services.settings.aftersales, now)),
             ("stock", partial(_measure_stock, stock)),
+            ("pictures", partial(_measure_pictures, services.db)),
         ):
             with failures.catch(gauges=gauges):
                 await measure()
@@ -203,6 +205,10 @@ async def _measure_cancellations(cancellations: OpenCancellations) -> None:
     count, oldest_s = await cancellations.measure()
     metrics.OPEN_CANCELLATIONS.set(count)
     metrics.OLDEST_CANCELLATION_SECONDS.set(oldest_s)
+
+
+async def _measure_pictures(db: Database) -> None:
+    metrics.STORED_PICTURE_BYTES.set(await measure_stored_bytes(db))
 
 
 async def _measure_articles(services: WorkerServices) -> None:

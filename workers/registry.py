@@ -8,6 +8,7 @@ from workers.fulfilment_worker import fulfilment_worker
 from workers.observer import observer
 from workers.order_writer import order_writer
 from workers.payment_worker import payment_worker
+from workers.picture_worker import picture_worker
 from workers.release_worker import release_worker
 from workers.retention_worker import retention_worker
 from workers.room_keeper import room_keeper
@@ -22,6 +23,7 @@ WORKERS: dict[str, Worker] = {
     "payment_worker": payment_worker,
     "fulfilment_worker": fulfilment_worker,
     "aftersales_worker": aftersales_worker,
+    "picture_worker": picture_worker,
     "sale_sync": sale_sync,
     "room_keeper": room_keeper,
     "screening_worker": screening_worker,

@@ -12,6 +12,8 @@ from commerce.conversations.message_files import MessageFiles
 from commerce.kernel.clock import from_ms
 from commerce.kernel.failures import Failures
 from commerce.kernel.ids import IdGenerator
+from commerce.pictures.picture_policy import open_picture_files
+from commerce.pictures.service import ProductPictures
 from commerce.retention.model import Deletion, Table
 from commerce.retention.service import Retention
 from commerce.screening.screener import Screener
@@ -35,6 +37,7 @@ async def retention_worker(services: WorkerServices) -> None:
     steps["screened_users"] = _screening_step(services)
     steps["case_evidence"] = _evidence_step(services)
     steps["conversation_attachments"] = _attachment_step(services)
+    steps["pictures"] = _picture_step(services)
 
     async def step() -> int:
         failures = Failures("delete old rows", _logger)
@@ -66,6 +69,7 @@ def retention_ages(settings: RetentionSettings) -> dict[Table, timedelta]:
         "missed_searches": timedelta(days=settings.missed_search_days),
         "order_views": timedelta(days=settings.order_view_days),
         "sales_by_minute": timedelta(days=settings.sales_minute_days),
+        "picture_imports": timedelta(days=settings.picture_import_days),
     }
 
 
@@ -106,5 +110,18 @@ def _attachment_step(services: WorkerServices) -> Callable[[], Awaitable[Deletio
     async def delete() -> Deletion:
         before = from_ms(clock.now_ms()) - timedelta(days=settings.retention.unused_evidence_days)
         return Deletion(await files.delete_unused(before, settings.retention.rows_per_step), timedelta())
+
+    return delete
+
+
+def _picture_step(services: WorkerServices) -> Callable[[], Awaitable[Deletion]]:
+    """Pictures that no product has any more, with their files."""
+    settings, clock, policy = services.settings, services.clock, services.settings.pictures
+    files = open_picture_files(policy, settings.data_dir)
+    pictures = ProductPictures(services.db, clock, IdGenerator(clock), policy, files)
+
+    async def delete() -> Deletion:
+        before = from_ms(clock.now_ms()) - timedelta(days=settings.retention.unused_picture_days)
+        return Deletion(await pictures.delete_unused(before, settings.retention.rows_per_step), timedelta())
 
     return delete

@@ -44,8 +44,14 @@ class UnreadableCsv(Invalid):
 
 
 class NotAPicture(Invalid):
+    """`reason` is a word from a short list: for whoever sent it, and for metrics."""
+
     code = "not_a_picture"
     title = "The upload is no picture that can be stored"
+
+    def __init__(self, detail: str, reason: str = "unreadable") -> None:
+        super().__init__(detail, reason=reason)
+        self.reason = reason
 
 
 class NotFound(ProblemError):

@@ -27,6 +27,10 @@ class ExternalOutcomeUnknown(Exception):
     """
 
 
+class AnswerTooLong(ExternalOutcomeUnknown):
+    """The answer is longer than its reader accepts. A repeat would be, too."""
+
+
 class ExternalDelay(ExternalOutcomeUnknown):
     """The external system answered that it does not do the request now: the same one may succeed later.
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from commerce.kernel.external import ExternalOutcomeUnknown, HttpResponse
+from commerce.kernel.external import AnswerTooLong, ExternalOutcomeUnknown, HttpResponse
 
 MAX_RESPONSE_BYTES = 8 * 2**20
 
@@ -34,7 +34,7 @@ class AiohttpTransport:
                 while not response.content.at_eof() and len(content) <= max_bytes:
                     content += await response.content.read(max_bytes + 1 - len(content))
                 if len(content) > max_bytes:
-                    raise ExternalOutcomeUnknown(f"the answer is longer than {max_bytes} bytes")
+                    raise AnswerTooLong(f"the answer is longer than {max_bytes} bytes")
                 return HttpResponse(
                     response.status, {name.lower(): value for name, value in response.headers.items()}, content
                 )

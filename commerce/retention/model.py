@@ -16,6 +16,7 @@ Table = Literal[
     "missed_searches",
     "order_views",
     "sales_by_minute",
+    "picture_imports",
 ]
 
 

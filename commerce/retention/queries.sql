@@ -79,3 +79,9 @@ DELETE FROM sales_by_minute WHERE (sale_id, sku, minute, figure, reason) IN (
     SELECT sale_id, sku, minute, figure, reason FROM sales_by_minute WHERE minute < $1
     ORDER BY minute LIMIT $2 FOR UPDATE SKIP LOCKED)
 RETURNING minute;
+
+-- name: delete_picture_imports
+DELETE FROM picture_imports WHERE import_id = ANY(ARRAY(
+    SELECT import_id FROM picture_imports WHERE ended_at < $1
+    ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED))
+RETURNING ended_at;

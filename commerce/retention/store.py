@@ -20,6 +20,7 @@ _DELETIONS: dict[Table, str] = {
     "missed_searches": queries.delete_missed_searches,
     "order_views": queries.delete_order_views,
     "sales_by_minute": queries.delete_sales_by_minute,
+    "picture_imports": queries.delete_picture_imports,
 }
 
 

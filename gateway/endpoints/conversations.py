@@ -125,7 +125,8 @@ async def store_upload(call: Call, actor: str, path: str) -> web.Response:
     services, settings = call.services, call.services.settings.aftersales
     await services.conversations.files.check_upload(actor)
     with services.uploads.take(settings.concurrent_uploads):
-        attachment = await services.conversations.files.upload(actor, await read_upload(call.request, settings))
+        content = await read_upload(call.request, settings.evidence_bytes, settings.evidence_upload_timeout_s)
+        attachment = await services.conversations.files.upload(actor, content)
     return json_response(attachment, 201, {"Location": f"{path}/{attachment.attachment_id}"})
 
 

@@ -105,7 +105,7 @@ async def upload_evidence(call: Call) -> web.Response:
     await services.evidence.check_upload(order_id, user_id)
     settings = services.settings.aftersales
     with services.uploads.take(settings.concurrent_uploads):
-        content = await read_upload(call.request, settings)
+        content = await read_upload(call.request, settings.evidence_bytes, settings.evidence_upload_timeout_s)
         evidence = await services.evidence.upload(order_id, user_id, content)
     return json_response(evidence, 201, {"Location": f"{EVIDENCE_PATH}/{evidence.evidence_id}"})
 

@@ -51,6 +51,7 @@ STAYS: dict[Table, str] = {
     "missed_searches": "false",
     "order_views": "false",
     "sales_by_minute": "false",
+    "picture_imports": "ended_at IS NULL",
 }
 """rows that stay however old they are"""
 

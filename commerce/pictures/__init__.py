@@ -1,0 +1,1 @@
+"""Pictures of products: uploaded or fetched, checked, rendered in several sizes, and served."""

@@ -1,0 +1,36 @@
+"""Imports pictures of products: fetches, renders and stores them. Several may run."""
+
+from __future__ import annotations
+
+from commerce.kernel.jobs import RetryPolicy
+from commerce.kernel.public_http import open_public_transport
+from commerce.pictures.picture_jobs import PictureJobs
+from commerce.pictures.picture_policy import open_picture_files
+from workers import metrics
+from workers.job_runner import JobRunner
+from workers.loop import run_steps
+from workers.runtime import WorkerServices
+
+
+async def picture_worker(services: WorkerServices) -> None:
+    """Do jobs of pictures until the process stops; running jobs are finished."""
+    policy = services.settings.pictures
+    # Each runs in a process of its own: more than these would wait for a core while their lease ends.
+    settings = services.settings.jobs.model_copy(update={"concurrent_jobs": policy.concurrent_renders})
+    async with open_public_transport(
+        timeout_s=policy.fetch_timeout_s,
+        connections=policy.concurrent_renders,
+        max_response_bytes=policy.max_bytes,
+        ports=policy.fetch_ports,
+        allowed=policy.fetch_networks,
+    ) as transport:
+        jobs = PictureJobs(
+            *(services.db, services.clock, policy, open_picture_files(policy, services.settings.data_dir), transport),
+            *(RetryPolicy.from_settings(settings), settings.max_attempts),
+            lambda reason: metrics.REFUSED_PICTURES.labels(reason).inc(),
+        )
+        due = services.due_jobs.event(jobs.queue.name)
+        runner = JobRunner("picture_worker", [jobs.queue], (), settings, services.clock, due)
+        poll_s = settings.poll_ms / 1000
+        await run_steps("picture_worker", runner.start_due_jobs, services.stop, poll_s, due, runner.may_have_more)
+        await runner.drain()
