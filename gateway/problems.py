@@ -57,6 +57,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     merged_into: str | None = None
     product_id: str | None = None
     gaps: list[OpeningGap] | None = None
+    reason: str | None = None
 
 
 class BadRequest(ProblemError):

@@ -18,25 +18,25 @@ class S3Files:
     Methods raise `NotReady` if the service does not answer, or refuses."""
 
     def __init__(self, client: Any, bucket: str, prefix: str) -> None:
-        self._client = client
+        self.client = client
         self._bucket = bucket
         self._prefix = prefix
 
     def put(self, sha256: bytes, content: bytes) -> None:
         with self._explain_errors():
-            self._client.put_object(Bucket=self._bucket, Key=self._key(sha256), Body=content)
+            self.client.put_object(Bucket=self._bucket, Key=self._key(sha256), Body=content)
 
     def get(self, sha256: bytes) -> bytes | None:
         with self._explain_errors():
             try:
-                answer = self._client.get_object(Bucket=self._bucket, Key=self._key(sha256))
-            except self._client.exceptions.NoSuchKey:
+                answer = self.client.get_object(Bucket=self._bucket, Key=self._key(sha256))
+            except self.client.exceptions.NoSuchKey:
                 return None
             return answer["Body"].read()  # type: ignore[no-any-return]
 
     def delete(self, sha256: bytes) -> None:
         with self._explain_errors():
-            self._client.delete_object(Bucket=self._bucket, Key=self._key(sha256))
+            self.client.delete_object(Bucket=self._bucket, Key=self._key(sha256))
 
     def _key(self, sha256: bytes) -> str:
         return f"{self._prefix}{sha256.hex()}"

@@ -8,7 +8,6 @@ from datetime import timedelta
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -20,8 +19,19 @@ from commerce.pictures.service import ProductPictures
 from config.settings import Settings
 from ops.services import CliServices
 from tests.support.gateway import TestGateway, open_gateway, run_workers
-from tests.support.picture_shop import OTHER_PRODUCT, PRODUCT, STAFF, create_products, picture, pictures_path
-from tests.support.sales import eventually
+from tests.support.picture_shop import (
+    OTHER_PRODUCT,
+    PRODUCT,
+    STAFF,
+    create_products,
+    ended,
+    files_without,
+    list_digests,
+    list_files,
+    picture,
+    pictures_path,
+    upload,
+)
 
 
 @pytest.fixture
@@ -34,40 +44,6 @@ async def staff(gateway: TestGateway, shop: CliServices) -> TestGateway:
 async def worker(staff: TestGateway, settings: Settings) -> AsyncIterator[None]:
     async with run_workers(settings, "picture_worker"):
         yield
-
-
-async def upload(staff: TestGateway, content: bytes, product_id: str = PRODUCT) -> dict[str, Any]:
-    """Upload a file and wait until its import has ended."""
-    answer = await staff.call("POST", pictures_path(product_id), data=content, **STAFF)
-    assert answer.status in (200, 202), answer.text
-    return await ended(staff, answer.headers["Location"])
-
-
-async def ended(staff: TestGateway, path: str) -> dict[str, Any]:
-    async def read() -> dict[str, Any] | None:
-        body = (await staff.call("GET", path, **STAFF)).body
-        return body if body["status"] != "pending" else None
-
-    return await eventually(read)
-
-
-async def list_digests(staff: TestGateway, product_id: str = PRODUCT) -> list[str]:
-    answer = await staff.call("GET", pictures_path(product_id), **STAFF)
-    return [item["digest"] for item in answer.body["pictures"]]
-
-
-def list_files(settings: Settings) -> set[str]:
-    return {file.name for file in (settings.data_dir / "pictures").rglob("*") if file.is_file()}
-
-
-async def files_without(settings: Settings, *uploads: bytes) -> set[str]:
-    """Wait until the uploads themselves are gone, and return the files that are left."""
-
-    async def read() -> set[str]:
-        files = list_files(settings)
-        return set() if files & {sha256(content).hexdigest() for content in uploads} else files
-
-    return await eventually(read)
 
 
 @pytest.mark.usefixtures("worker")
