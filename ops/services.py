@@ -37,6 +37,8 @@ from commerce.ledger.service import Ledger
 from commerce.orders.persistence import persist
 from commerce.orders.service import Orders
 from commerce.payments.service import Payments
+from commerce.pictures.picture_policy import open_picture_files
+from commerce.pictures.service import ProductPictures
 from commerce.rates.service import Rates
 from commerce.return_shipments.return_job_history import JOB_HISTORIES
 from commerce.sale_changes.service import SaleChanges
@@ -115,6 +117,12 @@ class CliServices:
     def conversations(self) -> Conversations:
         policies = self.settings.conversations, self.settings.aftersales
         return Conversations(self.db, self.clock, self.ids, *policies, self.settings.data_dir)
+
+    @property
+    def pictures(self) -> ProductPictures:
+        policy = self.settings.pictures
+        files = open_picture_files(policy, self.settings.data_dir)
+        return ProductPictures(self.db, self.clock, self.ids, policy, files)
 
     @property
     def training(self) -> Training:

@@ -50,13 +50,15 @@ class ProductPictures:
         async with self._db.connection() as connection:
             await self._check_room(connection, product_id)
 
-    async def upload(self, product_id: str, content: bytes, actor: str) -> PictureImport:
+    async def upload(
+        self, product_id: str, content: bytes, actor: str, alt_texts: AltTexts | None = None
+    ) -> PictureImport:
         """Import a file. One that was imported before, for any product, is there at once.
 
         Raises `NotAPicture` for what its structure shows to be none, and as `check_upload` does."""
         await asyncio.to_thread(check_container, content, self._policy.max_pixels)
         digest = sha256(content).digest()
-        new = NewImport(self._ids.new(), product_id, None, digest, {}, actor)
+        new = NewImport(self._ids.new(), product_id, None, digest, alt_texts or {}, actor)
         async with self._db.transaction() as connection:
             await self._lock(connection, product_id)
             await store.lock_files(connection, to_delete=False)

@@ -9,6 +9,7 @@ from commerce.kernel.clock import from_ms
 from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import ItemInput, SaleInput
 from ops.local import demo_festival
+from ops.local.demo_pictures import create_demo_pictures
 from ops.local.demo_shipping import create_demo_shipping
 from ops.local.demo_support import create_demo_support
 from ops.services import CliServices, create_fleet
@@ -45,6 +46,7 @@ async def create_demo(shop: CliServices) -> None:
     for sale_id in (SALE_ID, SHORT_SALE_ID, demo_festival.SALE_ID):
         await _open_sale(shop, sale_id)
     await create_demo_support(shop)
+    await create_demo_pictures(shop)
 
 
 async def _create_sale(shop: CliServices, sale_input: SaleInput) -> None:
