@@ -20,6 +20,7 @@ _INSTEAD = {
     "cases": "its customer waits for an answer or for money: fix the cause and retry it",
     "conversations": "it would stay resolved and its customer would not be asked: fix the cause and retry it",
     "case_rules": "nothing is lost without it, as its case waits for staff: fix the cause and retry it",
+    "pictures": "its product would wait for it for ever: fix the cause and retry it",
     "fulfilments": "its order would never be shipped: fix the cause and retry it, or refund the order",
 }
 

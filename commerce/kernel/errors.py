@@ -54,6 +54,13 @@ class NotAPicture(Invalid):
         self.reason = reason
 
 
+class AddressNotPublic(Invalid):
+    """A URL leads, or may lead, to an address that is not on the public internet."""
+
+    code = "address_not_public"
+    title = "The URL is not on the public internet"
+
+
 class NotFound(ProblemError):
     code = "not_found"
     status = 404

@@ -141,8 +141,8 @@ def _skip_to_jpeg_marker(content: bytes, offset: int) -> int:
 def _find_jpeg_marker(content: bytes, offset: int) -> int:
     """Return where the next segment begins after entropy-coded data."""
     for start in range(offset, len(content), _SLICE_BYTES):  # other threads go on between slices
-        if found := _JPEG_MARKER.search(content, start, start + _SLICE_BYTES + 1):
-            return found.start()
+        if match := _JPEG_MARKER.search(content, start, start + _SLICE_BYTES + 1):
+            return match.start()
     raise _unreadable("it is cut off")
 
 

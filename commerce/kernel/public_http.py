@@ -16,7 +16,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from commerce.kernel.errors import Invalid
+from commerce.kernel.errors import AddressNotPublic, Invalid
 from commerce.kernel.external import HttpResponse
 from commerce.kernel.http_client import AiohttpTransport
 
@@ -25,17 +25,10 @@ _SCHEMES = ("http", "https")
 _NOT_IN_URLS = '\\^`{}|"<>'
 _SEND_ONE = "send one like https://example.com/picture.jpg"
 _NAT64 = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
-"""RFC 6052 and 8215: the last 32 bits are an IPv4 address; other lengths of prefix are not in use with these"""
+"""RFC 6052 and 8215: the last 32 bits are an IPv4 address"""
 _NOT_PUBLIC = tuple(ip_network(network) for network in ("192.88.99.0/24", "fec0::/10", "::/96"))
 """beside what `is_global` knows: relays of 6to4, site-local addresses, and IPv4-compatible ones"""
 Network = IPv4Network | IPv6Network
-
-
-class AddressNotPublic(Invalid):
-    """The URL leads, or may lead, to an address that is not on the public internet."""
-
-    code = "address_not_public"
-    title = "The URL is not on the public internet"
 
 
 class PublicResolver(AbstractResolver):
@@ -60,18 +53,18 @@ class PublicResolver(AbstractResolver):
 
 
 def is_public(address: str, allowed: Iterable[Network] = ()) -> bool:
-    """Tell whether an address, and each one that is wrapped in it, is on the public internet or in `allowed`."""
+    """Tell whether an address is on the public internet or in `allowed`, with each one that it wraps."""
     try:
-        found = ip_address(address)
+        parsed = ip_address(address)
     except ValueError:
         return False
-    if isinstance(found, IPv6Address) and found.scope_id is not None:
+    if isinstance(parsed, IPv6Address) and parsed.scope_id is not None:
         return False
-    if any(found in network for network in allowed):
+    if any(parsed in network for network in allowed):
         return True
-    addresses = [found, *(_unwrap(found) if isinstance(found, IPv6Address) else ())]
-    is_translated = any(found in network for network in _NAT64)
-    return all(_is_global(part) for part in (addresses[1:] if is_translated or _is_mapped(found) else addresses))
+    addresses = [parsed, *(_unwrap(parsed) if isinstance(parsed, IPv6Address) else ())]
+    is_translated = any(parsed in network for network in _NAT64)
+    return all(_is_global(part) for part in (addresses[1:] if is_translated or _is_mapped(parsed) else addresses))
 
 
 def _is_global(address: IPv4Address | IPv6Address) -> bool:
@@ -84,7 +77,7 @@ def _is_mapped(address: IPv4Address | IPv6Address) -> bool:
 
 
 def _unwrap(address: IPv6Address) -> list[IPv4Address]:
-    """Return the IPv4 addresses that an IPv6 address stands for, or to which it is translated or tunnelled."""
+    """Return the IPv4 addresses that an IPv6 address stands for, by mapping, translation or tunnel."""
     wrapped = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
     if any(address in network for network in _NAT64):
         wrapped.append(IPv4Address(int(address) & 0xFFFF_FFFF))
@@ -114,9 +107,10 @@ def check_public_url(url: str, ports: Iterable[int], allowed: Iterable[Network] 
 
 
 def _ends_in_number(host: str) -> bool:
-    """Tell whether a host is an IPv4 address in some notation (https://url.spec.whatwg.org/#ends-in-a-number-checker).
+    """Tell whether a host is an IPv4 address in some notation.
 
-    Systems read 127.1, 0177.0.0.1 and 2130706433 as addresses; only the usual notation can be a public one here."""
+    Systems read 127.1, 0177.0.0.1 and 2130706433 as addresses; only the usual notation can be a public
+    one here. Source: https://url.spec.whatwg.org/#ends-in-a-number-checker"""
     last = host.rstrip(".").rpartition(".")[2].lower()
     return last.isdigit() or (last.startswith("0x") and all(letter in "0123456789abcdef" for letter in last[2:]))
 
@@ -130,7 +124,9 @@ class PublicTransport:
         self._allowed = allowed
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpResponse:
-        """Send one request. Raises `Invalid`, of which `AddressNotPublic` is one, and `ExternalOutcomeUnknown`."""
+        """Send one request.
+
+        Raises `Invalid`, also as `AddressNotPublic`, and `ExternalOutcomeUnknown`."""
         check_public_url(url, self._ports, self._allowed)
         return await self._transport.send(method, url, {"Accept-Encoding": "identity", **headers}, body)
 

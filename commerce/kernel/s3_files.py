@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from commerce.kernel.errors import NotReady
 from commerce.kernel.optional import require_extra
 
 _TIMEOUT_S, _ATTEMPTS, _CONNECTIONS = 10, 3, 20
+
+
+class S3Account(NamedTuple):
+    """A bucket, and how to reach it. `endpoint_url` is that of another service than Amazon's."""
+
+    bucket: str
+    region: str
+    endpoint_url: str
+    prefix: str
+    addressing: str
+    access_key: str
+    secret_key: str
 
 
 class S3Files:
@@ -54,19 +66,10 @@ class S3Files:
             raise NotReady(f"cannot reach the bucket {self._bucket}: {type(error).__name__}; repeat it") from error
 
 
-def open_s3_files(
-    *,
-    bucket: str,
-    region: str,
-    access_key: str = "",
-    secret_key: str = "",
-    endpoint_url: str = "",
-    prefix: str = "",
-    addressing: str = "auto",
-) -> S3Files:
-    """Return the files of a bucket. Raises `NotReady` in an installation without the extra `s3`.
+def open_s3_files(account: S3Account) -> S3Files:
+    """Return the files of a bucket. Nothing is sent yet.
 
-    Nothing is sent yet. `endpoint_url` is that of another service than Amazon's."""
+    Raises `NotReady` in an installation without the extra `s3`."""
     require_extra("store files in a bucket", "s3", "botocore")
     from botocore.config import Config  # noqa: PLC0415  # an extra
     from botocore.session import Session  # noqa: PLC0415
@@ -76,18 +79,17 @@ def open_s3_files(
         read_timeout=_TIMEOUT_S,
         max_pool_connections=_CONNECTIONS,
         retries={"total_max_attempts": _ATTEMPTS, "mode": "standard"},
-        s3={"addressing_style": addressing},
+        s3={"addressing_style": account.addressing},
         # Other services than Amazon's refuse the checksums that the library sends by default.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        proxies={},
     )
     client = Session().create_client(
         "s3",
-        region_name=region,
-        endpoint_url=endpoint_url or None,
-        aws_access_key_id=access_key or None,  # then from the environment, or the machine's role
-        aws_secret_access_key=secret_key or None,
+        region_name=account.region,
+        endpoint_url=account.endpoint_url or None,
+        aws_access_key_id=account.access_key or None,  # then from the environment, or the machine's role
+        aws_secret_access_key=account.secret_key or None,
         config=config,
     )
-    return S3Files(client, bucket, prefix)
+    return S3Files(client, account.bucket, account.prefix)

@@ -47,7 +47,7 @@ RefusalReason = Literal[
     "no_answer",
     "file_missing",
 ]
-"""`hidden_content`: the file is something else, too; `too_costly`: decoding takes too long, or too much memory"""
+"""`hidden_content`: the file is something else, too; `too_costly`: it takes too much time or memory"""
 
 
 class PictureFile(msgspec.Struct, frozen=True):

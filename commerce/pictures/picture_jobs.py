@@ -1,4 +1,4 @@
-"""Jobs that import pictures: fetched if they have a URL, rendered in a process of their own, then stored."""
+"""Jobs that import pictures: fetched from a URL or uploaded, rendered, then stored."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from hashlib import sha256
 from commerce.jobs.model import Job, JobHandler, JobResult, finished
 from commerce.jobs.service import JobQueue
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.errors import Invalid, NotAPicture
+from commerce.kernel.errors import AddressNotPublic, Invalid, NotAPicture
 from commerce.kernel.external import AnswerTooLong, ExternalOutcomeUnknown
 from commerce.kernel.file_store_port import FileStore
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Connection, Database
-from commerce.kernel.public_http import AddressNotPublic, PublicTransport
+from commerce.kernel.public_http import PublicTransport
 from commerce.pictures import store
 from commerce.pictures.model import PictureImport
 from commerce.pictures.picture_policy import PicturePolicy
-from commerce.pictures.rendering import render
+from commerce.pictures.picture_rendering import render
 from commerce.pictures.service import FETCH, QUEUE, RENDER
 
 _FETCH_ATTEMPTS = 5

@@ -10,7 +10,7 @@ from commerce.kernel.external import CredentialSource
 from commerce.kernel.file_store_port import FileFolder, FileStore
 from commerce.kernel.postgres import Database
 from commerce.kernel.public_http import Network
-from commerce.kernel.s3_files import open_s3_files
+from commerce.kernel.s3_files import S3Account, open_s3_files
 from commerce.pictures import store
 
 
@@ -46,11 +46,12 @@ class PicturePolicy(Protocol):
 
 
 def open_picture_files(policy: PicturePolicy, data_dir: Path) -> FileStore:
-    """Return where files of pictures are: the bucket of the settings, or `policy.folder`, or `pictures` in `data_dir`.
+    """Return the place of files of pictures.
 
-    Raises `NotReady` if there is a bucket and its library is not installed."""
+    It is the bucket of the settings, or `policy.folder`, or `pictures` in `data_dir`. Raises `NotReady` if there is a
+    bucket and its library is not installed."""
     if policy.s3 is not None:
-        return open_s3_files(**policy.s3.as_strings())
+        return open_s3_files(S3Account(**policy.s3.as_strings()))
     return FileFolder(policy.folder or data_dir / "pictures")
 
 

@@ -1,7 +1,7 @@
-"""The process that decodes one picture: it reads the file from standard input and writes a `RenderReply`.
+"""The process that decodes one picture.
 
-It limits its own memory, CPU time and files before it reads anything, so a picture that is made to hurt hurts only it.
-No other module imports this one.
+It reads the file from standard input and writes a `RenderReply`. It limits its own memory, CPU time and files before
+it reads anything, so a picture that is made to hurt hurts only it. No other module imports this one.
 """
 
 from __future__ import annotations

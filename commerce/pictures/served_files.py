@@ -15,7 +15,7 @@ from commerce.pictures.picture_policy import PicturePolicy
 
 _WAITING_PER_READ = 20
 _ROW_BYTES = 500
-"""what an entry takes beside its content"""
+"""of an entry, beside its content"""
 
 
 class ServedFile(NamedTuple):
@@ -44,9 +44,9 @@ class ServedFiles:
     async def read(self, digest: str, size: int) -> ServedFile:
         """Read a file. Raises `NoSuchPicture`, `Overloaded`, and `NotReady` if the storage cannot be reached."""
         key = (digest, size)
-        found = self._find(key)
-        if found is not None:
-            return found
+        cached = self._find(key)
+        if cached is not None:
+            return cached
         if self._waiting >= self._policy.concurrent_reads * _WAITING_PER_READ:
             raise Overloaded("too many pictures are being read: repeat the request")
         self._waiting += 1

@@ -68,9 +68,10 @@ class ProductPictures:
         return await self.get_import(new.import_id)
 
     async def add_by_url(self, product_id: str, source: PictureSource, actor: str) -> PictureImport:
-        """Import a file that a job fetches. Raises `Invalid` for a URL that is not public, and as `check_upload` does.
+        """Import a file that a job fetches.
 
-        A name is resolved by the job only."""
+        Raises `Invalid` for a URL that is not public, and as `check_upload` does. A name is resolved by the job
+        only."""
         check_public_url(source.url, self._policy.fetch_ports, self._policy.fetch_networks)
         new = NewImport(self._ids.new(), product_id, source.url, None, source.alt_texts, actor)
         async with self._db.transaction() as connection:
@@ -94,10 +95,10 @@ class ProductPictures:
     async def get_import(self, import_id: UUID) -> PictureImport:
         """Read an import. Raises `NotFound`; ended ones are forgotten after some weeks."""
         async with self._db.connection() as connection:
-            found = await store.find_import(connection, import_id)
-        if found is None:
+            item = await store.find_import(connection, import_id)
+        if item is None:
             raise NotFound(f"there is no import {import_id} of a picture")
-        return found
+        return item
 
     async def list_of_product(self, product_id: str) -> PicturesOfProduct:
         """List all pictures of a product, with open and refused imports. Raises `NotFound`."""
@@ -114,7 +115,9 @@ class ProductPictures:
             return await store.list_of_products(connection, product_ids)
 
     async def reorder(self, product_id: str, digests: Sequence[str]) -> None:
-        """Put the pictures of a product into a sequence that names each once. Raises `NotFound`, `OtherPictures`."""
+        """Put the pictures of a product into a sequence that names each once.
+
+        Raises `NotFound`, `OtherPictures`."""
         async with self._db.transaction() as connection:
             await self._lock(connection, product_id)
             positions = await store.list_positions(connection, product_id)

@@ -35,9 +35,9 @@ class NewImport(NamedTuple):
 
 
 async def lock_product(connection: Connection, product_id: str) -> bool:
-    """Lock a product until the end of the transaction: its pictures are counted and ordered one after another.
+    """Lock a product until the end of the transaction.
 
-    Returns False if there is none."""
+    So its pictures are counted and ordered one after another. Returns False if there is none."""
     return bool(await connection.fetchval(queries.lock_product, product_id))
 
 
@@ -153,7 +153,9 @@ async def find_file(connection: Connection, digest: str, size: int) -> bytes | N
 
 
 async def delete_unused(connection: Connection, before: datetime, count: int) -> tuple[int, list[bytes]]:
-    """Delete pictures that no product has had since a moment. Returns how many, and the digests of their files."""
+    """Delete pictures that no product has had since a moment.
+
+    Returns how many, and the digests of their files."""
     row = await connection.fetchrow(queries.delete_unused, before, count)
     assert row is not None
     return row["pictures"], row["files"]

@@ -44,9 +44,10 @@ _IMPORT = Parameter(name="import_id", location="path", type=UUID, description="t
 
 
 async def read_picture(call: Call) -> web.Response:
-    """Read a picture in one size, as WebP. What is under this URL never changes, so it may be kept for a year.
+    """Read a picture in one size, as WebP.
 
-    Its height and width are at most the size; a smaller picture is not enlarged.
+    Content under a URL never changes, so it may be kept for a year. Its height and width are at most the size; a
+    smaller picture is not enlarged.
     """
     size = int(call.parameters["file"].partition(".")[0])
     served = await call.services.pictures.served.read(call.parameters["digest"], size)
@@ -91,7 +92,10 @@ async def list_product_pictures(call: Call) -> web.Response:
 
 
 async def order_product_pictures(call: Call) -> web.Response:
-    """Put the pictures of a product into another sequence, which names each once. The first one is the cover."""
+    """Put the pictures of a product into another sequence, which names each once.
+
+    The first one is the cover.
+    """
     body: PictureOrder = call.body
     await call.services.pictures.products.reorder(call.parameters["product_id"], body.digests)
     return await _answer(call)

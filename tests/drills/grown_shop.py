@@ -19,6 +19,7 @@ _FILES = (
     "grown_jobs.sql",
     "grown_sales.sql",
     "grown_stock.sql",
+    "grown_pictures.sql",
 )
 """in the sequence in which they run"""
 _LIST_INDEXES = """

@@ -145,13 +145,19 @@ NEEDED = {
     "refunds_by_provider_number": "order_search.find_by_transaction_no",
     "order_views_by_age": "retention.delete_order_views",
     "sales_by_minute_by_age": "retention.delete_sales_by_minute",
+    "picture_imports_ended": "retention.delete_picture_imports",
+    "picture_imports_of_product": "pictures.list_open_imports",
+    "picture_imports_by_file": "pictures.list_unused_files",
+    "picture_files_by_content": "pictures.list_unused_files",
+    "pictures_unused": "pictures.delete_unused",
+    "product_pictures_of_picture": "pictures.mark_unused",
 }
 """Indexes, and a statement that cannot do without."""
 ORDER_IDS = (
     *("order_id", "payment_id", "refund_id", "shipment_id", "booking_id", "release_id", "change_id", "subject"),
     *("cart_id", "checkout_id", "address_id", "cancellation_id", "grant_id", "source_id", "part_of"),
     *("case_id", "return_shipment_id", "receipt_id", "surplus_id", "send_back_id"),
-    *("conversation_id", "previous_id", "merged_into", "attachment_id"),
+    *("conversation_id", "previous_id", "merged_into", "attachment_id", "import_id"),
 )
 """Columns whose values are ids of orders in the filled database."""
 

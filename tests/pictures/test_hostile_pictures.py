@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 
 from commerce.kernel.errors import NotAPicture
 from commerce.kernel.picture_containers import check_container
-from commerce.pictures.rendering import render
+from commerce.pictures.picture_rendering import render
 from config.pictures import PictureSettings
 from config.settings import Settings
 from ops.services import CliServices
@@ -53,7 +53,7 @@ async def test_no_hostile_file_is_stored_and_the_gateway_answers_meanwhile(
 
 
 class _Answers:
-    """What the gateway has answered: to those who asked after its health, and to hostile files that need a job."""
+    """Answers of the gateway: to calls of its health, and to hostile files that need a job."""
 
     def __init__(self) -> None:
         self.statuses = Counter[int]()

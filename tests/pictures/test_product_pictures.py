@@ -209,7 +209,7 @@ async def test_dropped_picture_leaves_storage_when_no_product_has_it(
     assert await pictures.delete_unused(later, 100) == 0, "a product has it again"
 
 
-async def test_import_whose_upload_is_lost_is_refused(staff: TestGateway, settings: Settings) -> None:
+async def test_import_without_its_upload_is_refused(staff: TestGateway, settings: Settings) -> None:
     answer = await staff.call("POST", pictures_path(), data=picture(), **STAFF)
     for file in (settings.data_dir / "pictures").rglob("*"):
         if file.is_file():

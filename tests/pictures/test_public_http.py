@@ -15,10 +15,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commerce.kernel.errors import Invalid
+from commerce.kernel.errors import AddressNotPublic, Invalid
 from commerce.kernel.external import AnswerTooLong, ExternalOutcomeUnknown
 from commerce.kernel.public_http import (
-    AddressNotPublic,
     PublicTransport,
     check_public_url,
     is_public,
@@ -100,12 +99,12 @@ class FakeResolver(AbstractResolver):
 
     def __init__(self, *answers: Sequence[str]) -> None:
         self.answers = list(answers)
-        self.asked = 0
+        self.calls = 0
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        self.asked += 1
+        self.calls += 1
         addresses = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return [
             ResolveResult(
@@ -192,12 +191,12 @@ async def test_real_name_of_this_machine_is_refused(inside: InsideServer) -> Non
     assert inside.requests == []
 
 
-async def test_name_that_resolves_anew_is_checked_each_time(inside: InsideServer) -> None:
+async def test_name_that_resolves_again_is_checked_each_time(inside: InsideServer) -> None:
     """Rebinding: the first answer is checked and used; a later one that leads inside is refused."""
     resolver = FakeResolver(["127.0.0.1"], ["10.0.0.1"])
     async with open_transport(inside, resolver, is_allowed=True) as transport:
         assert (await transport.send("GET", f"http://shop.example:{inside.port}/", {})).status == 200
-        assert resolver.asked == 1, "the address that was checked is the one that was used"
+        assert resolver.calls == 1, "the address that was checked is the one that was used"
         with pytest.raises(AddressNotPublic):
             await transport.send("GET", f"http://shop.example:{inside.port}/", {})
     assert inside.requests == ["/"]

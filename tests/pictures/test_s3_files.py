@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from commerce.kernel.errors import NotReady
-from commerce.kernel.s3_files import open_s3_files
+from commerce.kernel.s3_files import S3Account, open_s3_files
 from config.pictures import S3Settings
 from config.settings import Settings
 from ops.local.subprocesses import ProcessSpec
@@ -51,13 +51,13 @@ def account(s3_url: str) -> S3Settings:
     settings = S3Settings(
         bucket=f"b{uuid4().hex}", endpoint_url=s3_url, prefix="pictures/", access_key="key", secret_key="secret"
     )
-    files = open_s3_files(**settings.as_strings())
+    files = open_s3_files(S3Account(**settings.as_strings()))
     files.client.create_bucket(Bucket=settings.bucket)
     return settings
 
 
 def test_file_is_stored_read_and_deleted_and_repeats_change_nothing(account: S3Settings) -> None:
-    files = open_s3_files(**account.as_strings())
+    files = open_s3_files(S3Account(**account.as_strings()))
     assert files.get(DIGEST) is None
     for _ in range(2):
         files.put(DIGEST, CONTENT)
@@ -71,7 +71,7 @@ def test_file_is_stored_read_and_deleted_and_repeats_change_nothing(account: S3S
 
 @pytest.mark.parametrize("change", [{"bucket": "missing-bucket"}, {"endpoint_url": "http://127.0.0.1:9"}])
 def test_bucket_that_cannot_be_used_is_no_missing_file(account: S3Settings, change: dict[str, str]) -> None:
-    files = open_s3_files(**{**account.as_strings(), **change})
+    files = open_s3_files(S3Account(**{**account.as_strings(), **change}))
     for call in (lambda: files.get(DIGEST), lambda: files.put(DIGEST, CONTENT), lambda: files.delete(DIGEST)):
         with pytest.raises(NotReady) as error:
             call()
@@ -83,7 +83,7 @@ async def test_pictures_of_a_shop_are_in_the_bucket_and_in_its_backup(
 ) -> None:
     await create_products(shop)
     settings = make_settings(pictures={"s3": account.model_dump() | {"secret_key": "secret"}})
-    files, archive = open_s3_files(**account.as_strings()), tmp_path / "pictures.tar"
+    files, archive = open_s3_files(S3Account(**account.as_strings())), tmp_path / "pictures.tar"
     async with open_gateway(settings) as staff, run_workers(settings, "picture_worker"):
         item = await upload(staff, picture((600, 400)))
         served = [await staff.services.pictures.served.read(item["digest"], size) for size in (256, 512)]

@@ -204,7 +204,9 @@ def test_library_imported_by_package_is_declared(package: str) -> None:
     allowed = _distributions(DECLARED["dependencies"])
     if package == "commerce":
         allowed |= _distributions([*extras["fulfilment"], *extras["fleet"], *extras["drand"], *extras["aftersales"]])
-        allowed |= _distributions([*extras["knowledge"], *extras["taxonomy"], *extras["evaluation"]])
+        allowed |= _distributions([*extras["knowledge"], *extras["taxonomy"], *extras["evaluation"], *extras["s3"]])
+    if package == "ops":
+        allowed |= _distributions(extras["aftersales"])
     if package in ("loadtest", "tests"):
         allowed |= _distributions([line for lines in extras.values() for line in lines])
     distributions = packages_distributions()

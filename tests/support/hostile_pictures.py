@@ -1,4 +1,6 @@
-"""Files that somebody may send as a picture to harm the shop, each with a name and a reason to be refused."""
+"""Files that somebody may send as a picture to harm the shop.
+
+Each has a name and the reasons for which it is refused."""
 
 from __future__ import annotations
 
@@ -101,7 +103,7 @@ def _other_types() -> Iterator[_File]:
         "zeros": bytes(100_000),
         "path": b"../../../../etc/passwd\x00.png",
         "URL": b"http://169.254.169.254/latest/meta-data/",
-        "MVG": b"push graphic-context\nfill 'url(https://example.com/image.jpg\"|ls \"-la)'\npop graphic-context",
+        "MVG": b"viewbox 0 0 640 480\nfill 'url(https://example.com/image.jpg\"|ls \"-la)'",
         "XBM": b"#define a_width 1000000\n#define a_height 1000000\nstatic char a_bits[] = {0};",
         "FITS": b"SIMPLE  =                    T" + b" " * 2_850,
         "long text": b"\xef\xbb\xbf" + "图片".encode() * 10_000,
@@ -207,8 +209,8 @@ def _damaged() -> Iterator[_File]:
     yield "PNG with two heads", png(4, 4, chunk(b"IHDR", header)), ("unreadable",)
     yield "PNG with its head at the end", _PNG + chunk(b"IEND", b"") + chunk(b"IHDR", header), ("unreadable",)
     for depth, color in ((3, 2), (16, 3), (8, 7), (0, 0), (255, 255)):
-        odd = struct.pack(">IIBBBBB", 9, 9, depth, color, 0, 0, 0)
-        content = _PNG + chunk(b"IHDR", odd) + chunk(b"IDAT", zlib.compress(bytes(500))) + chunk(b"IEND", b"")
+        wrong = struct.pack(">IIBBBBB", 9, 9, depth, color, 0, 0, 0)
+        content = _PNG + chunk(b"IHDR", wrong) + chunk(b"IDAT", zlib.compress(bytes(500))) + chunk(b"IEND", b"")
         yield f"PNG of depth {depth} and colour {color}", content, ("unreadable",)
 
 

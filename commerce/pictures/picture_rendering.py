@@ -22,11 +22,11 @@ _CRASHED = {-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, -signal.SIGFPE, -s
 
 
 async def render(content: bytes, policy: PicturePolicy) -> list[Rendered]:
-    """Check a file and render it in all sizes. Raises `NotAPicture`, or `NotReady` if Pillow is not installed.
+    """Check a file and render it in all sizes.
 
-    The process gets no settings, so no secret either, and `policy.render_cpu_s` of CPU time. It is killed after
-    `policy.render_timeout_s`, and when this call is cancelled. Raises `RuntimeError` if it fails for another reason,
-    such as a busy machine."""
+    Raises `NotAPicture`, and `NotReady` if Pillow is not installed. The process gets no settings, so no secret
+    either, and `policy.render_cpu_s` of CPU time. It is killed after `policy.render_timeout_s`, and when this call is
+    cancelled. Raises `RuntimeError` if it fails for another reason, such as a busy machine."""
     require_extra("store pictures", "aftersales", "PIL")
     await asyncio.to_thread(check_container, content, policy.max_pixels)
     limits = (policy.max_pixels, policy.render_memory_bytes, policy.render_cpu_s)
