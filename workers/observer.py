@@ -39,6 +39,8 @@ from workers.loop import run_steps
 from workers.runtime import WorkerServices
 
 _logger = logging.getLogger(__name__)
+_PICTURES_EVERY_S = 300.0
+"""reads a row of each file"""
 
 
 async def observer(services: WorkerServices) -> None:
@@ -50,12 +52,11 @@ async def observer(services: WorkerServices) -> None:
     sale_ids: list[str] = []
     worklists = Worklists(services.db, services.clock, services.settings.shipping)
     jobs = StaffJobs(services.db, services.clock, services.settings.jobs.lease_s)
-    shown_groups: set[GroupName] = set()
     shown_shipments: set[tuple[str, str]] = set()
     case_gauges = CaseGauges(services.db, services.clock)
     stock = WarehouseStock(services.db, services.clock, IdGenerator(services.clock))
     shown_cases, shown_holders = set[tuple[str, str]](), set[tuple[str, str]]()
-    shown_refunds: set[tuple[str, str, str]] = set()
+    shown_groups, shown_refunds = set[GroupName](), set[tuple[str, str, str]]()
 
     async def measure_jobs() -> int:
         is_first = not sale_ids
@@ -87,7 +88,6 @@ async def observer(services: WorkerServices) -> None:
             ("held_cash", partial(_measure_held_cash, ledger_of_cash, shown_holders, services.clock)),
             ("returns", partial(_measure_returns, services.db, services.settings.aftersales, now)),
             ("stock", partial(_measure_stock, stock)),
-            ("pictures", partial(_measure_pictures, services.db)),
         ):
             with failures.catch(gauges=gauges):
                 await measure()
@@ -110,6 +110,7 @@ async def observer(services: WorkerServices) -> None:
         (measure_jobs, intervals.gauges_every_s),
         (measure_streams, intervals.gauges_every_s),
         (measure_shipments, intervals.shipments_every_s),
+        (partial(_measure_pictures, services.db), _PICTURES_EVERY_S),
     )
     await asyncio.gather(*(run_steps("observer", step, services.stop, interval_s) for step, interval_s in steps))
 
@@ -207,8 +208,9 @@ async def _measure_cancellations(cancellations: OpenCancellations) -> None:
     metrics.OLDEST_CANCELLATION_SECONDS.set(oldest_s)
 
 
-async def _measure_pictures(db: Database) -> None:
+async def _measure_pictures(db: Database) -> int:
     metrics.STORED_PICTURE_BYTES.set(await measure_stored_bytes(db))
+    return 0
 
 
 async def _measure_articles(services: WorkerServices) -> None:

@@ -94,9 +94,9 @@ WHERE NOT EXISTS (SELECT FROM picture_files WHERE picture_files.sha256 = input.s
 
 -- name: list_files
 -- Of all files that a backup needs, those after $1.
-SELECT sha256 FROM picture_files WHERE sha256 > $1
+(SELECT DISTINCT sha256 FROM picture_files WHERE sha256 > $1 ORDER BY sha256 LIMIT $2)
 UNION
-SELECT digest FROM picture_imports WHERE status = 'pending' AND url IS NULL AND digest > $1
+(SELECT digest FROM picture_imports WHERE status = 'pending' AND url IS NULL AND digest > $1 ORDER BY digest LIMIT $2)
 ORDER BY sha256 LIMIT $2;
 
 -- name: sum_bytes
