@@ -146,10 +146,7 @@ NEEDED = {
     "order_views_by_age": "retention.delete_order_views",
     "sales_by_minute_by_age": "retention.delete_sales_by_minute",
     "picture_imports_ended": "retention.delete_picture_imports",
-    "picture_imports_of_product": "pictures.list_open_imports",
     "picture_imports_by_file": "pictures.list_unused_files",
-    "picture_files_by_content": "pictures.list_unused_files",
-    "pictures_unused": "pictures.delete_unused",
     "product_pictures_of_picture": "pictures.mark_unused",
 }
 """Indexes, and a statement that cannot do without."""
