@@ -79,8 +79,8 @@ from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_intake import OrderIntake
 from gateway.order_placement import ORDERS_PATH, OrderPlacement, order_limits
 from gateway.order_turns import OrderTurns
-from gateway.product_services import ProductServices, build_products
 from gateway.picture_services import PictureServices
+from gateway.product_services import ProductServices, build_products
 from gateway.proof_of_work import ProofOfWork
 from gateway.public_pages import PublicPages
 from gateway.refused_orders import RefusedOrders

@@ -29,8 +29,8 @@ from commerce.knowledge.service import Knowledge
 from commerce.ledger.service import Ledger
 from commerce.payments.ledger_sums import LedgerSums
 from commerce.payments.other_ways import measure_refunds
-from commerce.sales_figures.event_counter import EventCounter
 from commerce.pictures.picture_policy import measure_stored_bytes
+from commerce.sales_figures.event_counter import EventCounter
 from commerce.warehouse_stock.service import WarehouseStock
 from config.aftersales import AftersalesSettings
 from lua import SaleKeys
