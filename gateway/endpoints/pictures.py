@@ -24,7 +24,8 @@ from gateway.endpoints.parameters import IF_NONE_MATCH
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.uploads import read_upload
 
-_PRODUCT_PICTURES = "/v1/admin/products/{product_id}/pictures"
+_OF_PRODUCT = "/v1/admin/products/{product_id}"
+_PRODUCT_PICTURES = f"{_OF_PRODUCT}/pictures"
 _IMPORTS = "/v1/admin/picture-imports"
 _FILE_HEADERS = {
     "Cache-Control": "public, max-age=31536000, immutable",
@@ -158,7 +159,7 @@ ADMIN = [
     ),
     _staff(
         method="POST",
-        path=f"{_PRODUCT_PICTURES}/from-url",
+        path=f"{_OF_PRODUCT}/picture-imports",
         handler=import_picture,
         summary="Import a picture of a product by its URL",
         is_one_transaction=True,
@@ -187,7 +188,7 @@ ADMIN = [
     ),
     _staff(
         method="PUT",
-        path=f"{_PRODUCT_PICTURES}/order",
+        path=f"{_OF_PRODUCT}/picture-order",
         handler=order_product_pictures,
         summary="Order the pictures of a product",
         answers=_LIST_ANSWER,

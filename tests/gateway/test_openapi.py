@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,8 +49,7 @@ async def test_openapi_document_is_valid(gateway: TestGateway) -> None:
 async def test_docs_page_needs_no_network(gateway: TestGateway) -> None:
     answer = await gateway.call("GET", "/docs", user=None)
     assert answer.headers["Content-Type"].startswith("text/html")
-    assert "http://" not in answer.text
-    assert "https://" not in answer.text
+    assert not re.search(r"""(href|src|url)[=(]["']?(https?:)?//""", answer.text)
     assert "<script" not in answer.text
     for part in ("/v1/orders", "PlaceOrder", "problem-sold_out", "problem-outcome_unknown"):
         assert part in answer.text

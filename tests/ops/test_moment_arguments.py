@@ -47,6 +47,7 @@ COMMANDS = {
     "route links --date": ["route", "links", "--date"],
     "order find --day": ["order", "find", "--day"],
     "order find --last-day": ["order", "find", "--day", "2026-11-11", "--last-day"],
+    "catalog price set --at": ["catalog", "price", "set", "a", "1", "--reason", "a", "--at"],
     "report aftersales --from": ["report", "aftersales", "--to", "now", "--from"],
     "report aftersales --to": ["report", "aftersales", "--from", "2026-11-01T00:00Z", "--to"],
     "report sales --from": ["report", "sales", "--from"],

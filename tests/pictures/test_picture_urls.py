@@ -73,7 +73,8 @@ async def test_picture_is_fetched_and_stored_under_the_digest_of_its_file(
     body = {"url": f"http://127.0.0.1:{server.port}/picture", "alt_texts": {"en": "Tea"}}
     key = {"Idempotency-Key": "once"}
     answers = [
-        await staff.call("POST", pictures_path(rest="/from-url"), json=body, headers=key, **STAFF) for _ in range(2)
+        await staff.call("POST", pictures_path(rest="/picture-imports"), json=body, headers=key, **STAFF)
+        for _ in range(2)
     ]
     assert [answer.status for answer in answers] == [202, 202]
     assert answers[0].body == answers[1].body
@@ -99,7 +100,7 @@ async def test_answers_that_are_no_picture_are_refused_with_the_reason(
     locations = {}
     for path in (*reasons, "busy"):
         url = f"http://127.0.0.1:{server.port}/{path}"
-        answer = await staff.call("POST", pictures_path(rest="/from-url"), json={"url": url}, **STAFF)
+        answer = await staff.call("POST", pictures_path(rest="/picture-imports"), json={"url": url}, **STAFF)
         locations[path] = answer.headers["Location"]
     for path, reason in reasons.items():
         item = await ended(staff, locations[path])
@@ -124,10 +125,10 @@ async def test_url_that_leads_inside_is_refused_at_once_or_by_the_job(
                 "http://a:b@example.com/",
             ),
         ):
-            answer = await staff.call("POST", pictures_path(rest="/from-url"), json={"url": url}, **STAFF)
+            answer = await staff.call("POST", pictures_path(rest="/picture-imports"), json={"url": url}, **STAFF)
             assert (answer.status, answer.code in ("address_not_public", "invalid")) == (422, True), answer.text
         body = {"url": "http://localhost/picture"}
-        answer = await staff.call("POST", pictures_path(rest="/from-url"), json=body, **STAFF)
+        answer = await staff.call("POST", pictures_path(rest="/picture-imports"), json=body, **STAFF)
         assert (await ended(staff, answer.headers["Location"]))["reason"] == "address_not_public"
         assert await list_digests(staff) == []
     assert server.requests == {}

@@ -134,7 +134,9 @@ async def test_pictures_are_ordered_described_and_deleted(staff: TestGateway) ->
     assert await list_digests(staff) == [red, green, blue], "in the sequence of the uploads"
 
     async def order(*digests: str) -> int:
-        return (await staff.call("PUT", pictures_path(rest="/order"), json={"digests": digests}, **STAFF)).status
+        return (
+            await staff.call("PUT", pictures_path(rest="/picture-order"), json={"digests": digests}, **STAFF)
+        ).status
 
     assert await order(blue, red, green) == 200
     assert await list_digests(staff) == [blue, red, green]
@@ -144,14 +146,14 @@ async def test_pictures_are_ordered_described_and_deleted(staff: TestGateway) ->
     assert await list_digests(staff) == [blue, red, green, white]
 
     texts = {"en": "A red tin", "zh-CN": "红色罐子"}
-    path = pictures_path(rest=f"/{red}/alt-texts")
+    path = pictures_path(rest=f"/pictures/{red}/alt-texts")
     answer = await staff.call("PUT", path, json={"alt_texts": texts}, **STAFF)
     assert [item["alt_texts"] for item in answer.body["pictures"]] == [{}, texts, {}, {}]
     for bad in ({"en": ""}, {"en": "\x00"}, {"English!": "tin"}, {"en": "x" * 301}):
         assert (await staff.call("PUT", path, json={"alt_texts": bad}, **STAFF)).status == 422
 
-    assert (await staff.call("DELETE", pictures_path(rest=f"/{blue}"), **STAFF)).status == 204
-    assert (await staff.call("DELETE", pictures_path(rest=f"/{blue}"), **STAFF)).status == 404
+    assert (await staff.call("DELETE", pictures_path(rest=f"/pictures/{blue}"), **STAFF)).status == 204
+    assert (await staff.call("DELETE", pictures_path(rest=f"/pictures/{blue}"), **STAFF)).status == 404
     assert await list_digests(staff) == [red, green, white]
     products = staff.services.pictures.products
     shown = await products.pictures_of([PRODUCT, OTHER_PRODUCT, "unknown"])

@@ -30,8 +30,8 @@ def picture(size: tuple[int, int] = (40, 30), form: str = "JPEG", color: str = "
     return written.getvalue()
 
 
-def pictures_path(product_id: str = PRODUCT, rest: str = "") -> str:
-    return f"/v1/admin/products/{product_id}/pictures{rest}"
+def pictures_path(product_id: str = PRODUCT, rest: str = "/pictures") -> str:
+    return f"/v1/admin/products/{product_id}{rest}"
 
 
 async def upload(staff: TestGateway, content: bytes, product_id: str = PRODUCT) -> dict[str, Any]:
