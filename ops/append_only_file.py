@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commerce.kernel.errors import NotReady
+from ops.redis_versions import MULTIPART, RedisVersion, parse_snapshot_version
 
-MULTIPART_MAJOR = 7
-"""first version that keeps several append-only files and a manifest, which older ones ignore"""
 _SERVERS = ("redis", "valkey")
 """beginnings of the names of processes that may use the files"""
 _FLUSHES = (b"FLUSHALL", b"FLUSHDB")
@@ -33,9 +32,15 @@ class Flush:
     later_commands: int
 
 
-def find_required_major(directory: Path) -> int | None:
-    """Return the oldest major version of Redis that reads the files in its `dir`, None if any does."""
-    return MULTIPART_MAJOR if _find_manifest(directory) else None
+def find_writer(directory: Path) -> RedisVersion | None:
+    """Return the oldest version that writes such files as are in the `dir` of a Redis, None if any does."""
+    manifest = _find_manifest(directory)
+    if manifest is None:
+        return None
+    for file in _list_parts(manifest, "b", ""):
+        with suppress(FileNotFoundError), file.open("rb") as opened:
+            return parse_snapshot_version(opened.read(16)) or MULTIPART
+    return MULTIPART
 
 
 def _find_manifest(directory: Path) -> Path | None:
@@ -51,14 +56,14 @@ def list_command_files(directory: Path) -> list[Path]:
     return files
 
 
-def _list_parts(manifest: Path, types: str) -> list[Path]:
-    """Return a manifest's files with commands of `types`: b base, i incremental, h history.
+def _list_parts(manifest: Path, types: str, suffix: str = ".aof") -> list[Path]:
+    """Return a manifest's files of `types`: b base, i incremental, h history. Those with commands end in `.aof`.
 
     Redis keeps a history file after a rewrite until it is deleted, and never reads it.
     """
     lines = [shlex.split(line) for line in manifest.read_text().splitlines() if line.startswith("file ")]
     parts = [dict(zip(words[::2], words[1::2], strict=False)) for words in lines]
-    parts = [part for part in parts if part["type"] in types and part["file"].endswith(".aof")]
+    parts = [part for part in parts if part["type"] in types and part["file"].endswith(suffix)]
     parts.sort(key=lambda part: (types.index(part["type"]), int(part["seq"])))
     return [manifest.with_name(part["file"]) for part in parts]
 

@@ -10,14 +10,21 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from commerce.kernel.errors import NotReady
-from ops.local.embedded_servers import list_postgres_installs
+from commerce.kernel.postgres import connect
+from ops.local.embedded_servers import list_postgres_installs, read_postgres_major
 
+_CONNECT_TIMEOUT_S = 10
 _TIMEOUT_S = 6 * 3_600
 
 
 async def run_postgres_tool(tool: str, url: str, options: Sequence[str]) -> None:
     """Run a program on a database. Raises `NotReady` with its output if it fails."""
-    program = _find_tool(tool)
+    connection = await connect(url, name=tool, timeout_s=_CONNECT_TIMEOUT_S)
+    try:
+        server_major = connection.get_server_version().major
+    finally:
+        await connection.close()
+    program = await asyncio.to_thread(find_tool, tool, server_major)
     address, password = split_password(url)
     process = await asyncio.create_subprocess_exec(
         str(program),
@@ -66,9 +73,22 @@ def split_password(url: str) -> tuple[str, str | None]:
     return address + (f"?{urlencode(options, quote_via=quote)}" if options else ""), password or None
 
 
-def _find_tool(tool: str) -> Path:
-    folders = [shutil.which(tool), *(str(folder / tool) for folder in list_postgres_installs())]
-    program = next((Path(folder) for folder in folders if folder and Path(folder).exists()), None)
-    if program is None:
+def find_tool(tool: str, server_major: int) -> Path:
+    """Return the program that fits a server best: of its version, else of the next newer one.
+
+    Those on the PATH come before the wheel's, which cannot use TLS. An older pg_dump refuses a newer server, while an
+    older pg_restore writes what it can read. Raises `NotReady` if there is no program that fits.
+    """
+    folders = [Path(program).parent] if (program := shutil.which(tool)) else []
+    programs = [folder / tool for folder in (*folders, *list_postgres_installs()) if (folder / tool).exists()]
+    majors = {program: read_postgres_major(program) for program in programs}
+    programs.sort(key=lambda program: (majors[program] < server_major, abs(majors[program] - server_major)))
+    if not programs:
         raise NotReady(f"cannot find {tool}: install Postgres's client programs, so that it is on the PATH")
-    return program
+    best = programs[0]
+    if tool == "pg_dump" and majors[best] < server_major:
+        raise NotReady(
+            f"cannot run {best}: it is of Postgres {majors[best]} and the server of {server_major}; install the client "
+            f"programs of Postgres {server_major}, so that they are on the PATH"
+        )
+    return best

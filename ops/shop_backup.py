@@ -24,21 +24,24 @@ from commerce.kernel.clock import from_ms
 from commerce.kernel.durable_files import replace_file, sync_directory
 from commerce.kernel.errors import NotReady
 from commerce.kernel.failures import Failures
-from commerce.kernel.migrations import read_applied
+from commerce.kernel.migrations import migrate, read_applied
 from commerce.kernel.postgres import Connection, connect
+from commerce.kernel.redis_client import open_redis
 from commerce.kernel.stream_payload import StreamedOrder, decode_accepted
 from commerce.orders.errors import OrdersNotStorable
 from commerce.orders.persistence import FailedOrder, SalePersistence, insert_dead_letter
 from commerce.sales.loading import load_sale
-from lua import EntryId, SaleKeys, iter_stream
-from ops.picture_backup import back_up_pictures
+from config.settings import Settings
+from lua import EntryId, SaleKeys, check_writable, iter_stream
+from ops.picture_backup import back_up_pictures, restore_pictures
 from ops.postgres_tools import run_postgres_tool
-from ops.services import CliServices
+from ops.services import CliServices, open_cli_services
 
 _ORDERS, _DUMP, _SUMMARY = "waiting-orders.jsonl", "postgres.dump", "backup.json"
 PICTURES = "pictures.tar"
 _ORDERS_PER_BATCH = 1_000
 _CONNECT_TIMEOUT_S = 10
+_MIGRATION_TIMEOUT_S = 6 * 3_600
 _PORTABLE = ("--no-owner", "--no-privileges", "--no-tablespaces", "--no-publications", "--no-subscriptions")
 """options of both programs: another server has not the same roles, disks and replicas"""
 
@@ -115,6 +118,40 @@ async def _iter_waiting(redis: Redis, sale_id: str) -> AsyncIterator[WaitingOrde
 def _compute_digest(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+async def restore_shop(directory: Path, settings: Settings) -> list[str]:
+    """Restore a backup into an empty database, load every sale into Redis, and return what to tell the user.
+
+    Raises `NotReady` as `restore_database`, or if Redis takes no writes, before anything is changed.
+    """
+    await _check_redis(settings)
+    summary = await restore_database(directory, settings.database())
+    connection = await connect(settings.database(), name="migrate", timeout_s=_MIGRATION_TIMEOUT_S)
+    try:
+        await migrate(connection)
+    finally:
+        await connection.close()
+    async with open_cli_services(settings) as shop:
+        pictures = await restore_pictures(shop, directory / PICTURES)
+        report = await restore_redis(shop, directory)
+    lines = [
+        f"restored the state of {summary.created_at:%Y-%m-%d %H:%M:%S} UTC: {report.sales} sales are loaded, "
+        f"{pictures} pictures are stored; now audit"
+    ]
+    if report.dead_letters:
+        lines.append(f"{report.dead_letters} of the orders that waited are dead letters; retry or discard them")
+    return lines
+
+
+async def _check_redis(settings: Settings) -> None:
+    """Check that Redis takes writes, before anything is restored."""
+    timeout_ms = settings.limits.redis_call_timeout_ms
+    redis = open_redis(settings.redis(), timeout_ms=timeout_ms, connections=1, name="restore")
+    try:
+        await check_writable(redis)
+    finally:
+        await redis.aclose()
 
 
 async def restore_database(directory: Path, url: str) -> BackupSummary:

@@ -28,7 +28,7 @@ _ROLES = {
     "fulfilment": b"workers\0fulfilment_worker\0",
     "maintenance": b"workers\0release_worker\0",
     "sandbox": b"-m\0ops.sandbox\0",
-    "redis": b"redis-server",
+    "redis": b"-server",  # redis-server or valkey-server
     "postgres": b"postgres\0-D\0",
 }
 

@@ -7,17 +7,10 @@ from typing import Annotated
 
 import typer
 
-from commerce.kernel.migrations import migrate
-from commerce.kernel.postgres import connect
-from commerce.kernel.redis_client import open_redis
-from config.settings import Settings, load
-from lua import check_writable
+from config.settings import load
 from ops.commands.console import print_line, run, run_change
-from ops.picture_backup import restore_pictures
 from ops.services import open_cli_services
-from ops.shop_backup import PICTURES, BackupSummary, RestoreReport, create_backup, restore_database, restore_redis
-
-_MIGRATION_TIMEOUT_S = 6 * 3_600
+from ops.shop_backup import BackupSummary, create_backup, restore_shop
 
 
 def backup(directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="a new directory")]) -> None:
@@ -50,33 +43,8 @@ def restore(
     database.
     """
 
-    async def work() -> tuple[BackupSummary, int, RestoreReport]:
-        settings = load()
-        await _check_redis(settings)
-        summary = await restore_database(directory, settings.database())
-        connection = await connect(settings.database(), name="migrate", timeout_s=_MIGRATION_TIMEOUT_S)
-        try:
-            await migrate(connection)
-        finally:
-            await connection.close()
-        async with open_cli_services(settings) as shop:
-            pictures = await restore_pictures(shop, directory / PICTURES)
-            return summary, pictures, await restore_redis(shop, directory)
+    async def work() -> list[str]:
+        return await restore_shop(directory, load())
 
-    summary, pictures, report = run_change(work())
-    print_line(
-        f"restored the state of {summary.created_at:%Y-%m-%d %H:%M:%S} UTC: {report.sales} sales are loaded, "
-        f"{pictures} pictures are stored; now audit"
-    )
-    if report.dead_letters:
-        print_line(f"{report.dead_letters} of the orders that waited are dead letters; retry or discard them")
-
-
-async def _check_redis(settings: Settings) -> None:
-    """Check that Redis takes writes, before anything is restored."""
-    timeout_ms = settings.limits.redis_call_timeout_ms
-    redis = open_redis(settings.redis(), timeout_ms=timeout_ms, connections=1, name="restore")
-    try:
-        await check_writable(redis)
-    finally:
-        await redis.aclose()
+    for line in run_change(work()):
+        print_line(line)

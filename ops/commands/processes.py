@@ -74,12 +74,21 @@ def migrate(
 def up(
     data_dir: Annotated[Path | None, typer.Option(help="folder for the data of embedded servers")] = None,
     demo: Annotated[bool, typer.Option(help="create demonstration products, sales and warehouses")] = True,
+    restore: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTORY",
+            exists=True,
+            file_okay=False,
+            help="begin with a backup, in an empty data directory and without the demonstration",
+        ),
+    ] = None,
 ) -> None:
     """Run a whole shop on this machine: gateways, workers, Redis and Postgres.
 
     REDIS_URL and DATABASE_URL replace the embedded servers. Ctrl-C stops everything; the data is kept for the next
-    start.
+    start. With --restore, if it fails, repeat it; once it is done, start without it.
     """
     from ops.local.up import up as run_local_stack  # noqa: PLC0415  # slow to load
 
-    run(run_local_stack(data_dir, demo))
+    run(run_local_stack(data_dir, demo, restore))

