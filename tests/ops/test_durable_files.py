@@ -14,6 +14,7 @@ from commerce.kernel.durable_files import create_file, replace_file
 from config.settings import SettingsError, load
 from ops.local import embedded_servers, up
 from ops.local.subprocesses import ProcessFailed
+from ops.redis_versions import RedisVersion
 from ops.sandbox.faults import ProviderFaultRegistry, ProviderFaults
 from ops.sandbox.keys import make_keys, read_keys
 from ops.sandbox.server import SandboxOptions, serve
@@ -32,7 +33,7 @@ def full_disk(free_bytes: int) -> Iterator[None]:
 
 def write_version(home: Path) -> None:
     (home / "redis").mkdir(exist_ok=True)
-    embedded_servers._check_redis_data(home / "redis", (7, 0))
+    embedded_servers._note_redis_version(home / "redis", RedisVersion(7, 0))
 
 
 def write_servers(home: Path) -> None:

