@@ -1,4 +1,4 @@
-# `make run` and `make test` need Python 3.11 or newer with venv, on some platforms also a Redis: see the README.
+# `make run` and `make test` need Python 3.11 or newer with venv, on some platforms also servers: see the README.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
