@@ -31,8 +31,7 @@ def check(
         files = append_only_file.list_command_files(directory)
         if writer is not None and (reason := explain_unreadable(version, writer)):
             raise NotReady(
-                f"cannot use {directory} with {version}: {writer} or newer wrote it, and this one {reason}; install "
-                f"{writer.product} {writer.major} or newer"
+                f"cannot use {directory} with {version}: {writer} or newer wrote it, and this one {reason}; install it"
             )
     print_line(f"{version} reads {', '.join(file.name for file in files)}")
 

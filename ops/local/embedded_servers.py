@@ -134,7 +134,7 @@ def _find_redis(home: Path) -> Path:
         writer, reason = reasons[0]
         refusals.append(
             f"cannot use {home}: {writer} wrote it and this machine has {version}, which {reason}; install "
-            f"{writer.product} {writer.major} or newer, {_MOVE}"
+            f"{writer} or newer, {_MOVE}"
         )
     raise ProcessFailed(
         refusals[0]
