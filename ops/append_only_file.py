@@ -57,7 +57,9 @@ def list_command_files(directory: Path) -> list[Path]:
 
 
 def _list_parts(manifest: Path, types: str, suffix: str = ".aof") -> list[Path]:
-    """Return a manifest's files of `types`: b base, i incremental, h history. Those with commands end in `.aof`.
+    """Return a manifest's files of `types`: b base, i incremental, h history.
+
+    Those with commands end in `.aof`.
 
     Redis keeps a history file after a rewrite until it is deleted, and never reads it.
     """

@@ -121,7 +121,7 @@ def _compute_digest(file: Path) -> str:
 
 
 async def restore_shop(directory: Path, settings: Settings) -> list[str]:
-    """Restore a backup into an empty database, load every sale into Redis, and return what to tell the user.
+    """Restore a backup into an empty database, and load every sale into Redis. Returns what to print.
 
     Raises `NotReady` as `restore_database`, or if Redis takes no writes, before anything is changed.
     """

@@ -46,7 +46,7 @@ _MOVE = (
     "or move the data: `floodgate backup DIRECTORY` where the shop still runs, then `floodgate up --restore DIRECTORY` "
     "with a new FLOODGATE_DATA_DIR"
 )
-"""what to do with data that no server here reads"""
+"""remedy for data that no server here reads"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,10 @@ def _list_redis_programs() -> Iterator[Path]:
 
 
 def _find_redis(home: Path) -> Path:
-    """Return the first program that is new enough and reads the data, and note its version beside the data."""
+    """Return the first program that is new enough and reads the data.
+
+    Its version is noted beside the data. Raises `ProcessFailed` if there is none.
+    """
     writers = _read_redis_writers(home)
     refusals = []
     for program in _list_redis_programs():
@@ -255,7 +258,10 @@ def _find_postgres(cluster: Path) -> Path:
 
 
 def _read_cluster_major(mark: Path) -> int | None:
-    """Return the major version of a cluster, None if there is none. Raises `ProcessFailed` if its mark is broken."""
+    """Return the major version of a cluster, None if there is none.
+
+    Raises `ProcessFailed` if its mark is broken.
+    """
     try:
         return int(mark.read_text())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Which of Redis and Valkey reads the files of which, and the versions in marks, snapshots and programs."""
+"""Readers of the files of Redis and of Valkey, and versions in notes, snapshots and programs."""
 
 from __future__ import annotations
 
