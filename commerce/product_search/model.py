@@ -49,10 +49,10 @@ class SearchPosition(NamedTuple):
     """The place of a hit in the list of a search, after which the next page begins.
 
     `key` is what the list is sorted by: score, lowest price, highest price, or the number itself for the newest. Scores
-    compare only within one index, whose name is `index`.
+    compare only within one index, named `index_name`.
     """
 
-    index: str
+    index_name: str
     key: float
     product_no: int
 
@@ -83,10 +83,11 @@ class SearchTerms:
 
 
 class ProductHit(NamedTuple):
-    """A product that was found, with what a list shows of it."""
+    """A product that was found, with what a list shows of it. `skus` are those of its variants."""
 
     product_no: int
     product_id: str
+    skus: list[str]
     names: dict[str, str]
     category_id: str | None
     brand: str | None
@@ -99,7 +100,7 @@ class FacetCount(NamedTuple):
     """A value of a facet and the number of products that would be found with it."""
 
     value: str
-    count: int
+    products: int
 
 
 class Facet(NamedTuple):
@@ -107,9 +108,9 @@ class Facet(NamedTuple):
 
     They leave out the filter by this property itself, so that they say what another choice would find. `field` is an
     attribute's id for the kinds `choice`, `boolean` and `number`, else the kind. `counts` has the most frequent values
-    first, at most `MAX_FACET_VALUES`; for `category` these are the children of the chosen category, or the roots. `range`
-    is the smallest and the largest value of `number` and `price`; a price facet without a chosen currency has one
-    currency per count, and no range.
+    first, at most `MAX_FACET_VALUES`; for `category` these are the children of the chosen category, of its parent if it
+    has none, or the roots. `range` has the smallest and the largest value of `number` and `price`; counts of `price` are
+    by currency, and with more than one currency there is no range.
     """
 
     field: str

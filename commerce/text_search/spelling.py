@@ -15,28 +15,30 @@ class NearWords:
 
     def add(self, word: str) -> None:
         """Add a word of the texts; short ones and those of other letters are not corrected."""
-        if _is_corrected(word):
-            for rest in _shorten(word):
+        if is_corrected(word):
+            for rest in list_rests(word):
                 self._words[rest].add(word)
 
     def find(self, word: str) -> list[str]:
         """Return the known words that a word may stand for, sorted."""
-        if not _is_corrected(word):
+        if not is_corrected(word):
             return []
-        words = {near for rest in _shorten(word) for near in self._words.get(rest, ()) if _is_near(word, near)}
+        words = {near for rest in list_rests(word) for near in self._words.get(rest, ()) if is_near(word, near)}
         return sorted(words)
 
 
-def _is_corrected(word: str) -> bool:
+def is_corrected(word: str) -> bool:
+    """Tell whether mistakes in a word are forgiven."""
     return len(word) >= _MIN_CHARS and word.isascii() and word.isalpha()
 
 
-def _shorten(word: str) -> set[str]:
+def list_rests(word: str) -> set[str]:
+    """Return a word, and what is left of it without one letter."""
     return {word, *(word[:index] + word[index + 1 :] for index in range(len(word)))}
 
 
-def _is_near(word: str, other: str) -> bool:
-    """Tell whether two words that share a `_shorten` are one mistake apart."""
+def is_near(word: str, other: str) -> bool:
+    """Tell whether two words with a rest in common are one mistake apart."""
     if len(word) != len(other):
         return True  # the longer one without a letter is the shorter one: the other pairs differ by two in length
     places = [index for index in range(len(word)) if word[index] != other[index]]

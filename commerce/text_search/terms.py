@@ -82,6 +82,17 @@ def split(text: str) -> TextTerms:
     return TextTerms(words, pairs, characters)
 
 
+def list_spellings(text: str) -> list[tuple[str, str]]:
+    """Return the words of a text that are not Chinese, normalised, each with its stem before it."""
+    runs = (match[0] for match in _RUN.finditer(normalise(text)) if not match["han"] and not match["symbol"])
+    return [(stem(run), run) for run in runs]
+
+
+def has_han(text: str) -> bool:
+    """Tell whether a text has a Chinese character."""
+    return _HAS_HAN.search(text) is not None
+
+
 def drop_stop_terms(terms: TextTerms) -> TextTerms:
     """Return the terms of a query that say what it is about; all of them if none does."""
     stop_words, stop_characters = _load_stop_words()
