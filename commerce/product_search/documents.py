@@ -70,7 +70,7 @@ def build_document(product: Product, vocabulary: Vocabulary) -> ProductDocument:
         for text in texts:
             for term in _list_terms(text):
                 title.setdefault(term, weight)
-            spellings |= {stem: word for stem, word in list_spellings(text) if is_corrected(stem)}
+            add_spellings(spellings, (entry for entry in list_spellings(text) if is_corrected(entry[0])))
     title = dict(islice(title.items(), _MAX_TITLE_TERMS))
     return ProductDocument(
         product_id=product.product_id,
@@ -92,6 +92,12 @@ def build_document(product: Product, vocabulary: Vocabulary) -> ProductDocument:
 def build_unlisted(product_id: str) -> ProductDocument:
     """Return the empty document of a product that no search finds."""
     return ProductDocument(product_id, False, {}, None, None, None, [], [], {}, [], {}, [], {})
+
+
+def add_spellings(spellings: dict[str, str], words: Iterable[tuple[str, str]]) -> None:
+    """Add words by their stems, and keep the shortest of each: a singular rather than a plural."""
+    for stem, word in words:
+        spellings[stem] = min(spellings.get(stem, word), word, key=len)
 
 
 def _collect_values(product: Product) -> dict[str, list[Any]]:

@@ -16,7 +16,13 @@ from commerce.kernel.failpoints import failpoint
 from commerce.kernel.optional import require_extra
 from commerce.kernel.postgres import Connection, Database
 from commerce.product_search import index_store
-from commerce.product_search.documents import ProductDocument, Vocabulary, build_document, build_unlisted
+from commerce.product_search.documents import (
+    ProductDocument,
+    Vocabulary,
+    add_spellings,
+    build_document,
+    build_unlisted,
+)
 from commerce.product_search.index_store import CategoryStep, IndexState
 
 ENTRIES_PER_STEP = 300
@@ -97,7 +103,7 @@ class ProductIndexer:
             old = before.get(document.product_id)
             deltas.update(index_store.list_counted(document))
             deltas.subtract(old.terms if old is not None else ())
-            spellings |= document.spellings
+            add_spellings(spellings, document.spellings.items())
             listed_delta += document.is_listed - (old is not None and old.is_listed)
         await index_store.put_documents(connection, documents, state, listed_delta)
         await index_store.change_terms(connection, deltas, spellings)

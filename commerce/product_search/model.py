@@ -108,9 +108,9 @@ class Facet(NamedTuple):
 
     They leave out the filter by this property itself, so that they say what another choice would find. `field` is an
     attribute's id for the kinds `choice`, `boolean` and `number`, else the kind. `counts` has the most frequent values
-    first, at most `MAX_FACET_VALUES`; for `category` these are the children of the chosen category, of its parent if it
-    has none, or the roots. `range` has the smallest and the largest value of `number` and `price`; counts of `price` are
-    by currency, and with more than one currency there is no range.
+    first, at most `MAX_FACET_VALUES`; for `category` these are the children of the chosen category, or of its parent
+    if it has none, or the roots. `range` has the smallest and the largest value of `number` and `price`; counts of
+    `price` are by currency, and with more than one currency there is no range.
     """
 
     field: str

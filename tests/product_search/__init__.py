@@ -1,0 +1,1 @@
+"""Product search: the index, what it finds, and the API."""
