@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from config.aftersales import AftersalesSettings
 from config.auth import AuthSettings
 from config.base import PRIVATE_NETWORKS, AbsolutePath, Port, Positive, Seconds, SettingsSection, make_absolute
+from config.catalog import CatalogSettings
 from config.conversations import ConversationSettings
 from config.database_shares import DatabaseShareSettings
 from config.payments import PaymentSettings
@@ -106,6 +107,8 @@ class LimitSettings(SettingsSection):
     guest_carts_per_address_burst: Positive = 500
     article_calls_per_address_per_s: Seconds = 10  # searches, suggestions, clicks and ratings
     article_calls_per_address_burst: Positive = 200
+    product_searches_per_address_per_s: Seconds = 50  # and suggestions while somebody types
+    product_searches_per_address_burst: Positive = 500
     # Reserving in Redis.
     batch_orders: Annotated[int, Field(ge=1, le=2_000)] = 256  # a batch is one command, whose length is bounded
     batch_bytes: Positive = 1_048_576
@@ -231,6 +234,7 @@ class Settings(BaseSettings):
     support: SupportSettings = SupportSettings()
     conversations: ConversationSettings = ConversationSettings()
     pictures: PictureSettings = PictureSettings()
+    catalog: CatalogSettings = CatalogSettings()
     retention: RetentionSettings = RetentionSettings()
     sandbox: SandboxSettings = SandboxSettings()
     auth: AuthSettings = AuthSettings()

@@ -32,6 +32,7 @@ async def open_databases(
         "staff": shares.staff_connections,
         "webhooks": shares.webhook_connections,
         "background": shares.background_connections,
+        "search": shares.search_connections,
     }
     divided = ConnectionShares(kept, shares.total_connections, "customers", metrics_buffer.observe_connection_wait)
     async with (

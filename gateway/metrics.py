@@ -30,8 +30,8 @@ ORDER_OUTCOMES = (
     *("bad_request", "invalid", "not_found", "unauthorized", "too_many_requests", "request_timeout", "body_too_large"),
     *("unsupported_media_type", "not_ready", "overloaded", "outcome_unknown"),
 )
-DATABASE_SHARES = ("customers", "staff", "webhooks", "background")
-RATE_LIMITS = ("user", "address", "device", "guest_carts", "articles")
+DATABASE_SHARES = ("customers", "staff", "webhooks", "background", "search")
+RATE_LIMITS = ("user", "address", "device", "guest_carts", "articles", "searches")
 ROOM_JOIN_OUTCOMES = ("placed", "listed", "full", "not_ready", "left")
 SCREENING_ACTIONS_TAKEN = ("log", "proof_of_work", "wait", "refuse")
 SCREENING_DROPPED_KINDS = ("sightings", "customers")
@@ -102,7 +102,7 @@ CONNECTIONS = Gauge(
 )
 DATABASE_CONNECTIONS = Gauge(
     "floodgate_database_connections",
-    "Connections to Postgres in use by share: customers, staff, webhooks, background",
+    "Connections to Postgres in use by share: customers, staff, webhooks, background, search",
     ["share"],
     multiprocess_mode="livesum",
 )

@@ -30,7 +30,7 @@ from gateway.rate_limits import DEVICE_HEADER
 from gateway.services import GatewayServices, services_of
 
 Access = Literal["anyone", "customer"] | Role
-Share = Literal["customers", "staff", "webhooks"]
+Share = Literal["customers", "staff", "webhooks", "search"]
 _NOBODY = Identity("", frozenset(), 0)
 ROOM_TICKET_HEADER = "Room-Ticket"
 _KEY_HEADER = "Idempotency-Key"
@@ -46,6 +46,8 @@ class Parameter:
     type: Any
     description: str
     required: bool = False
+    is_repeated: bool = False
+    """A query parameter that may be sent several times; `type` is a list, and what is left out is an empty one."""
     invalid_message: str = ""
     """The error text for a value that is not of the type; when empty, msgspec's own text."""
 
@@ -244,6 +246,8 @@ def _decode(parameter: Parameter, request: web.Request) -> Any:
             raw: str | None = request.match_info[parameter.name]
         case "query":
             values = request.query.getall(parameter.name, [])
+            if parameter.is_repeated:
+                return _convert(parameter, values)
             if len(values) > 1:
                 raise BadRequest(f"the parameter {parameter.name} is repeated; send it once")
             raw = values[0] if values else None
@@ -256,6 +260,10 @@ def _decode(parameter: Parameter, request: web.Request) -> Any:
         if parameter.required:
             raise BadRequest(f"the {parameter.location} parameter {parameter.name} is missing: {parameter.description}")
         return None
+    return _convert(parameter, raw)
+
+
+def _convert(parameter: Parameter, raw: str | list[str]) -> Any:
     try:
         value = msgspec.convert(raw, parameter.type, strict=False)
         if isinstance(value, date):

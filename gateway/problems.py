@@ -107,8 +107,8 @@ UNAVAILABLE_TO_READ = "a database cannot be used now; repeat the request"
 
 
 class RateLimited(TooManyRequests):
-    """The tokens of a limit are used up: of a `user`, an `address`, a `device`, of `guest_carts` or
-    of `articles`.
+    """The tokens of a limit are used up: of a `user`, an `address`, a `device`, of `guest_carts`,
+    of `articles` or of `searches`.
 
     The headers RateLimit-Policy and RateLimit are those of draft-ietf-httpapi-ratelimit-headers-11.
     """
@@ -125,6 +125,7 @@ class RateLimited(TooManyRequests):
 _COUNTED = {
     "guest_carts": "new carts of guests per second of one address",
     "articles": "searches and ratings of articles per second of one address",
+    "searches": "searches of products per second of one address",
 }
 
 

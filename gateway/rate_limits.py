@@ -159,7 +159,11 @@ class RateLimits:
             "articles", limits.article_calls_per_address_per_s, limits.article_calls_per_address_burst, clock
         )
         """searches and ratings of articles, by client address"""
-        self.all = (self.users, self.addresses, self.devices, self.guest_carts, self.articles)
+        self.searches = TokenBuckets(
+            "searches", limits.product_searches_per_address_per_s, limits.product_searches_per_address_burst, clock
+        )
+        """searches of products and suggestions, by client address"""
+        self.all = (self.users, self.addresses, self.devices, self.guest_carts, self.articles, self.searches)
         self._monotonic = clock.monotonic
 
     def check(self, user_id: str, address: Bucket | None, device: bytes | None) -> None:

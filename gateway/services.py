@@ -95,6 +95,7 @@ from gateway.sale_snapshots import SaleSnapshots
 from gateway.sale_stock import SaleStock, build_stock
 from gateway.screening_actions import ScreeningActions, open_screening
 from gateway.screening_signals import ScreeningSignals
+from gateway.search_services import SearchServices
 from gateway.shopping import Shopping, build_shopping
 from gateway.uploads import UploadSlots
 from gateway.wait_list_entrance import WaitListEntrance, open_wait_lists
@@ -162,12 +163,20 @@ class GatewayServices:
     categories: CategoryServices = field(init=False)
     certificates: StaffCertificates = field(init=False)
     pictures: PictureServices = field(init=False)
+    search: SearchServices = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "articles", ArticleServices(self.settings, self.db, self.clock, self.ids))
         object.__setattr__(self, "categories", CategoryServices(self.db, self.clock))
         object.__setattr__(self, "certificates", QuizCertificates(self.clock))
         object.__setattr__(self, "pictures", PictureServices(self.settings, self.db, self.clock, self.ids))
+        object.__setattr__(self, "search", self._build_search())
+
+    def _build_search(self) -> SearchServices:
+        return SearchServices(
+            *(self.settings.catalog, self.db, self.clock, self.sales, self.snapshots, self.public_pages),
+            self.admission,
+        )
 
     @property
     def product_services(self) -> ProductServices:
@@ -228,6 +237,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
         services = await _build_services(stack, settings)
         stack.push_async_callback(services.fast_reads.close)
         stack.push_async_callback(services.categories.close)
+        stack.push_async_callback(services.search.close)
         clock, admission, snapshots = services.clock, services.admission, services.snapshots
         with use_share("background"):
             await adopt_sales_once(services.adoption, snapshots, services.intake)  # before the gateway is ready

@@ -39,6 +39,7 @@ from commerce.orders.service import Orders
 from commerce.payments.service import Payments
 from commerce.pictures.picture_policy import open_picture_files
 from commerce.pictures.service import ProductPictures
+from commerce.product_search.indexer import ProductIndexer
 from commerce.rates.service import Rates
 from commerce.return_shipments.return_job_history import JOB_HISTORIES
 from commerce.sale_changes.service import SaleChanges
@@ -123,6 +124,10 @@ class CliServices:
         policy = self.settings.pictures
         files = open_picture_files(policy, self.settings.data_dir)
         return ProductPictures(self.db, self.clock, self.ids, policy, files)
+
+    @property
+    def product_indexer(self) -> ProductIndexer:
+        return ProductIndexer(self.db, self.clock)
 
     @property
     def training(self) -> Training:

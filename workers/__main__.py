@@ -20,6 +20,7 @@ NAMES = (
     "fulfilment_worker",
     "aftersales_worker",
     "picture_worker",
+    "product_indexer",
     "sale_sync",
     "room_keeper",
     "screening_worker",

@@ -54,6 +54,11 @@ SALES_FIGURES_LAG_SECONDS = Gauge(
     "Age of the oldest event that reports on sales do not count yet",
     multiprocess_mode=_LATEST,
 )
+PRODUCT_INDEX_LAG_SECONDS = Gauge(
+    "floodgate_product_index_lag_seconds",
+    "Age of the oldest change of a product that searches do not find yet",
+    multiprocess_mode=_LATEST,
+)
 REFUSED_PICTURES = Counter(
     "floodgate_refused_pictures_total", "Imports of pictures that were refused, by reason", ["reason"]
 )

@@ -30,6 +30,7 @@ from commerce.ledger.service import Ledger
 from commerce.payments.ledger_sums import LedgerSums
 from commerce.payments.other_ways import measure_refunds
 from commerce.pictures.picture_policy import measure_stored_bytes
+from commerce.product_search.indexer import ProductIndexer
 from commerce.sales_figures.event_counter import EventCounter
 from commerce.warehouse_stock.service import WarehouseStock
 from config.aftersales import AftersalesSettings
@@ -70,6 +71,7 @@ async def observer(services: WorkerServices) -> None:
             ("dead_letters", partial(_measure_dead_letters, services.audit)),
             ("ledger", partial(_measure_ledger, LedgerSums(services.db))),
             ("sales_figures", partial(_measure_sales_figures, services)),
+            ("product_index", partial(_measure_product_index, services)),
             ("refunds", partial(_measure_refunds, services.db, shown_refunds, from_ms(services.clock.now_ms()))),
         ):
             with failures.catch(gauges=gauges):
@@ -153,6 +155,11 @@ async def _measure_ledger(ledger: LedgerSums) -> None:
 async def _measure_sales_figures(services: WorkerServices) -> None:
     counter = EventCounter(services.db, services.clock, ZoneInfo(services.settings.shop.time_zone))
     metrics.SALES_FIGURES_LAG_SECONDS.set((await counter.measure_lag()).total_seconds())
+
+
+async def _measure_product_index(services: WorkerServices) -> None:
+    lag = await ProductIndexer(services.db, services.clock).measure_lag()
+    metrics.PRODUCT_INDEX_LAG_SECONDS.set(lag.total_seconds())
 
 
 async def _measure_held_cash(ledger: Ledger, shown: set[tuple[str, str]], clock: Clock) -> None:

@@ -9,6 +9,7 @@ from workers.observer import observer
 from workers.order_writer import order_writer
 from workers.payment_worker import payment_worker
 from workers.picture_worker import picture_worker
+from workers.product_indexer import product_indexer
 from workers.release_worker import release_worker
 from workers.retention_worker import retention_worker
 from workers.room_keeper import room_keeper
@@ -24,6 +25,7 @@ WORKERS: dict[str, Worker] = {
     "fulfilment_worker": fulfilment_worker,
     "aftersales_worker": aftersales_worker,
     "picture_worker": picture_worker,
+    "product_indexer": product_indexer,
     "sale_sync": sale_sync,
     "room_keeper": room_keeper,
     "screening_worker": screening_worker,

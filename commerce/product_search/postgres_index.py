@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import defaultdict
@@ -87,7 +88,7 @@ class PostgresProductIndex:
     async def suggest(self, text: str, language: str, limit: int) -> Sequence[Suggestion]:
         """Complete the beginning of a name, as the port says."""
         typed = normalise(text).strip()
-        query = _complete_query(text)
+        query = await asyncio.to_thread(_complete_query, text)
         async with self._open() as connection:
             pattern = _LIKE_SIGNS.sub(r"\\\g<0>", typed) + "%"
             categories = await store.suggest_categories(connection, pattern, limit) if typed else []
@@ -178,7 +179,7 @@ async def _choose_query(connection: Connection, text: str) -> _ChosenQuery | Non
 
     First all words; then mistyped ones corrected, if they are in no product; then as many as half of the known words.
     """
-    words = split_query(text)
+    words = await asyncio.to_thread(split_query, text)
     if not words:
         return None
     strict = require_all(words)

@@ -155,3 +155,14 @@ SELECT sku, product_no FROM variants JOIN product_search USING (product_id) WHER
 
 -- name: read_change
 SELECT change_no FROM product_search_state;
+
+-- name: read_names
+-- Of categories $1, attributes $2 and choices $3, by language.
+SELECT 'category' AS kind, category_id AS key, jsonb_object_agg(language, name)::text AS names, NULL AS unit
+FROM category_names WHERE category_id = ANY ($1) GROUP BY category_id
+UNION ALL
+SELECT 'attribute', attribute_id, jsonb_object_agg(language, name)::text, min(unit)
+FROM attribute_names JOIN attributes USING (attribute_id) WHERE attribute_id = ANY ($2) GROUP BY attribute_id
+UNION ALL
+SELECT 'choice', choice_id, jsonb_object_agg(language, name)::text, NULL
+FROM choice_names WHERE choice_id = ANY ($3) GROUP BY choice_id;

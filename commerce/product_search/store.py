@@ -182,3 +182,26 @@ async def list_numbers(connection: Connection, skus: Sequence[str]) -> dict[str,
 async def read_change(connection: Connection) -> int:
     """Return the number of the last change of the index."""
     return int(await connection.fetchval(queries.read_change))
+
+
+class FacetNames(NamedTuple):
+    """Names by language of categories, attributes and choices, and the units of attributes."""
+
+    categories: dict[str, dict[str, str]]
+    attributes: dict[str, dict[str, str]]
+    choices: dict[str, dict[str, str]]
+    units: dict[str, str]
+
+
+async def read_names(
+    connection: Connection, category_ids: Sequence[str], attribute_ids: Sequence[str], choice_ids: Sequence[str]
+) -> FacetNames:
+    """Read the names of what facets show."""
+    result = FacetNames({}, {}, {}, {})
+    for kind, key, names, unit in await connection.fetch(queries.read_names, category_ids, attribute_ids, choice_ids):
+        if unit is not None:
+            result.units[key] = unit
+        {"category": result.categories, "attribute": result.attributes, "choice": result.choices}[kind][key] = (
+            _decode_names(names)
+        )
+    return result

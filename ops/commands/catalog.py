@@ -197,6 +197,26 @@ def retire(product_id: ProductArgument, reason: ReasonOption, version: VersionOp
     _step(product_id, reason, version, lambda products, step: products.retire(product_id, step, get_actor()))
 
 
+@app.command()
+def reindex(json: JsonOption = False) -> None:
+    """Build the index of products again. Customers go on finding what it has meanwhile.
+
+    Changes are indexed within seconds without it: it is for an index that was damaged, or changed by hand.
+    """
+
+    async def work() -> int:
+        with create_progress_bar() as bar:
+            task = bar.add_task("indexing", total=None)
+            async with open_cli_services() as shop:
+                return await shop.product_indexer.reindex(lambda entries: bar.advance(task, entries))
+
+    products = run(work())
+    if json:
+        print_json({"products": products})
+    else:
+        print_line(f"indexed {products} products")
+
+
 def _step(
     product_id: str,
     reason: str,

@@ -49,7 +49,7 @@ _PORT_VARIABLES = "FLOODGATE_HTTP__PORT, FLOODGATE_HTTP__ADMIN_PORT and FLOODGAT
 _WORKERS = (
     ("writer", ("order_writer",)),
     ("payments", ("payment_worker",)),
-    ("fulfilment", ("fulfilment_worker", "aftersales_worker", "picture_worker")),
+    ("fulfilment", ("fulfilment_worker", "aftersales_worker", "picture_worker", "product_indexer")),
     (
         "maintenance",
         (
