@@ -98,7 +98,7 @@ class PostgresProductIndex:
             if name_language == language:
                 found_categories[key] = Suggestion("category", key, name)
         found_products = _rank_names(products, typed, language)
-        shown_categories = list(found_categories.values())[: max(limit // 3, limit - len(found_products))]
+        shown_categories = list(found_categories.values())[: max(1, limit // 3, limit - len(found_products))]
         return [*shown_categories, *found_products][:limit]
 
     @asynccontextmanager

@@ -101,7 +101,7 @@ UNION ALL
 SELECT '*price', currency, count(*), min(min_minor)::float8, max(max_minor)::float8 FROM found GROUP BY currency
 UNION ALL
 SELECT '*available', 'true', count(*) FILTER (
-           WHERE CASE WHEN product_no < length($10) * 8 THEN get_bit($10, product_no) = 1 ELSE false END), NULL, NULL
+           WHERE CASE WHEN product_no < length($10::bytea) * 8 THEN get_bit($10::bytea, product_no) = 1 ELSE false END), NULL, NULL
 FROM found WHERE $10::bytea IS NOT NULL HAVING count(*) > 0
 UNION ALL
 SELECT key, '', count(*), min((value ->> 0)::float8), max((value ->> -1)::float8)

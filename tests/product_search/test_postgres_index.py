@@ -18,58 +18,83 @@ from commerce.product_search.postgres_index import PostgresProductIndex
 from ops.services import CliServices
 from tests.support.search_shop import ids, index_all, make_search_shop, publish, search
 
+_WORDS = [
+    ("jacket", {"storm", "denim"}),
+    ("JACKETS", {"storm", "denim"}),
+    ("Storm Jacket", {"storm"}),
+    ("冲锋衣", {"storm"}),
+    ("衝鋒衣", {"storm"}),  # traditional characters
+    ("运动鞋", {"runner"}),
+    ("鞋", {"runner"}),
+    ("外套", {"storm", "denim"}),  # the name of their category
+    ("红色", {"storm", "runner", "mug"}),
+    ("nordwind", {"storm", "runner"}),
+    ("nordwind 运动鞋", {"runner"}),
+    ("red waterproof jacket", {"storm"}),
+    ("防水", {"storm"}),
+    ("mountain", {"storm"}),
+    ("马克杯", {"mug"}),
+    ("🎁", {"mug"}),
+    ("runner-2", {"runner"}),
+    ("red shoes 42", {"runner"}),
+    ("the red and the shoes", {"runner"}),
+]
+_MISTYPED = [
+    ("jakcet", "jacket", {"storm", "denim"}),
+    ("Strom jaket", "storm jacket", {"storm"}),
+    ("cofee 杯", "coffee 杯", {"mug"}),
+    ("nordwnd", "nordwind", {"storm", "runner"}),
+]
+_SIGNS = [
+    "&|!",
+    "'",
+    '"',
+    "\\",
+    "%_",
+    "*",
+    "-jacket-",
+    "jacket:*",
+    "!jacket",
+    "'jacket'",
+    "jacket\\",
+    "()",
+    "<->",
+    "$1",
+    "\u202e",
+    "שלום",
+    "😀",
+    "a" * 200,
+    "衣" * 200,
+    "a b " * 50,
+    "=1",
+    "* brand=Acme",
+    "jacket & !storm",
+]
+_RANGES: list[tuple[tuple[float | None, float | None], set[str]]] = [
+    ((250, 480), {"storm", "runner"}),
+    ((None, 300), {"runner"}),
+    ((900, None), {"denim"}),
+    ((1000, None), set()),
+    ((None, None), {"storm", "denim", "runner"}),
+]
+
 
 @pytest.fixture
 async def index(shop: CliServices) -> PostgresProductIndex:
     return await make_search_shop(shop)
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("jacket", {"storm", "denim"}),
-        ("JACKETS", {"storm", "denim"}),
-        ("Storm Jacket", {"storm"}),
-        ("冲锋衣", {"storm"}),
-        ("衝鋒衣", {"storm"}),  # traditional characters
-        ("运动鞋", {"runner"}),
-        ("鞋", {"runner"}),
-        ("外套", {"storm", "denim"}),  # the name of their category
-        ("红色", {"storm", "runner", "mug"}),
-        ("nordwind", {"storm", "runner"}),
-        ("nordwind 运动鞋", {"runner"}),
-        ("red waterproof jacket", {"storm"}),
-        ("防水", {"storm"}),
-        ("mountain", {"storm"}),
-        ("马克杯", {"mug"}),
-        ("🎁", {"mug"}),
-        ("runner-2", {"runner"}),
-        ("red shoes 42", {"runner"}),
-        ("the red and the shoes", {"runner"}),
-    ],
-)
-async def test_words_find_the_products_that_have_all_of_them(
-    index: PostgresProductIndex, text: str, found: set[str]
-) -> None:
-    page = await search(index, text)
-    assert set(ids(page)) == found
-    assert (page.total, page.is_total_capped, page.corrected_text, page.next) == (len(found), False, None, None)
+async def test_words_find_the_products_that_have_all_of_them(index: PostgresProductIndex) -> None:
+    for text, found in _WORDS:
+        page = await search(index, text)
+        assert set(ids(page)) == found
+        assert (page.total, page.is_total_capped, page.corrected_text, page.next) == (len(found), False, None, None)
 
 
-@pytest.mark.parametrize(
-    ("text", "corrected", "found"),
-    [
-        ("jakcet", "jacket", {"storm", "denim"}),
-        ("Strom jaket", "storm jacket", {"storm"}),
-        ("cofee 杯", "coffee 杯", {"mug"}),
-        ("nordwnd", "nordwind", {"storm", "runner"}),
-    ],
-)
-async def test_mistyped_words_are_corrected_and_said(
-    index: PostgresProductIndex, text: str, corrected: str, found: set[str]
-) -> None:
-    page = await search(index, text)
-    assert (set(ids(page)), page.corrected_text) == (found, corrected)
+async def test_mistyped_words_are_corrected_and_said(index: PostgresProductIndex) -> None:
+    for text, corrected, found in _MISTYPED:
+        page = await search(index, text)
+        assert (set(ids(page)), page.corrected_text) == (found, corrected)
 
 
 async def test_word_that_finds_something_is_not_corrected(shop: CliServices, index: PostgresProductIndex) -> None:
@@ -85,16 +110,12 @@ async def test_some_words_may_be_missing_if_nothing_has_all(index: PostgresProdu
     assert ids(await search(index, "umbrellas")) == []
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["&|!", "'", '"', "\\", "%_", "*", "-jacket-", "jacket:*", "!jacket", "'jacket'", "jacket\\", "()", "<->", "$1",
-     "\u202e", "שלום", "😀", "a" * 200, "衣" * 200, "a b " * 50, "=1", "* brand=Acme", "jacket & !storm"],
-)  # fmt: skip
-async def test_signs_and_operators_are_text(index: PostgresProductIndex, text: str) -> None:
-    page = await search(index, text, with_facets=True)
-    await index.suggest(text, "en", 10)
-    if "jacket" in text:
-        assert "storm" in ids(page)
+async def test_signs_and_operators_are_text(index: PostgresProductIndex) -> None:
+    for text in _SIGNS:
+        page = await search(index, text, with_facets=True)
+        await index.suggest(text, "en", 10)
+        if "jacket" in text:
+            assert "storm" in ids(page)
 
 
 async def test_name_counts_more_than_category_and_description(index: PostgresProductIndex) -> None:
@@ -114,15 +135,9 @@ async def test_filters_fit_together(index: PostgresProductIndex) -> None:
     assert ids(await search(index, category_id="unknown")) == []
 
 
-@pytest.mark.parametrize(
-    ("bounds", "found"),
-    [((250, 480), {"storm", "runner"}), ((None, 300), {"runner"}), ((900, None), {"denim"}), ((1000, None), set()),
-     ((None, None), {"storm", "denim", "runner"})],
-)  # fmt: skip
-async def test_numbers_are_filtered_by_range(
-    index: PostgresProductIndex, bounds: tuple[float | None, float | None], found: set[str]
-) -> None:
-    assert set(ids(await search(index, numbers={"weight": NumberRange(*bounds)}))) == found
+async def test_numbers_are_filtered_by_range(index: PostgresProductIndex) -> None:
+    for bounds, found in _RANGES:
+        assert set(ids(await search(index, numbers={"weight": NumberRange(*bounds)}))) == found
 
 
 async def test_price_filter_needs_a_variant_in_the_range(index: PostgresProductIndex) -> None:
