@@ -12,7 +12,6 @@ from commerce.catalog import product_store
 from commerce.catalog.model import Product
 from commerce.categories import store as category_store
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.failpoints import failpoint
 from commerce.kernel.optional import require_extra
 from commerce.kernel.postgres import Connection, Database
 from commerce.product_search import index_store
@@ -51,7 +50,6 @@ class ProductIndexer:
             entries, product_ids = await index_store.take_changed(connection, ENTRIES_PER_STEP)
             if product_ids:
                 await self._index(connection, product_ids, state)
-            failpoint("product_index.before_commit")
         return entries + followed
 
     async def reindex(self, progress: Callable[[int], None] = lambda entries: None) -> int:

@@ -20,6 +20,7 @@ _FILES = (
     "grown_sales.sql",
     "grown_stock.sql",
     "grown_pictures.sql",
+    "grown_search.sql",
 )
 """in the sequence in which they run"""
 _LIST_INDEXES = """

@@ -22,6 +22,7 @@ from commerce.kernel.sql import Queries, load_queries
 from tests.drills import grown_shop
 from tests.drills.expected_plans import EXPECTED, NEEDED, SMALL
 from tests.drills.sales_values import values_of_sales
+from tests.drills.search_values import values_of_search
 from tests.drills.statement_plans import Plans
 from tests.support.servers import Servers
 
@@ -106,7 +107,7 @@ class GrownShop:
             "fulfilment.list_stalled": every_warehouse | {4: now - timedelta(days=2)},
             "fulfilment.list_no_first_scan": every_warehouse | {4: now - timedelta(days=1)},
             **(_values_of_jobs(now) | _values_of_cases(now) | _values_of_conversations(now)),
-            **(_values_of_searches(order) | values_of_sales(now)),
+            **(_values_of_searches(order) | values_of_sales(now) | values_of_search(ORDERS // 5)),
             "ledger.list_held_cash": {1: None},
             "orders.get_events": {2: 0},
             "orders.list_orders": {2: last},

@@ -24,16 +24,29 @@ from tests.support.shipping_gateway import ShippingGateway, open_shipping_gatewa
 CROWD = 60
 PROMPT_S = 3.0
 """far less than the 10 s that a statement may hang, and far more than a busy machine needs"""
-SHARES = ("customers", "staff", "webhooks", "background")
-DONE = {"customers": (200, None), "staff": (200, None), "webhooks": ("0000",), "background": ("read",)}
-REFUSED = {"customers": (503, "2"), "staff": (503, "2"), "webhooks": ("1000",), "background": ("overloaded",)}
+SHARES = ("customers", "staff", "webhooks", "background", "search")
+DONE = {
+    "customers": (200, None),
+    "staff": (200, None),
+    "webhooks": ("0000",),
+    "background": ("read",),
+    "search": (200, None),
+}
+REFUSED = {
+    "customers": (503, "2"),
+    "staff": (503, "2"),
+    "webhooks": ("1000",),
+    "background": ("overloaded",),
+    "search": (503, "2"),
+}
 HANGING = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 SMALLEST = {
-    "total_connections": 4,
+    "total_connections": 5,
     "customer_connections": 1,
     "staff_connections": 1,
     "webhook_connections": 1,
     "background_connections": 1,
+    "search_connections": 1,
 }
 
 
@@ -119,6 +132,8 @@ async def use(gateway: ShippingGateway, share: str, sale_id: str, tracking_no: s
     match share:
         case "customers":
             answer = await gateway.gateway.call("GET", "/v1/orders")
+        case "search":
+            answer = await gateway.gateway.call("GET", "/v1/product-search", params={"q": "mug"})
         case "staff":
             answer = await pause(gateway, sale_id)
         case "webhooks":
@@ -136,9 +151,9 @@ def refusals(share: str) -> float:
     return REGISTRY.get_sample_value("floodgate_database_refusals_total", {"share": share}) or 0
 
 
-@pytest.mark.parametrize("share", ["customer", "staff", "webhook", "background"])
+@pytest.mark.parametrize("share", ["customer", "staff", "webhook", "background", "search"])
 def test_settings_that_leave_a_share_without_connection_are_refused(share: str) -> None:
     with pytest.raises(SettingsError, match=f"database_shares.{share}_connections"):
         load(database_shares={f"{share}_connections": 0})
-    with pytest.raises(SettingsError, match="the shares keep 8 connections of 7; raise total_connections"):
-        load(database_shares={"total_connections": 7})
+    with pytest.raises(SettingsError, match="the shares keep 9 connections of 8; raise total_connections"):
+        load(database_shares={"total_connections": 8})

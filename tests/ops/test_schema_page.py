@@ -37,6 +37,7 @@ CLOCK_READERS = {
     "schema_migrations.applied_at",  # only shown
     "events_to_count.noted_at",  # only how far the figures are behind, in seconds
     "visits_to_count.noted_at",
+    "products_to_index.noted_at",  # only how far the index of products is behind
     "sale_closed_at",  # compared with moments that are days away
 }
 

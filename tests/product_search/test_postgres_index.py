@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from commerce.product_search.errors import CursorOutdated
@@ -160,7 +162,7 @@ async def test_availability_is_what_the_search_brings(index: PostgresProductInde
 
 
 async def test_counts_leave_out_their_own_filter(index: PostgresProductIndex) -> None:
-    terms = {"category_id": "clothing", "attributes": {"color": ["blue"]}, "brands": ["Nordwind"]}
+    terms: dict[str, Any] = {"category_id": "clothing", "attributes": {"color": ["blue"]}, "brands": ["Nordwind"]}
     page = await search(index, with_facets=True, **terms)
     facets = {facet.field: facet for facet in page.facets}
     assert ids(page) == ["storm"]
@@ -172,7 +174,7 @@ async def test_counts_leave_out_their_own_filter(index: PostgresProductIndex) ->
     assert facets["price"].range == NumberRange(45_000, 45_000)
     for facet in ("color", "brand"):  # each count is what a search with that value finds
         for value, products in facets[facet].counts:
-            chosen = {"attributes": {"color": [value]}} if facet == "color" else {"brands": [value]}
+            chosen: dict[str, Any] = {"attributes": {"color": [value]}} if facet == "color" else {"brands": [value]}
             assert (await search(index, **{**terms, **chosen})).total == products
 
 

@@ -49,7 +49,7 @@ class RacingOrder(NamedTuple):
 @pytest.fixture
 def settings(make_settings: Callable[..., Settings]) -> Settings:
     """Settings with enough connections for pairs to meet in the database, not before it."""
-    shares = {"total_connections": 28, "customer_connections": 12, "webhook_connections": 12}
+    shares = {"total_connections": 29, "customer_connections": 12, "webhook_connections": 12}
     return make_settings(limits={"database_connections": 12}, database_shares=shares)
 
 
