@@ -48,6 +48,8 @@ _KINDS: dict[str, FacetKind] = {
 }
 _MAX_RARITY, _MAX_NEAR = 10, 200
 _MAX_CANDIDATES = 100
+_MIN_COMPLETED = 2
+"""letters from which a word is completed"""
 _LIKE_SIGNS = re.compile(r"[%_\\]")
 
 
@@ -283,20 +285,18 @@ def _guess_kind(row: FacetRow) -> FacetKind:
 
 
 def _complete_query(text: str) -> str | None:
-    """Return the query for products whose title has all words of a text, the last one perhaps in part."""
-    words = split_query(text)
-    spellings = list_spellings(text)
-    if not words:
-        return None
-    last_stem, last = spellings[-1] if spellings and normalise(text).endswith(spellings[-1][1]) else ("", "")
-    if len(last) < 2 or not any(word.term == last_stem for word in words):
-        # The last word may have been left out as one that says nothing, such as the beginning of another one.
-        if len(last) < 2:
-            return require_all(words)
-        return " & ".join(filter(None, (require_all(words), f"{quote(last)}:*")))
-    others = [word for word in words if word.term != last_stem]
-    ending = f"({quote(last_stem)} | {quote(last)}:*)"
-    return " & ".join(filter(None, (require_all(others), ending)))
+    """Return the query for products whose title has all words of a text, the last one perhaps in part.
+
+    A last letter that stands alone says too little; it only counts where names are compared.
+    """
+    words, spellings = split_query(text), list_spellings(text)
+    stem, last = spellings[-1] if spellings else ("", "")
+    if not last or not normalise(text).endswith(last):  # it ends in Chinese, or the last word is complete
+        return require_all(words) or None
+    others = [word for word in words if word.term != stem]
+    if len(last) < _MIN_COMPLETED:
+        return require_all(others or words) or None
+    return " & ".join(filter(None, (require_all(others), f"({quote(stem)} | {quote(last)}:*)")))
 
 
 def _rank_names(products: Sequence[tuple[str, dict[str, str]]], typed: str, language: str) -> list[Suggestion]:

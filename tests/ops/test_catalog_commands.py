@@ -90,3 +90,14 @@ async def test_price_is_set_and_planned(shop: CliServices, floodgate: Command) -
     assert (status, "1.50 CNY" in output, "1.00 CNY" in output) == (0, True, True)
     status, output = await floodgate("catalog", "price", "planned", "tea")
     assert "cancelled" in output
+
+
+async def test_index_of_products_is_built_again(shop: CliServices, floodgate: Command) -> None:
+    await shop.catalog.put("tea", VariantInput("green tea", 100, "CNY"))
+    assert await floodgate("catalog", "reindex") == (0, "indexed 1 products\n")
+    async with shop.db.connection() as connection:
+        await connection.execute("UPDATE product_search SET brand = 'wrong'")
+    status, output = await floodgate("catalog", "reindex", "--json")
+    assert (status, json.loads(output)) == (0, {"products": 1})
+    async with shop.db.connection() as connection:
+        assert await connection.fetchval("SELECT brand FROM product_search") is None
