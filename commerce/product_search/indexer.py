@@ -12,7 +12,6 @@ from commerce.catalog import product_store
 from commerce.catalog.model import Product
 from commerce.categories import store as category_store
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.optional import require_extra
 from commerce.kernel.postgres import Connection, Database
 from commerce.product_search import index_store
 from commerce.product_search.documents import (
@@ -23,8 +22,9 @@ from commerce.product_search.documents import (
     build_unlisted,
 )
 from commerce.product_search.index_store import CategoryStep, IndexState
+from commerce.text_search.terms import split
 
-ENTRIES_PER_STEP = 300
+_ENTRIES_PER_STEP = 200
 _CATEGORY_CHANGES_PER_STEP, _PRODUCTS_PER_NOTE = 1_000, 10_000
 
 
@@ -43,11 +43,12 @@ class ProductIndexer:
         async with self._db.connection() as connection:
             if not await index_store.has_changes(connection):
                 return 0
-        require_extra("index products", "knowledge", "rjieba", "snowballstemmer", "opencc")
+        # The libraries load their dictionaries at the first use, which must not keep a transaction idle.
+        await asyncio.to_thread(split, "words 词语")
         async with self._db.transaction() as connection:
             state = await index_store.lock_state(connection)
             followed = await self._follow_categories(connection, state)
-            entries, product_ids = await index_store.take_changed(connection, ENTRIES_PER_STEP)
+            entries, product_ids = await index_store.take_changed(connection, _ENTRIES_PER_STEP)
             if product_ids:
                 await self._index(connection, product_ids, state)
         return entries + followed
