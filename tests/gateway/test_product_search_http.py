@@ -12,7 +12,7 @@ from commerce.kernel.errors import NotReady
 from config.settings import Settings
 from ops.services import CliServices
 from tests.support.gateway import GatewayResponse, TestGateway, open_gateway
-from tests.support.sales import eventually, make_sale
+from tests.support.sales import eventually, make_sale, order_body
 from tests.support.search_shop import make_search_shop
 
 SEARCH, SUGGEST = "/v1/product-search", "/v1/product-suggestions"
@@ -167,15 +167,7 @@ async def test_available_products_are_those_with_units_in_an_open_sale(
     facets = (await find(search_gateway, facets="true")).body["facets"]
     [counted] = [facet["values"] for facet in facets if facet["kind"] == "available"]
     assert counted == [{"value": "true", "name": "true", "products": 1, "is_chosen": False}]
-    order = {
-        "sale_id": sale_id,
-        "lines": [{"sku": "mug-1", "quantity": 1}],
-        "ship_to": [
-            {"name": "Zhang San", "phone": "13800000000", "country": "CN", "province": "Zhejiang", "city": "Hangzhou",
-             "district": "Xihu", "line": "Wenyi West Road 969"}
-        ],
-    }  # fmt: skip
-    assert (await search_gateway.order(order)).status == 202
+    assert (await search_gateway.order(order_body(sale_id, ("mug-1", 1)))).status == 202
     await asyncio.sleep(1.0)  # the promise: nothing older than a second is shown
     assert ids(await find(search_gateway, available="true")) == []
     assert not any(item["is_available"] for item in (await find(search_gateway)).body["items"])
