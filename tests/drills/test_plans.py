@@ -24,6 +24,7 @@ from tests.drills.expected_plans import EXPECTED, NEEDED, SMALL
 from tests.drills.sales_values import values_of_sales
 from tests.drills.search_values import values_of_search
 from tests.drills.statement_plans import Plans
+from tests.drills.support_values import values_of_conversations, values_of_support
 from tests.support.servers import Servers
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(1_800)]
@@ -100,13 +101,13 @@ class GrownShop:
         self.values: dict[str, dict[int, object]] = {
             **{name: every_warehouse for name in statements() if name.startswith("fulfilment.list_")},
             **{f"fulfilment.list_{name}": {} for name in ("lines_to_plan", "line_details", "unplanned_orders")},
-            **_values_of_support(now),
+            **values_of_support(now),
             "fulfilment.list_wave_shipments": {1: order["wave_id"]},
             "fulfilment.list_picks": {1: order["wave_id"]},
             "fulfilment.list_packing_lines": {},
             "fulfilment.list_stalled": every_warehouse | {4: now - timedelta(days=2)},
             "fulfilment.list_no_first_scan": every_warehouse | {4: now - timedelta(days=1)},
-            **(_values_of_jobs(now) | _values_of_cases(now) | _values_of_conversations(now)),
+            **(_values_of_jobs(now) | _values_of_cases(now) | values_of_conversations(now)),
             **(_values_of_searches(order) | values_of_sales(now) | values_of_search(ORDERS // 5)),
             "ledger.list_held_cash": {1: None},
             "orders.get_events": {2: 0},
@@ -163,43 +164,6 @@ def _values_of_searches(order: Mapping[str, Any]) -> dict[str, dict[int, object]
         "order_search.find_by_tracking_no": {1: f"SF{ORDERS - 9_999}"},
         "order_search.find_by_transaction_no": {1: f"T{ORDERS - 9_999}", 2: order["order_id"]},
         "order_search.filter_orders": {1: [order["order_id"]], 3: None, 4: "paid", 5: None, 6: "7919", 7: None},
-    }
-
-
-def _values_of_conversations(now: datetime) -> dict[str, dict[int, object]]:
-    """Return values of the queue of support and of pages of a customer's conversations."""
-    first, last = UUID(int=0), UUID(int=2**128 - 1)
-    start: dict[int, object] = {2: 0, 3: now - timedelta(days=900), 4: first, 5: None, 6: None, 7: False, 8: 50}
-    queue = start | {1: ["new", "open"]}
-    return {
-        "conversations.list_queue": queue,
-        "conversations.list_queue_of_team": queue | {9: "team-1"},
-        "conversations.list_queue_of_assignee": queue | {9: "staff-1", 10: None, 11: None},
-        "conversations.list_queue_of_tag": queue | {9: "fire", 10: None},
-        "conversations.take_next": {1: ["", "team-1"], 2: 64},
-        "conversations.list_of_user": {2: now, 3: last, 4: 50},
-        "conversations.list_messages": {2: now, 3: 9, 4: True, 5: 50},
-        "conversations.list_teams": {1: None, 2: ""},
-        "conversations.list_templates": {1: None, 2: "", 3: ""},
-        "conversations.list_views": {2: first},
-    }
-
-
-def _values_of_support(now: datetime) -> dict[str, dict[int, object]]:
-    """Return values of reports on a day, and of steps over open conversations."""
-    first_id, last_id = (UUID(int=(int(at.timestamp() * 1_000) << 80)) for at in (now - timedelta(days=1), now))
-    day: dict[int, object] = {1: now - timedelta(days=1), 2: now, 3: "team"}
-    cases: dict[int, object] = {1: first_id, 2: last_id}
-    return {
-        "support_figures.measure_clocks": day,
-        "support_figures.measure_backlog": {1: "team"},
-        "support_figures.count_decisions": {1: now - timedelta(days=1), 2: now, 3: 1000},
-        "support_figures.measure_satisfaction": day,
-        "support_figures.count_returned_reasons": cases,
-        "support_figures.count_returned_skus": cases | {3: now - timedelta(days=1), 4: now},
-        "support_figures.count_returned_carriers": cases | {3: now - timedelta(days=1), 4: now},
-        "conversations.lock_outdated": {1: 1},
-        "conversations.lock_late": {1: "default", 2: now},
     }
 
 
