@@ -70,6 +70,8 @@ SMALL = {
     "quizzes": "entered by staff",
     "quiz_versions": "entered by staff",
     "quiz_attempts": "a few per member of staff and version of a quiz",
+    "products_to_index": "deleted within seconds",
+    "product_search_state": "one row",
 }
 """Tables that may be read whole, and why; all others grow with the orders."""
 EXPECTED = {
@@ -124,5 +126,10 @@ NEEDED = {
     "picture_imports_ended": "retention.delete_picture_imports",
     "picture_imports_by_file": "pictures.list_unused_files",
     "product_pictures_of_picture": "pictures.mark_unused",
+    "product_search_by_text": "product_search.find_by_score",
+    "product_search_by_title": "product_search.suggest_products",
+    "product_search_by_filter": "product_search.note_products_with_attributes",
+    "product_search_cheapest": "product_search.find_cheapest",
+    "product_search_terms_by_rest": "product_search.list_near",
 }
 """Indexes, and a statement that cannot do without."""
