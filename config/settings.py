@@ -30,6 +30,7 @@ from config.conversations import ConversationSettings
 from config.database_shares import DatabaseShareSettings
 from config.payments import PaymentSettings
 from config.pictures import PictureSettings
+from config.quality import QualitySettings
 from config.retention import RetentionSettings
 from config.screening import ScreeningSettings
 from config.server_urls import DatabaseUrl, RedisUrl
@@ -235,6 +236,7 @@ class Settings(BaseSettings):
     conversations: ConversationSettings = ConversationSettings()
     pictures: PictureSettings = PictureSettings()
     catalog: CatalogSettings = CatalogSettings()
+    quality: QualitySettings = QualitySettings()
     retention: RetentionSettings = RetentionSettings()
     sandbox: SandboxSettings = SandboxSettings()
     auth: AuthSettings = AuthSettings()

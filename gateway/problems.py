@@ -17,6 +17,7 @@ from commerce.aftersales.model import Obstacle
 from commerce.cart.cart_quotes import CartQuote
 from commerce.cart.model import Cart
 from commerce.kernel.errors import ProblemError
+from commerce.product_quality.model import QualityFinding
 from commerce.sale_changes.opening_model import OpeningGap
 
 CONTENT_TYPE = "application/problem+json"
@@ -57,6 +58,9 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     merged_into: str | None = None
     product_id: str | None = None
     gaps: list[OpeningGap] | None = None
+    grade: str | None = None
+    points: int | None = None
+    findings: list[QualityFinding] | None = None
     reason: str | None = None
 
 

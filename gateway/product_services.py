@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from commerce.catalog.prices import Prices
 from commerce.catalog.product_variants import ProductVariants
@@ -10,6 +11,9 @@ from commerce.catalog.products import Products
 from commerce.kernel.clock import Clock
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Database
+from commerce.product_quality.grading import GradingPolicy, ProductGrading
+from commerce.product_quality.model import Grade
+from commerce.product_quality.publishing_gate import PublishingGate
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,14 @@ class ProductServices:
     prices: Prices
 
 
-def build_products(db: Database, clock: Clock, ids: IdGenerator) -> ProductServices:
+class PublishingPolicy(GradingPolicy, Protocol):
+    """The section `quality` of the settings."""
+
+    @property
+    def publish_from(self) -> Grade: ...
+
+
+def build_products(db: Database, clock: Clock, ids: IdGenerator, policy: PublishingPolicy) -> ProductServices:
     """Build the services of products over Postgres."""
-    return ProductServices(Products(db, clock), ProductVariants(db, clock), Prices(db, clock, ids))
+    gate = PublishingGate(ProductGrading(db, clock, policy), policy.publish_from)
+    return ProductServices(Products(db, clock, gate.check), ProductVariants(db, clock), Prices(db, clock, ids))

@@ -16,6 +16,7 @@ from commerce.aftersales.case_evidence import CaseEvidence
 from commerce.aftersales.return_steps import CaseFollower
 from commerce.aftersales.service import Aftersales
 from commerce.cancellations.service import Cancellations
+from commerce.catalog.products import Products
 from commerce.catalog.service import Catalog
 from commerce.conversations.service import Conversations
 from commerce.dead_letters.service import DeadLetters
@@ -180,7 +181,7 @@ class GatewayServices:
 
     @property
     def product_services(self) -> ProductServices:
-        return build_products(self.db, self.clock, self.ids)
+        return build_products(self.db, self.clock, self.ids, self.settings.quality)
 
     @property
     def aftersales(self) -> Aftersales:
@@ -277,7 +278,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     snapshots, rooms = await _open_snapshots(sales, clock), WaitingRooms(db, sales, clock)
     wait_lists = await open_wait_lists(settings, WaitLists(db, redis, sales, clock), snapshots, clock)
     room_status = await _open_rooms(settings, rooms, refused_orders, clock)
-    public_pages = PublicPages(snapshots, sales, catalog, build_products(db, clock, ids).products, clock)
+    public_pages = PublicPages(snapshots, sales, catalog, Products(db, clock), clock)
     read_from = (stack, limits, clock, auth, snapshots, public_pages, orders, room_status, wait_lists.status)
     fast_reads = build_fast_reads(*read_from, response_heads, metrics_buffer, stopping)
     screening, signals, actions = await open_screening(settings, db, clock)

@@ -40,6 +40,8 @@ from commerce.payments.service import Payments
 from commerce.pictures.picture_policy import open_picture_files
 from commerce.pictures.service import ProductPictures
 from commerce.product_search.indexer import ProductIndexer
+from commerce.product_quality.grading import ProductGrading
+from commerce.product_quality.publishing_gate import PublishingGate
 from commerce.rates.service import Rates
 from commerce.return_shipments.return_job_history import JOB_HISTORIES
 from commerce.sale_changes.service import SaleChanges
@@ -87,7 +89,9 @@ class CliServices:
 
     @property
     def products(self) -> Products:
-        return Products(self.db, self.clock)
+        policy = self.settings.quality
+        gate = PublishingGate(ProductGrading(self.db, self.clock, policy), policy.publish_from)
+        return Products(self.db, self.clock, gate.check)
 
     @property
     def product_variants(self) -> ProductVariants:

@@ -21,6 +21,7 @@ NAMES = (
     "aftersales_worker",
     "picture_worker",
     "product_indexer",
+    "quality_worker",
     "sale_sync",
     "room_keeper",
     "screening_worker",

@@ -65,6 +65,17 @@ REFUSED_PICTURES = Counter(
 STORED_PICTURE_BYTES = Gauge(
     "floodgate_stored_picture_bytes", "Size of all files of pictures of products", multiprocess_mode=_LATEST
 )
+PRODUCT_GRADE_RATIO = Gauge(
+    "floodgate_product_grade_ratio", "Share of the products on sale, by grade", ["grade"], multiprocess_mode=_LATEST
+)
+QUALITY_LAG_SECONDS = Gauge(
+    "floodgate_product_quality_lag_seconds",
+    "Age of the oldest change of a product that its grade does not know",
+    multiprocess_mode=_LATEST,
+)
+UNGRADED_PRODUCTS = Counter(
+    "floodgate_ungraded_products_total", "Products that a defect of the program kept from being graded"
+)
 WORKER_JOBS = Counter("floodgate_worker_jobs_total", "Jobs that a worker has started", ["worker"])
 WORKER_FAILURES = Counter("floodgate_worker_failures_total", "Failed steps of a worker, which are retried", ["worker"])
 

@@ -10,6 +10,7 @@ from workers.order_writer import order_writer
 from workers.payment_worker import payment_worker
 from workers.picture_worker import picture_worker
 from workers.product_indexer import product_indexer
+from workers.quality_worker import quality_worker
 from workers.release_worker import release_worker
 from workers.retention_worker import retention_worker
 from workers.room_keeper import room_keeper
@@ -26,6 +27,7 @@ WORKERS: dict[str, Worker] = {
     "aftersales_worker": aftersales_worker,
     "picture_worker": picture_worker,
     "product_indexer": product_indexer,
+    "quality_worker": quality_worker,
     "sale_sync": sale_sync,
     "room_keeper": room_keeper,
     "screening_worker": screening_worker,

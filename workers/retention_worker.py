@@ -70,6 +70,7 @@ def retention_ages(settings: RetentionSettings) -> dict[Table, timedelta]:
         "order_views": timedelta(days=settings.order_view_days),
         "sales_by_minute": timedelta(days=settings.sales_minute_days),
         "picture_imports": timedelta(days=settings.picture_import_days),
+        "product_quality_days": timedelta(days=settings.quality_day_days),
     }
 
 

@@ -155,6 +155,14 @@ class ProductStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason
 
 
+class PublishStep(ProductStep, frozen=True, forbid_unknown_fields=True):
+    """The version of a product that is to go on sale, and the reason.
+
+    With `anyway`, which is a reason too, it goes on sale whatever its quality, and its change keeps both."""
+
+    anyway: Reason | None = None
+
+
 class ProductVariantInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A variant of a product that staff add or replace.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from commerce.catalog import product_store
@@ -19,6 +19,7 @@ from commerce.catalog.model import (
     ProductStep,
     ProductSummary,
     PublicProduct,
+    PublishStep,
     VersionedProduct,
 )
 from commerce.catalog.product_rules import (
@@ -41,12 +42,22 @@ _LAST_VERSION = 2**31 - 1
 _FROM: dict[ProductStatus, ProductAction] = {"on_sale": "published", "retired": "retired"}
 
 
-class Products:
-    """The products of the catalog, over Postgres."""
+PublicationCheck = Callable[[Connection, Product, str | None], Awaitable[Mapping[str, Any]]]
+"""Returns what the change is to keep. The text is the reason to publish a product all the same."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+
+async def check_nothing(connection: Connection, product: Product, anyway: str | None) -> Mapping[str, Any]:
+    """Stand in for the check of a product's quality."""
+    return {}
+
+
+class Products:
+    """The products of the catalog, over Postgres. `check_publication` may refuse a product that is to go on sale."""
+
+    def __init__(self, db: Database, clock: Clock, check_publication: PublicationCheck = check_nothing) -> None:
         self._db = db
         self._clock = clock
+        self._check_publication = check_publication
 
     async def get(self, product_id: str) -> Product:
         """Read a product of any status with its variants. Raises `NoSuchProduct`."""
@@ -124,10 +135,11 @@ class Products:
             await self._change(connection, product, merge(product, patch), patch, actor)
         return await self.get(product_id)
 
-    async def publish(self, product_id: str, step: ProductStep, actor: str) -> Product:
+    async def publish(self, product_id: str, step: PublishStep, actor: str) -> Product:
         """Put a draft or a retired product on sale. A repeat changes nothing.
 
-        Raises `NoSuchProduct`, `ProductChanged`, or `ProductNotReady` if it lacks a variant or a required attribute.
+        Raises `NoSuchProduct`, `ProductChanged`, `ProductNotReady` if it lacks a variant or a required attribute, and
+        what `check_publication` raises.
         """
         return await self._set_status(product_id, step, "on_sale", actor)
 
@@ -145,11 +157,13 @@ class Products:
                 raise no_product(product_id)
             if product.status != status:
                 check_version(product, step.version)
-                if status == "on_sale":
+                diff: dict[str, Any] = {"status": [product.status, status]}
+                if isinstance(step, PublishStep):
                     await _check_can_publish(connection, product)
+                    diff.update(await self._check_publication(connection, product, step.anyway))
                 now = from_ms(self._clock.now_ms())
                 await product_store.set_status(connection, product_id, status, now)
-                change = product_id, _FROM[status], {"status": [product.status, status]}
+                change = product_id, _FROM[status], diff
                 await product_store.add_changes(connection, [change], actor, step.reason, now)
         return await self.get(product_id)
 

@@ -17,6 +17,7 @@ Table = Literal[
     "order_views",
     "sales_by_minute",
     "picture_imports",
+    "product_quality_days",
 ]
 
 

@@ -85,3 +85,9 @@ DELETE FROM picture_imports WHERE import_id = ANY(ARRAY(
     SELECT import_id FROM picture_imports WHERE ended_at < $1
     ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED))
 RETURNING ended_at;
+
+-- name: delete_product_quality_days
+DELETE FROM product_quality_days WHERE (day, root, is_on_sale, grade) IN (
+    SELECT day, root, is_on_sale, grade FROM product_quality_days WHERE day < $1::timestamptz::date
+    ORDER BY day LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING day::timestamptz;

@@ -21,6 +21,7 @@ _DELETIONS: dict[Table, str] = {
     "order_views": queries.delete_order_views,
     "sales_by_minute": queries.delete_sales_by_minute,
     "picture_imports": queries.delete_picture_imports,
+    "product_quality_days": queries.delete_product_quality_days,
 }
 
 

@@ -20,6 +20,7 @@ from commerce.catalog.model import (
     ProductSummary,
     ProductVariantInput,
     PublicProduct,
+    PublishStep,
     Variant,
 )
 from commerce.catalog.products import Products, to_listed
@@ -91,7 +92,11 @@ async def change_product(call: Call) -> web.Response:
 
 
 async def publish_product(call: Call) -> web.Response:
-    """Put a product on sale that has a variant and the attributes that its category requires."""
+    """Put a product on sale that has a variant and the attributes that its category requires.
+
+    One of a lower grade than `quality.publish_from` is refused, and `findings` of the problem say what to fix. With the
+    reason `anyway` it is published all the same, and the change of the product keeps that reason.
+    """
     return json_response(await _products(call).publish(call.parameters["product_id"], call.body, call.staff_actor))
 
 
@@ -134,7 +139,6 @@ _step = partial(
     answers=_ANSWER,
     problems=(404, 409, 503),
     parameters=(_PRODUCT,),
-    body=ProductStep,
     is_one_transaction=True,
 )
 
@@ -195,8 +199,8 @@ ADMIN = [
         parameters=(_PRODUCT,),
         body=ProductPatch,
     ),
-    _step(path=f"{_ONE_PATH}/publish", handler=publish_product, summary="Publish a product"),
-    _step(path=f"{_ONE_PATH}/retire", handler=retire_product, summary="Retire a product"),
+    _step(path=f"{_ONE_PATH}/publish", handler=publish_product, summary="Publish a product", body=PublishStep),
+    _step(path=f"{_ONE_PATH}/retire", handler=retire_product, summary="Retire a product", body=ProductStep),
     _staff(
         method="PUT",
         path=f"{_ONE_PATH}/variants/{{sku}}",

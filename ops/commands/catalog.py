@@ -18,14 +18,14 @@ from commerce.catalog.model import (
     ProductStatus,
     ProductStep,
     ProductSummary,
+    PublishStep,
 )
-from commerce.catalog.products import Products
 from commerce.categories.model import CategoryId
 from commerce.kernel.csv_rows import ImportReport, read_lines
 from commerce.kernel.money import format_money
 from commerce.kernel.text_files import read_file
 from gateway.decoding import decode_json
-from ops.commands import catalog_prices, variants
+from ops.commands import catalog_prices, product_quality, variants
 from ops.commands.console import (
     CsvFile,
     JsonOption,
@@ -48,6 +48,7 @@ from ops.services import CliServices, open_cli_services
 app = typer.Typer(help="Import, show and change products, their variants and prices.", no_args_is_help=True)
 app.add_typer(variants.app, name="variant")
 app.add_typer(catalog_prices.app, name="price")
+app.add_typer(product_quality.app, name="quality")
 ProductArgument = Annotated[str, typer.Argument(metavar="PRODUCT", help="the product's id")]
 ReasonOption = Annotated[str, typer.Option(help="the reason, for the record of changes")]
 VersionOption = Annotated[
@@ -186,15 +187,34 @@ def put(
 
 
 @app.command()
-def publish(product_id: ProductArgument, reason: ReasonOption, version: VersionOption = None) -> None:
-    """Put a product on sale."""
-    _step(product_id, reason, version, lambda products, step: products.publish(product_id, step, get_actor()))
+def publish(
+    product_id: ProductArgument,
+    reason: ReasonOption,
+    version: VersionOption = None,
+    anyway: Annotated[
+        str | None, typer.Option(metavar="REASON", help="publish it whatever its quality; recorded")
+    ] = None,
+) -> None:
+    """Put a product on sale. One whose grade is too low is refused, with what to fix."""
+
+    async def work(shop: CliServices) -> Product:
+        read = version or (await shop.products.get(product_id)).version
+        step = parse_argument({"version": read, "reason": reason, "anyway": anyway}, PublishStep)
+        return await shop.products.publish(product_id, step, get_actor())
+
+    _change(work)
 
 
 @app.command()
 def retire(product_id: ProductArgument, reason: ReasonOption, version: VersionOption = None) -> None:
     """Hide a product from customers. Sales that offer it go on; no sale may add it."""
-    _step(product_id, reason, version, lambda products, step: products.retire(product_id, step, get_actor()))
+
+    async def work(shop: CliServices) -> Product:
+        read = version or (await shop.products.get(product_id)).version
+        step = parse_argument({"version": read, "reason": reason}, ProductStep)
+        return await shop.products.retire(product_id, step, get_actor())
+
+    _change(work)
 
 
 @app.command()
@@ -215,19 +235,6 @@ def reindex(json: JsonOption = False) -> None:
         print_json({"products": products})
     else:
         print_line(f"indexed {products} products")
-
-
-def _step(
-    product_id: str,
-    reason: str,
-    version: int | None,
-    change: Callable[[Products, ProductStep], Awaitable[Product]],
-) -> None:
-    async def work(shop: CliServices) -> Product:
-        read = version or (await shop.products.get(product_id)).version
-        return await change(shop.products, parse_argument({"version": read, "reason": reason}, ProductStep))
-
-    _change(work)
 
 
 def _change(change: Callable[[CliServices], Awaitable[Product]]) -> None:

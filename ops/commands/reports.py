@@ -14,6 +14,7 @@ from commerce.support_figures.report_files import draw_report, write_csv
 from commerce.support_figures.service import SupportFigures
 from ops.commands.console import JsonOption, check_writable, exit_on_error, fail, print_json, print_table, run
 from ops.commands.moment_arguments import read_moment
+from ops.commands.product_quality import quality
 from ops.commands.safe_console import Table
 from ops.commands.sales_reports import recount_sales, sales
 from ops.services import open_cli_services
@@ -22,6 +23,7 @@ app = typer.Typer(help="Report on a period.", no_args_is_help=True)
 GroupName = StrEnum("GroupName", {name: name for name in get_args(GroupedBy)})  # type: ignore[misc]
 app.command("sales")(sales)
 app.command("recount-sales")(recount_sales)
+app.command("quality")(quality)
 _MOMENT = "a time like 2026-11-11T00:00:00, by the shop's clock"
 
 

@@ -54,7 +54,7 @@ _WORKERS = (
         "maintenance",
         (
             *("release_worker", "sale_sync", "room_keeper", "wait_list_keeper", "screening_worker"),
-            *("retention_worker", "observer", "auditor"),
+            *("quality_worker", "retention_worker", "observer", "auditor"),
         ),
     ),
 )

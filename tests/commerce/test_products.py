@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from commerce.catalog.errors import BadProduct, DuplicateVariant, NoSuchProduct, ProductChanged, ProductNotReady
-from commerce.catalog.model import ProductPatch, ProductStep, ProductText, VariantInput
+from commerce.catalog.model import ProductPatch, ProductStep, ProductText, PublishStep, VariantInput
 from commerce.catalog.products import to_public
 from commerce.categories.errors import CategoryRetired, NoSuchCategory
 from commerce.categories.model import CategoryMerge
@@ -129,16 +129,16 @@ async def test_merged_category_takes_its_products_along(shirts: CliServices) -> 
 async def test_draft_is_published_when_it_has_variants_and_required_attributes(shirts: CliServices) -> None:
     await shirts.products.put("shirt", product_input(attributes={}), ACTOR)
     with pytest.raises(ProductNotReady, match="it has no variant"):
-        await shirts.products.publish("shirt", ProductStep(1, "ready"), ACTOR)
+        await shirts.products.publish("shirt", PublishStep(1, "ready", "a test"), ACTOR)
     await shirts.product_variants.put("shirt", "shirt-m", variant_input(), ACTOR)
     with pytest.raises(ProductNotReady, match="set fabric first"):
-        await shirts.products.publish("shirt", ProductStep(2, "ready"), ACTOR)
+        await shirts.products.publish("shirt", PublishStep(2, "ready", "a test"), ACTOR)
     await shirts.products.change("shirt", ProductPatch(attributes={"fabric": "silk"}, version=2, reason="known"), ACTOR)
     with pytest.raises(ProductChanged):
-        await shirts.products.publish("shirt", ProductStep(2, "ready"), ACTOR)
-    published = await shirts.products.publish("shirt", ProductStep(3, "ready"), ACTOR)
+        await shirts.products.publish("shirt", PublishStep(2, "ready", "a test"), ACTOR)
+    published = await shirts.products.publish("shirt", PublishStep(3, "ready", "a test"), ACTOR)
     assert (published.status, published.version) == ("on_sale", 4)
-    assert await shirts.products.publish("shirt", ProductStep(3, "ready"), ACTOR) == published
+    assert await shirts.products.publish("shirt", PublishStep(3, "ready", "a test"), ACTOR) == published
     patch = ProductPatch(attributes={"fabric": None}, version=4, reason="wrong")
     with pytest.raises(BadProduct, match="requires"):
         await shirts.products.change("shirt", patch, ACTOR)
@@ -159,7 +159,7 @@ async def test_variants_of_products_that_are_not_on_sale_are_hidden_and_in_no_ne
         await shirts.sales.put_items(sale_id, items, ACTOR)
     before = await shirts.catalog.refresh({"shirt-m": None})
     assert before["shirt-m"].is_public is False
-    await shirts.products.publish("shirt", ProductStep(product.version, "ready"), ACTOR)
+    await shirts.products.publish("shirt", PublishStep(product.version, "ready", "a test"), ACTOR)
     after = await shirts.catalog.refresh(before)
     assert after["shirt-m"].is_public is True
     await shirts.sales.put_items(sale_id, items, ACTOR)

@@ -49,7 +49,7 @@ async def test_product_is_created_published_and_printed(shop: CliServices, shirt
             (*put, "old", "--name", "Blue", "--option", 'color=["blue"]', "--moved-from", "old", *more),
             "old is a variant of shirt",
         ),
-        (("catalog", "publish", "shirt", "--reason", "ready"), "shirt is on_sale, version 4"),
+        (("catalog", "publish", "shirt", "--reason", "ready", "--anyway", "a test"), "shirt is on_sale, version 4"),
     ):
         status, output = await floodgate(*command)
         assert (status, expected in output) == (0, True), output

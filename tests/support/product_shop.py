@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from commerce.catalog.model import Product, ProductInput, ProductStep, ProductText, ProductVariantInput
+from commerce.catalog.model import Product, ProductInput, ProductText, ProductVariantInput, PublishStep
 from ops.services import CliServices
 
 ACTOR = "staff ann"
@@ -66,5 +66,5 @@ async def make_product(shop: CliServices, product_id: str = "shirt", *, publishe
         await shop.product_variants.put(product_id, f"{product_id}-{size}", variant_input(size), ACTOR)
     product = await shop.products.get(product_id)
     if published:
-        product = await shop.products.publish(product_id, ProductStep(product.version, "ready"), ACTOR)
+        product = await shop.products.publish(product_id, PublishStep(product.version, "ready", "it is a test"), ACTOR)
     return product

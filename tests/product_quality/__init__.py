@@ -1,0 +1,1 @@
+"""Quality of products: points, notes, the gate before publication, figures by day."""
