@@ -77,10 +77,10 @@ WHERE category_id = ANY($1::text[]);
 
 -- name: measure_prices
 -- The logarithms of the lowest prices of at most $3 products of a category.
-WITH some AS (
+WITH chosen AS (
     SELECT product_id FROM products WHERE category_id = $1 AND status <> 'retired' ORDER BY product_id LIMIT $3
 ), prices AS (
-    SELECT ln(min(price_minor)) AS price FROM some JOIN variants USING (product_id)
+    SELECT ln(min(price_minor)) AS price FROM chosen JOIN variants USING (product_id)
     WHERE currency = $2 AND price_minor > 0 GROUP BY product_id
 ), middle AS (
     SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY price) AS median FROM prices

@@ -54,7 +54,9 @@ async def publish_shirt(gateway: TestGateway) -> GatewayResponse:
     for size in "ml":
         added = await staff(gateway, "PUT", f"/products/shirt/variants/shirt-{size}", variant(size))
         assert added.status == 200, added.text
-    return await staff(gateway, "POST", "/products/shirt/publish", {"version": 3, "reason": "photographed", "anyway": "it is a test"})
+    return await staff(
+        gateway, "POST", "/products/shirt/publish", {"version": 3, "reason": "photographed", "anyway": "it is a test"}
+    )
 
 
 async def test_product_is_public_from_its_publication_to_its_end(shirts: TestGateway) -> None:

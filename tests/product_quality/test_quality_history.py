@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from commerce.catalog.model import VariantInput
-from commerce.kernel.clock import ManualClock
+from commerce.kernel.clock import SystemClock
 from commerce.kernel.errors import Invalid
 from commerce.product_quality.grading import ProductGrading
 from commerce.product_quality.quality_files import draw_quality, write_quality_csv
@@ -23,6 +23,13 @@ from ops.services import CliServices
 from tests.support.product_shop import add_categories, make_product
 
 DAY = date(2026, 11, 11)
+
+
+class EveningClock(SystemClock):
+    """22:00 UTC on the day, which is the next day in Shanghai."""
+
+    def now_ms(self) -> int:
+        return 1_794_434_400_000
 
 
 @pytest.fixture
@@ -38,7 +45,7 @@ async def graded(shop: CliServices) -> CliServices:
 
 
 async def test_last_count_of_a_day_stays_and_the_next_day_begins_by_the_zone(graded: CliServices) -> None:
-    clock = ManualClock(1_794_434_400_000)  # 2026-11-11 22:00 UTC
+    clock = EveningClock()
     records = QualityRecords(graded.db, clock, ZoneInfo("UTC"))
     assert await records.count() == 4
     assert await records.count_on_sale() == {"E": 4}
