@@ -9,7 +9,7 @@ import msgspec
 
 Grade = Literal["A", "B", "C", "D", "E"]
 LOWEST_POINTS: dict[Grade, int] = {"A": 90, "B": 80, "C": 70, "D": 60, "E": 0}
-"""of a grade, the best one first: those of Akeneo's `Rank.php` (akeneo/pim-community-dev, DataQualityInsights)"""
+"""of a grade, the best one first, as `Rank::fromRate` of Akeneo has them (akeneo/pim-community-dev, Rank.php)"""
 QualityReason = Literal[
     "no_category",
     "missing_attributes",

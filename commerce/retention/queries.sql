@@ -87,7 +87,6 @@ DELETE FROM picture_imports WHERE import_id = ANY(ARRAY(
 RETURNING ended_at;
 
 -- name: delete_product_quality_days
-DELETE FROM product_quality_days WHERE (day, root, is_on_sale, grade) IN (
-    SELECT day, root, is_on_sale, grade FROM product_quality_days WHERE day < $1::timestamptz::date
-    ORDER BY day LIMIT $2 FOR UPDATE SKIP LOCKED)
+DELETE FROM product_quality_days WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM product_quality_days WHERE day < $1::timestamptz::date ORDER BY day LIMIT $2 FOR UPDATE SKIP LOCKED))
 RETURNING day::timestamptz;

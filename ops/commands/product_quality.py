@@ -71,7 +71,12 @@ def list_products(
         return
     table = Table("product", "name", "grade", "points", "fault", "costs", "what to do")
     for product in products:
-        labels = (product.product_id, next(iter(product.names.values()), ""), product.grade, str(product.points))
+        labels: tuple[str, ...] = (
+            product.product_id,
+            next(iter(product.names.values()), ""),
+            product.grade,
+            str(product.points),
+        )
         for finding in product.findings:
             table.add_row(*labels, finding.reason, str(finding.points), finding.detail)
             labels = ("", "", "", "")

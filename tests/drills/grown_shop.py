@@ -21,6 +21,7 @@ _FILES = (
     "grown_stock.sql",
     "grown_pictures.sql",
     "grown_search.sql",
+    "grown_quality.sql",
 )
 """in the sequence in which they run"""
 _LIST_INDEXES = """

@@ -54,6 +54,8 @@ COMMANDS = {
     "report sales --to": ["report", "sales", "--to"],
     "report recount-sales --from": ["report", "recount-sales", "--from"],
     "report recount-sales --to": ["report", "recount-sales", "--to"],
+    "report quality --from": ["report", "quality", "--from"],
+    "report quality --to": ["report", "quality", "--to"],
     "case-rule try --from": ["case-rule", "try", "{file}", "--to", "now", "--from"],
     "case-rule try --to": ["case-rule", "try", "{file}", "--from", "2026-11-01T00:00Z", "--to"],
     "rates choose --by": ["rates", "choose", "--to", "CN", "--weight", "1kg", "--by"],

@@ -39,6 +39,7 @@ CLOCK_READERS = {
     "visits_to_count.noted_at",
     "products_to_index.noted_at",  # only how far the index of products is behind
     "sale_closed_at",  # compared with moments that are days away
+    "products_to_grade.noted_at",  # compared by the same clock only
 }
 
 

@@ -26,7 +26,7 @@ POLICY = QualitySettings(languages=("zh", "en"))
 ENGLISH = (
     "A mug of stoneware that keeps tea warm, glazed by hand in Jingdezhen; it holds 300 ml and may go into dishwashers."
 )
-CHINESE = "景德镇手工施釉的炻器马克杯，容量三百毫升，保温性能好，可用洗碗机清洗，每只的釉色都略有不同，适合每天喝茶或者送给朋友。"
+CHINESE = "景德镇手工施釉的炻器马克杯，容量三百毫升，保温性能好，可用洗碗机清洗，每只釉色略有不同，适合每天喝茶。"
 GOOD = ProductFacts(
     texts={"en": NamedText("Stoneware mug", ENGLISH), "zh-CN": NamedText("炻器马克杯", CHINESE)},
     brand="Acme",
