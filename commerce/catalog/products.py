@@ -52,7 +52,9 @@ async def check_nothing(connection: Connection, product: Product, anyway: str | 
 
 
 class Products:
-    """The products of the catalog, over Postgres. `check_publication` may refuse a product that is to go on sale."""
+    """The products of the catalog, over Postgres.
+
+    `check_publication` may refuse a product that is to go on sale."""
 
     def __init__(self, db: Database, clock: Clock, check_publication: PublicationCheck = check_nothing) -> None:
         self._db = db

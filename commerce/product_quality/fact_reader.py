@@ -69,17 +69,17 @@ async def _find_duplicates(
     candidates = await store.list_candidates(connection, {key: numbers for key, numbers in bands.items() if numbers})
     unread = {other for others in candidates.values() for other in others} - products.keys()
     rows = await product_store.read(connection, sorted(unread))
-    known = {**{key: row.product for key, row in rows.items()}, **products}
+    readable = {**{key: row.product for key, row in rows.items()}, **products}
     by_band: dict[int, list[str]] = {}
     for product_id, numbers in bands.items():  # those of one step know each other before they are stored
         for number in numbers:
             by_band.setdefault(number, []).append(product_id)
-    found = {}
+    duplicates = {}
     for product_id, product in products.items():
         near = {*candidates.get(product_id, ()), *(key for number in bands[product_id] for key in by_band[number])}
-        compared = sorted((near & known.keys()) - {product_id})[:_MAX_COMPARED]
-        found[product_id] = [key for key in compared if may_be_same(product, known[key])][:MAX_VALUES]
-    return found
+        compared = sorted((near & readable.keys()) - {product_id})[:_MAX_COMPARED]
+        duplicates[product_id] = [key for key in compared if may_be_same(product, readable[key])][:MAX_VALUES]
+    return duplicates
 
 
 def may_be_same(product: Product, other: Product) -> bool:

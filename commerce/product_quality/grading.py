@@ -30,7 +30,7 @@ class GradingPolicy(QualityPolicy, Protocol):
     """The section `quality` of the settings, with the pace of grading."""
 
     @property
-    def settle_s(self) -> float: ...
+    def debounce_s(self) -> float: ...
     @property
     def price_level_age_s(self) -> float: ...
     @property
@@ -40,7 +40,9 @@ class GradingPolicy(QualityPolicy, Protocol):
 
 
 class ProductGrading:
-    """Grades products over Postgres. `count_failed` is called for each one that a defect kept from being graded."""
+    """Grades products over Postgres.
+
+    `count_failed` is called for each one that a defect kept from being graded."""
 
     def __init__(
         self, db: Database, clock: Clock, policy: GradingPolicy, count_failed: Callable[[], None] = lambda: None
@@ -58,9 +60,9 @@ class ProductGrading:
             if not await store.lock(connection, wait=False):
                 return 0
             count = self._policy.products_per_step
-            product_ids = await store.take_products(connection, self._policy.settle_s, count)
+            product_ids = await store.take_products(connection, self._policy.debounce_s, count)
             if not product_ids:
-                note = await store.find_category(connection, self._policy.settle_s)
+                note = await store.find_category(connection, self._policy.debounce_s)
                 if note is not None and note.with_descendants:
                     await store.replace_by_descendants(connection, note.category_id)
                     return 1

@@ -73,9 +73,10 @@ def _numbers(folded: str) -> list[str]:
 
 
 def _split(folded: str) -> set[str]:
-    """Return the trigrams of each word with blanks around it, as pg_trgm does, so the sequence of words matters not.
+    """Return the trigrams of each word with blanks around it, as pg_trgm does.
 
-    A word of ideographs has no blanks, and fewer signs, of which two say as much."""
+    So the sequence of words does not matter. A word of ideographs has no blanks, and fewer signs, of which two say as
+    much."""
     parts = set[str]()
     for word in folded.split():
         if any("\u2e80" <= letter <= "\u9fff" for letter in word):

@@ -9,7 +9,7 @@ import msgspec
 
 Grade = Literal["A", "B", "C", "D", "E"]
 LOWEST_POINTS: dict[Grade, int] = {"A": 90, "B": 80, "C": 70, "D": 60, "E": 0}
-"""of a grade, the best one first, as `Rank::fromRate` of Akeneo has them (akeneo/pim-community-dev, Rank.php)"""
+"""of a grade, the best one first; source: `Rank::fromRate` of akeneo/pim-community-dev"""
 QualityReason = Literal[
     "no_category",
     "missing_attributes",
@@ -50,7 +50,7 @@ class PriceLevel(NamedTuple):
 
 
 class ProductFacts(NamedTuple):
-    """What the grade of a product depends on, and nothing else.
+    """All facts on which the grade of a product depends.
 
     `picture_px` has the larger side of each picture, `price` the lowest of its variants in minor units, and
     `duplicates` the ids of products that may be the same one."""
@@ -113,7 +113,7 @@ class QualityFilter(NamedTuple):
 
 
 class GradeCount(NamedTuple):
-    """How many products of a topmost category have some points."""
+    """Number of products of a topmost category that have some points."""
 
     root: str
     is_on_sale: bool

@@ -153,9 +153,9 @@ def count_chars(text: str) -> int:
 
 
 def is_shouting(name: str, brand: str) -> bool:
-    """Tell if a name shouts: most of it is words in capitals, beside the brand, or it ends in several marks.
+    """Tell if a name shouts: by words in capitals, beside the brand, or several exclamation marks.
 
-    Words of three letters, as USB, and single ones, as HDMI, shout not."""
+    Most of its letters must be in such words. Words of three letters, as USB, and single ones, as HDMI, shout not."""
     if _CRIES.search(name):
         return True
     own = {word.casefold() for word in _SHOUTED_WORD.findall(brand)}

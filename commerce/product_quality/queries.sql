@@ -8,7 +8,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('floodgate product quality', 0));
 -- name: choose_plan_by_values
 SET LOCAL plan_cache_mode = force_custom_plan;
 
--- Notes. Their ages are told by the clock of the server, which wrote them.
+-- Notes. Their ages are by the clock of the server, which wrote them.
 
 -- name: take_products
 DELETE FROM products_to_grade WHERE note_no = ANY(ARRAY(

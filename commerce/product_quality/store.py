@@ -63,7 +63,9 @@ class DayRow(NamedTuple):
 
 
 async def lock(connection: Connection, *, wait: bool) -> bool:
-    """Take the right to grade until the transaction ends. Without `wait` returns False if another one has it."""
+    """Take the right to grade until the transaction ends.
+
+    Without `wait` returns False if another one has it."""
     if wait:
         await connection.execute(queries.lock)
         return True
@@ -73,15 +75,15 @@ async def lock(connection: Connection, *, wait: bool) -> bool:
 # Notes.
 
 
-async def take_products(connection: Connection, settle_s: float, count: int) -> list[str]:
+async def take_products(connection: Connection, debounce_s: float, count: int) -> list[str]:
     """Delete the oldest notes of products and return the products, each once, by id."""
-    rows = await connection.fetch(queries.take_products, settle_s, count)
+    rows = await connection.fetch(queries.take_products, debounce_s, count)
     return sorted({row["product_id"] for row in rows})
 
 
-async def find_category(connection: Connection, settle_s: float) -> CategoryNote | None:
+async def find_category(connection: Connection, debounce_s: float) -> CategoryNote | None:
     """Find the oldest note of a category."""
-    row = await connection.fetchrow(queries.find_category, settle_s)
+    row = await connection.fetchrow(queries.find_category, debounce_s)
     return CategoryNote(*row) if row else None
 
 
@@ -143,11 +145,11 @@ async def list_unmeasured(connection: Connection, product_ids: Sequence[str]) ->
 
 async def list_candidates(connection: Connection, bands: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
     """Return for products by id others that share a band, at most 50 of each."""
-    found: dict[str, list[str]] = defaultdict(list)
+    candidates: dict[str, list[str]] = defaultdict(list)
     texts = [_join(numbers) for numbers in bands.values()]
     for row in await connection.fetch(queries.list_candidates, list(bands), texts, _MAX_CANDIDATES):
-        found[row["product_id"]].append(row["other_id"])
-    return found
+        candidates[row["product_id"]].append(row["other_id"])
+    return candidates
 
 
 async def list_price_levels(

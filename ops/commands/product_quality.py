@@ -1,4 +1,4 @@
-"""`floodgate catalog quality` and `floodgate report quality`: grades of products, what to fix, and their history."""
+"""`floodgate catalog quality` and `report quality`: grades of products, what to fix, history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Typical values of the statements on the quality of products, and tables of it that may be read whole."""
+"""Typical values of the statements on quality of products, and tables that may be read whole."""
 
 from __future__ import annotations
 

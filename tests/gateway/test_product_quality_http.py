@@ -28,21 +28,21 @@ async def graded(shop: CliServices) -> CliServices:
     await add_categories(shop)
     await make_product(shop)
     await shop.catalog.put_many([(f"sock-{n}", VariantInput(f"Sock {n}", 9, "CNY")) for n in range(3)])
-    grading = ProductGrading(shop.db, shop.clock, QualitySettings(settle_s=0))
+    grading = ProductGrading(shop.db, shop.clock, QualitySettings(debounce_s=0))
     while await grading.step():
         pass
     return shop
 
 
-async def test_list_says_what_to_fix_page_by_page(graded: CliServices, gateway: TestGateway) -> None:
-    seen, cursor = list[dict[str, Any]](), ""
+async def test_list_names_faults_page_by_page(graded: CliServices, gateway: TestGateway) -> None:
+    listed_items, cursor = list[dict[str, Any]](), ""
     while cursor is not None:
         page: GatewayResponse = await staff(gateway, f"/product-quality?limit=3{cursor and f'&cursor={cursor}'}")
         assert page.status == 200, page.text
-        seen += page.body["items"]
+        listed_items += page.body["items"]
         cursor = page.body["next"]
-    assert [item["product_id"] for item in seen] == ["sock-0", "sock-1", "sock-2", "shirt"]
-    [sock, *_, shirt] = seen
+    assert [item["product_id"] for item in listed_items] == ["sock-0", "sock-1", "sock-2", "shirt"]
+    [sock, *_, shirt] = listed_items
     assert (shirt["grade"], shirt["points"], shirt["is_on_sale"], shirt["names"]["zh-CN"]) == ("E", 47, False, "衬衫")
     assert (sock["findings"][0]["reason"], sock["findings"][0]["points"]) == ("no_pictures", 25)
     assert "upload a picture" in sock["findings"][0]["detail"]
@@ -54,8 +54,8 @@ async def test_list_says_what_to_fix_page_by_page(graded: CliServices, gateway: 
     ):
         listed = (await staff(gateway, f"/product-quality?{query}")).body["items"]
         assert [item["product_id"] for item in listed] == expected, query
-    one = await staff(gateway, "/products/shirt/quality")
-    assert one.body == shirt
+    single = await staff(gateway, "/products/shirt/quality")
+    assert single.body == shirt
     assert (await staff(gateway, "/products/none/quality")).status == 404
 
 
@@ -100,8 +100,8 @@ async def test_other_staff_see_no_quality(gateway: TestGateway) -> None:
         assert (await staff(gateway, path, roles=("warehouse",))).status == 403
 
 
-async def test_worker_grades_what_changes(settings: Settings, graded: CliServices) -> None:
-    quick = settings.model_copy(update={"quality": QualitySettings(settle_s=0)})
+async def test_worker_grades_changed_products(settings: Settings, graded: CliServices) -> None:
+    quick = settings.model_copy(update={"quality": QualitySettings(debounce_s=0)})
     async with run_workers(quick, "quality_worker"):
         await graded.catalog.put("sock-1", VariantInput("BRAND NEW SUPER SOCK", 9, "CNY"))
 

@@ -85,7 +85,7 @@ def test_argument_out_of_bounds_is_refused(name: str, tmp_path: Path) -> None:
 
 DAYS = {
     *("payment balances --until", "order find --day", "order find --last-day"),
-    *("report recount-sales --from", "report recount-sales --to"),
+    *("report recount-sales --from", "report recount-sales --to", "report quality --from", "report quality --to"),
 }
 MOMENTS = [name for name in COMMANDS if name not in DAYS and name.split()[-1] not in ("--date", "--by", "--hand-over")]
 BERLIN = {"COLUMNS": "300", "FLOODGATE_SHOP__TIME_ZONE": "Europe/Berlin"}

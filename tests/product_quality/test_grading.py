@@ -18,7 +18,7 @@ from config.quality import QualitySettings
 from ops.services import CliServices
 from tests.support.product_shop import ACTOR, add_categories, make_product, product_input
 
-POLICY = QualitySettings(settle_s=0)
+POLICY = QualitySettings(debounce_s=0)
 
 
 class GradingShop:
@@ -158,7 +158,7 @@ async def test_retired_product_has_no_grade_and_is_no_duplicate(shirts: GradingS
 
 
 @pytest.mark.parametrize(
-    ("change", "alike"),
+    ("change", "are_like"),
     [
         ({}, True),
         ({"brand": "Other"}, False),
@@ -170,14 +170,14 @@ async def test_retired_product_has_no_grade_and_is_no_duplicate(shirts: GradingS
     ],
 )
 async def test_products_of_like_names_are_duplicates_unless_brand_or_an_attribute_differs(
-    shirts: GradingShop, change: dict[str, Any], alike: bool
+    shirts: GradingShop, change: dict[str, Any], are_like: bool
 ) -> None:
     await shirts.shop.products.put("shirt", product_input(), ACTOR)
     await shirts.grade()
     await shirts.shop.products.put("other", product_input(**change), ACTOR)
     await shirts.grade()
     for product_id in ("shirt", "other"):
-        assert ("likely_duplicate" in await shirts.reasons(product_id)) is alike
+        assert ("likely_duplicate" in await shirts.reasons(product_id)) is are_like
 
 
 async def test_price_is_compared_with_others_of_the_category(shirts: GradingShop) -> None:
@@ -213,7 +213,7 @@ async def test_change_that_is_rolled_back_leaves_no_note(shirts: GradingShop) ->
 
 async def test_changes_of_the_last_seconds_are_graded_together(shirts: GradingShop) -> None:
     await make_product(shirts.shop)
-    patient = ProductGrading(shirts.shop.db, shirts.shop.clock, QualitySettings(settle_s=3_600))
+    patient = ProductGrading(shirts.shop.db, shirts.shop.clock, QualitySettings(debounce_s=3_600))
     assert await patient.step() == 0
     assert 0 < await patient.measure_lag() < 60
     assert await shirts.count_notes() > 1
@@ -234,9 +234,9 @@ async def test_recount_grades_all_products(shirts: GradingShop) -> None:
     await shirts.shop.catalog.put_many([(f"sock-{n}", VariantInput(f"Sock {n}", 9, "CNY")) for n in range(450)])
     await shirts.grade()
     await shirts.execute("UPDATE product_quality SET points = 99")
-    seen: list[int] = []
-    assert await shirts.grading.recount(seen.append) == 450
-    assert seen == [200, 400, 450]
+    totals: list[int] = []
+    assert await shirts.grading.recount(totals.append) == 450
+    assert totals == [200, 400, 450]
     assert (await shirts.quality.list_products(QualityFilter(grade="A"), None, 9)).items == []
 
 
@@ -266,15 +266,15 @@ async def test_list_is_filtered_and_paged_with_the_worst_first(shirts: GradingSh
     await shirts.shop.catalog.put_many([(f"sock-{n}", VariantInput(f"Sock {n}", 9, "CNY")) for n in range(5)])
     await make_product(shirts.shop)
     await shirts.grade()
-    seen: list[GradedProduct] = []
+    listed_products: list[GradedProduct] = []
     cursor: str | None = None
     while True:
         page = await shirts.quality.list_products(QualityFilter(), cursor, 2)
-        seen += page.items
+        listed_products += page.items
         cursor = page.next
         if cursor is None:
             break
-    assert [product.product_id for product in seen] == [*(f"sock-{n}" for n in range(5)), "shirt"]
+    assert [product.product_id for product in listed_products] == [*(f"sock-{n}" for n in range(5)), "shirt"]
     for wanted, expected in (
         (QualityFilter(is_on_sale=False), ["shirt"]),
         (QualityFilter(reason="no_category", is_on_sale=True), [f"sock-{n}" for n in range(5)]),

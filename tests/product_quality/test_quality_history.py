@@ -38,7 +38,7 @@ async def graded(shop: CliServices) -> CliServices:
     await add_categories(shop)
     await make_product(shop, published=True)
     await shop.catalog.put_many([(f"sock-{n}", VariantInput(f"Sock {n}", 9, "CNY")) for n in range(3)])
-    grading = ProductGrading(shop.db, shop.clock, QualitySettings(settle_s=0))
+    grading = ProductGrading(shop.db, shop.clock, QualitySettings(debounce_s=0))
     while await grading.step():
         pass
     return shop

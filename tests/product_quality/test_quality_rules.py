@@ -70,7 +70,7 @@ def english(name: str, description: str = ENGLISH) -> dict[str, Any]:
         ({"duplicates": ["cup"]}, "likely_duplicate", 15, "same as cup"),
     ],
 )
-def test_fault_costs_its_points_and_says_what_to_do(
+def test_fault_costs_its_points_and_has_advice(
     changed: dict[str, Any], reason: QualityReason, points: int, advice: str
 ) -> None:
     result = assess(GOOD._replace(**changed), POLICY)

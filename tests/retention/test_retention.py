@@ -52,6 +52,7 @@ STAYS: dict[Table, str] = {
     "order_views": "false",
     "sales_by_minute": "false",
     "picture_imports": "ended_at IS NULL",
+    "product_quality_days": "false",
 }
 """rows that stay however old they are"""
 
