@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import lua
@@ -83,11 +83,19 @@ class RefusingSale:
 class ExpectedRefusals:
     """The sales of which this process expects refusals. `is_active` tells whether there are any."""
 
-    def __init__(self, link: RedisMultiplexer, snapshots: SaleSnapshots, clock: Clock, heads: ResponseHeads) -> None:
+    def __init__(
+        self,
+        link: RedisMultiplexer,
+        snapshots: SaleSnapshots,
+        clock: Clock,
+        heads: ResponseHeads,
+        count_sold_out: Callable[[str, str, int], None],
+    ) -> None:
         self._link = link
         self._snapshots = snapshots
         self._clock = clock
         self._heads = heads
+        self._count_sold_out = count_sold_out
         self._loop = asyncio.get_running_loop()
         self._sales: dict[str, RefusingSale] = {}
         self.is_active = False
@@ -179,6 +187,7 @@ class ExpectedRefusals:
                 batch, sale.waiting = sale.waiting[:_ORDERS_PER_CALL], sale.waiting[_ORDERS_PER_CALL:]
                 recheck = await self._recheck(sale, batch)
                 refusals: dict[tuple[str, int], PrebuiltRefusals | ProblemError | None] = {}
+                orders_by_refusal: dict[tuple[str, int], int] = {}
                 for position, order in enumerate(batch):
                     refusal: PrebuiltRefusals | ProblemError | None = None
                     if recheck is None or (recheck.outcome and recheck.outcome.outcome is ReserveOutcome.NOT_READY):
@@ -189,9 +198,13 @@ class ExpectedRefusals:
                         refusal = order.problem
                     elif (wanted := (order.sku, order.units)) in refusals:
                         refusal = refusals[wanted]
+                        orders_by_refusal[wanted] += 1
                     else:
                         refusal = refusals[wanted] = self._refusal(sale, recheck, *wanted)
+                        orders_by_refusal[wanted] = 1
                     self._resolve(order, refusal)
+                if recheck is not None and recheck.outcome is None:
+                    self._count(sale, {key: orders_by_refusal[key] for key, refusal in refusals.items() if refusal})
         finally:
             sale.rechecking = None
         if not sale.is_closed and not sale.sold_out:
@@ -240,6 +253,12 @@ class ExpectedRefusals:
         if of_sku is None or recheck.free.get(of_sku, units) >= units:
             return None
         return self._prebuild(sale, ReserveResult(ReserveOutcome.SOLD_OUT, sku=of_sku))
+
+    def _count(self, sale: RefusingSale, refused: Mapping[tuple[str, int], int]) -> None:
+        """Count orders that were refused because something is sold out, by SKU and units."""
+        for (sku, _), orders in refused.items():
+            if of_sku := sku or self._find_only_sku(sale):
+                self._count_sold_out(sale.sale_id, of_sku, orders)
 
     def _prebuild(self, sale: RefusingSale, result: ReserveResult) -> PrebuiltRefusals:
         key = result.outcome, result.sku, result.opens_ms

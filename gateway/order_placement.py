@@ -6,6 +6,7 @@ The ordinary endpoint and the fast path both use it, in the same sequence, so th
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -55,7 +56,9 @@ class OrderPlacement:
         intake: OrderIntake,
         limits: OrderLimits,
         orders: Orders,
+        count_sold_out: Callable[[str, str, int], None] = lambda sale_id, sku, orders: None,
     ) -> None:
+        self._count_sold_out = count_sold_out
         self._durability = settings.durability
         self._clock = clock
         self._ids = ids
@@ -145,6 +148,8 @@ class OrderPlacement:
             return self._placed(sale_id, reservation.order_id, reservation.total_minor, reserved.entry), 202
         if reserved.outcome is ReserveOutcome.REPLAYED and reserved.record is not None:
             return self.replayed_result(sale_id, reserved.record)
+        if reserved.outcome is ReserveOutcome.SOLD_OUT:
+            self._count_sold_out(sale_id, reserved.sku, 1)
         raise problem_for_outcome(reserved, sale_id)
 
     def replayed_result(self, sale_id: str, record: KeyRecord) -> tuple[PlacedOrder, int]:

@@ -119,11 +119,15 @@ class PublicPages:
         return encode_content(entry.value.variant, VARIANT_CACHE_CONTROL, read_at=entry.read_at)
 
     async def get_product(self, product_id: str, wanted: Sequence[str]) -> tuple[str, Content]:
-        """Read a product on sale in the best of its languages, which is returned too. Raises `NoSuchProduct`."""
+        """Read a product on sale in the best of its languages, which is returned too. Raises `NoSuchProduct`.
+
+        It counts as a view of each of its variants."""
         entry = (await self._products.get_many([product_id]))[product_id]
         if entry.value is None or entry.value.product.status != "on_sale":
             raise NoSuchProduct(f"there is no product {product_id!r}")
         product = to_public(entry.value.product, wanted)
+        for variant in product.variants:
+            self.visits.note_variant(variant.sku)
         return product.language, encode_content(product, VARIANT_CACHE_CONTROL, read_at=entry.read_at)
 
 

@@ -285,7 +285,10 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     link, providers, carriers = await open_connections(stack, settings, clock)
     intake = OrderIntake(redis, link, settings, clock, admission, metrics_buffer, snapshots.ids_with_live_keys)
     shipping, fulfilment = _build_fulfilment(settings, db, clock, ids, carriers)
-    placement = OrderPlacement(settings, clock, ids, redis, snapshots, intake, order_limits(limits), orders)
+    count_sold_out = public_pages.visits.note_sold_out
+    placement = OrderPlacement(
+        settings, clock, ids, redis, snapshots, intake, order_limits(limits), orders, count_sold_out
+    )
     return GatewayServices(
         settings=settings,
         clock=clock,
@@ -298,7 +301,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         known_keys=known_keys,
         order_turns=OrderTurns(admission),
         resting=RestingConnections(admission.is_overloaded),
-        expected_refusals=ExpectedRefusals(link, snapshots, clock, response_heads),
+        expected_refusals=ExpectedRefusals(link, snapshots, clock, response_heads, count_sold_out),
         snapshots=snapshots,
         intake=intake,
         adoption=ServerAdoption(db, redis, clock),

@@ -1,8 +1,9 @@
-"""Views of variants and offers and new cart lines, on their way from this process to Postgres.
+"""Views, new cart lines and refusals of what is sold out, on their way from this process to Postgres.
 
-A view costs an entry of a dictionary, and orders cost nothing. Every two seconds the counts are stored in one row. The
-memory is bounded: what is seen when it is full is in no report. A process that is killed loses two seconds, and counts
-whose storing has an unknown outcome are lost rather than stored twice.
+Each costs an entry of a dictionary, refusals that many get at once cost one for all of them, and other orders nothing.
+Every two seconds the counts are stored in one row. The memory is bounded: what is counted when it is full is in no
+report. A process that is killed loses two seconds, and counts whose storing has an unknown outcome are lost rather than
+stored twice.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.coupon_skus import is_coupon_sku
 from commerce.kernel.outages import log_failure
 from commerce.kernel.postgres import Database
 from commerce.sales_figures import visits
@@ -53,14 +55,20 @@ class VisitCounts:
         self._note(("carted", sale_id, sku))
         self._note(("carted", sale_id, WHOLE_SALE))
 
-    def _note(self, key: tuple[Visit, str, str]) -> None:
+    def note_sold_out(self, sale_id: str, sku: str, orders: int = 1) -> None:
+        """Count orders that were refused because too few units of a SKU are left. Coupons are none."""
+        if not is_coupon_sku(sku):
+            self._note(("sold_out", sale_id, sku), orders)
+            self._note(("sold_out", sale_id, WHOLE_SALE), orders)
+
+    def _note(self, key: tuple[Visit, str, str], times: int = 1) -> None:
         count = self._counts.get(key)
         if count is None:
             if len(self._counts) >= _MAX_KEYS:
-                self._dropped += 1
+                self._dropped += times
                 return
             count = 0
-        self._counts[key] = count + 1
+        self._counts[key] = count + times
 
     async def export(self, db: Database, clock: Clock) -> int:
         """Store the counts. Returns the number of keys. Raises the error of Postgres."""
@@ -79,7 +87,7 @@ class VisitCounts:
             try:
                 await self.export(db, clock)
             except Exception as error:  # noqa: BLE001  # log_failure tells outages from bugs
-                log_failure(_logger, "cannot store the views of products", error)
+                log_failure(_logger, "cannot store views and refusals", error)
 
     async def export_rest(self, db: Database, clock: Clock) -> None:
         """Export what is left before the process ends, if that goes fast."""

@@ -112,3 +112,6 @@ COMMENT ON COLUMN category_prices.deviation IS 'Median of the absolute deviation
 COMMENT ON TABLE product_quality_days IS 'Products by grade at the end of each day, and so far today';
 COMMENT ON COLUMN product_quality_days.root IS 'Topmost category; empty for products without a category';
 COMMENT ON COLUMN product_quality_days.points IS 'Sum of the points of these products';
+
+COMMENT ON TABLE visits_to_count IS 'Views, cart lines and refused orders that a gateway has counted within seconds and that are not in the sums of sales yet';
+COMMENT ON COLUMN sales_by_minute.figure IS 'What happened: viewed, carted, sold_out (refused orders), accepted, lapsed, recovered, paid, cancelled, delivered, requested, withdrawn, received, refunded';

@@ -200,6 +200,12 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
 
 
+class RetiredProduct(Product, frozen=True, kw_only=True):
+    """A product that was retired. `open_sales` are sales that go on selling its variants, twenty at most."""
+
+    open_sales: list[str]
+
+
 class VersionedProduct(NamedTuple):
     """A product and the version of its rows and those of its variants."""
 

@@ -18,6 +18,11 @@ SELECT sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_with
        published_generation, epoch, loaded_epoch, has_wait_list, freight_template
 FROM sales WHERE sale_id > $1 AND ($3 OR state <> 'draft') ORDER BY sale_id LIMIT $2;
 
+-- name: list_open_of_product
+-- Sales that sell a variant of a product.
+SELECT DISTINCT sale_id FROM variants JOIN sale_items USING (sku) JOIN sales USING (sale_id)
+WHERE product_id = $1 AND state IN ('open', 'paused') ORDER BY sale_id LIMIT $2;
+
 -- name: list_out_of_sync
 -- Sales with an unfinished load, or with terms that are not published.
 SELECT sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_within_s, generation,

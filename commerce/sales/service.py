@@ -27,6 +27,7 @@ from commerce.warehouse_stock import store as warehouse_stock
 from lua import PublishOutcome, SaleKeys, publish, read_units_free
 
 _ITEMS_PER_QUERY = 2_000
+_MAX_SALES_OF_PRODUCT = 20
 _SALES_PER_QUERY = 500
 _ALLOWED_FROM = {
     SaleState.OPEN: (SaleState.DRAFT, SaleState.PAUSED),
@@ -247,6 +248,11 @@ class Sales:
             after = page.next
             if after is None:
                 return sales
+
+    async def list_open_of_product(self, product_id: str) -> list[str]:
+        """List open and paused sales that sell a variant of a product, at most 20."""
+        async with self._db.connection() as connection:
+            return await store.list_open_of_product(connection, product_id, _MAX_SALES_OF_PRODUCT)
 
     async def get_item(self, sale_id: str, sku: str) -> SaleItem:
         """Read an item. Raises `NoSuchItem`."""

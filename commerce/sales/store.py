@@ -93,6 +93,12 @@ async def list_after(connection: Connection, sale_id: str, count: int, drafts: b
     return [_sale(row) for row in await connection.fetch(queries.list_sales, sale_id, count, drafts)]
 
 
+async def list_open_of_product(connection: Connection, product_id: str, count: int) -> list[str]:
+    """List open and paused sales that sell a variant of a product."""
+    rows = await connection.fetch(queries.list_open_of_product, product_id, count)
+    return [row["sale_id"] for row in rows]
+
+
 async def list_out_of_sync(connection: Connection) -> list[Sale]:
     return [_sale(row) for row in await connection.fetch(queries.list_out_of_sync)]
 

@@ -12,7 +12,8 @@ MAX_DAYS, MAX_MINUTES = 366, 2_880
 MAX_ROWS = 5_000
 SalesGroup = Literal["total", "sku", "day", "minute", "reason"]
 EventKind = Literal["order", "status", "cancellation", "delivery", "case", "receipt", "grant"]
-Visit = Literal["viewed", "carted"]
+Visit = Literal["viewed", "carted", "sold_out"]
+"""`sold_out`: orders that were refused because too few units were left"""
 Figure = (
     Visit
     | Literal["accepted", "lapsed", "recovered", "paid", "cancelled"]
@@ -60,6 +61,7 @@ class SalesFigures(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     views: int = 0
     carted: int = 0
+    sold_out: int = 0
     orders: int = 0
     units: int = 0
     amount: int = 0

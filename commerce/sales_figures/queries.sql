@@ -123,10 +123,11 @@ SET events = stored.events + excluded.events, units = stored.units + excluded.un
 
 -- name: delete_minutes
 -- Of a sale, to be counted again; what gateways have counted is nowhere else.
-DELETE FROM sales_by_minute WHERE sale_id = $1 AND minute >= $2 AND minute < $3 AND figure NOT IN ('viewed', 'carted');
+DELETE FROM sales_by_minute
+WHERE sale_id = $1 AND minute >= $2 AND minute < $3 AND figure NOT IN ('viewed', 'carted', 'sold_out');
 
 -- name: delete_days
-DELETE FROM sales_by_day WHERE sale_id = $1 AND day >= $2 AND day < $3 AND figure NOT IN ('viewed', 'carted');
+DELETE FROM sales_by_day WHERE sale_id = $1 AND day >= $2 AND day < $3 AND figure NOT IN ('viewed', 'carted', 'sold_out');
 
 -- name: allow_long_statements
 SET LOCAL statement_timeout = '1h';

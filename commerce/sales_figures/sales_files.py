@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _LABELS = ("group", "sku", "figure", "reason", "currency")
 _MAX_BARS = 20
-_COLOURS = ("#1b6ca8", "#9fc5e0", "#d98032", "#b3433c")
+_COLOURS = ("#1b6ca8", "#9fc5e0", "#d98032", "#b3433c", "#777777")
 _STAGES: tuple[tuple[str, Callable[[SalesFigures], int]], ...] = (
     ("views", lambda row: row.views),
     ("put into carts", lambda row: row.carted),
@@ -32,6 +32,7 @@ _LINES: tuple[tuple[str, Callable[[SalesFigures], int]], ...] = (
     ("paid", lambda row: row.paid_units),
     ("lapsed unpaid", lambda row: row.lapsed_units),
     ("cancelled", lambda row: row.cancelled_units),
+    ("refused orders", lambda row: row.sold_out),
 )
 
 

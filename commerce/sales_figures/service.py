@@ -38,6 +38,7 @@ _TICK = timedelta(microseconds=1)
 _FIELDS: dict[Figure, tuple[str | None, str | None, str | None]] = {
     "viewed": ("views", None, None),
     "carted": ("carted", None, None),
+    "sold_out": ("sold_out", None, None),
     "accepted": ("orders", "units", "amount"),
     "lapsed": ("lapsed_orders", "lapsed_units", "lapsed_amount"),
     "recovered": ("recovered_orders", "recovered_units", "recovered_amount"),

@@ -27,7 +27,7 @@ _WITHOUT_NUMBERS: Mapping[str, str] = {
 
 
 class VisitCount(NamedTuple):
-    """Views or cart lines of a minute."""
+    """Views, cart lines or refused orders of a minute."""
 
     minute: datetime
     figure: str
@@ -118,7 +118,7 @@ async def add_days(connection: Connection, added: Iterable[Added]) -> None:
 async def delete_sums(
     connection: Connection, sale_id: str, days: tuple[date, date], moments: tuple[datetime, datetime]
 ) -> None:
-    """Delete what is counted from rows of a sale, of some days; views and cart lines stay."""
+    """Delete what is counted from rows of a sale, of some days; what gateways have counted stays."""
     await connection.execute(queries.allow_long_statements)
     await connection.execute(queries.delete_minutes, sale_id, *moments, timeout=_LONG_TIMEOUT_S)
     await connection.execute(queries.delete_days, sale_id, *days, timeout=_LONG_TIMEOUT_S)

@@ -21,6 +21,7 @@ from commerce.catalog.model import (
     ProductVariantInput,
     PublicProduct,
     PublishStep,
+    RetiredProduct,
     Variant,
 )
 from commerce.catalog.products import Products, to_listed
@@ -101,8 +102,13 @@ async def publish_product(call: Call) -> web.Response:
 
 
 async def retire_product(call: Call) -> web.Response:
-    """Hide a product from customers. Sales that offer it go on; no sale may add it."""
-    return json_response(await _products(call).retire(call.parameters["product_id"], call.body, call.staff_actor))
+    """Hide a product from customers.
+
+    Sales that offer it go on, and `open_sales` names them; no sale may add it.
+    """
+    product = await _products(call).retire(call.parameters["product_id"], call.body, call.staff_actor)
+    open_sales = await call.services.sales.list_open_of_product(product.product_id)
+    return json_response(RetiredProduct(**msgspec.structs.asdict(product), open_sales=open_sales))
 
 
 async def put_product_variant(call: Call) -> web.Response:
@@ -136,7 +142,6 @@ _staff = partial(Operation, tag="staff: catalog", access="catalog")
 _step = partial(
     _staff,
     method="POST",
-    answers=_ANSWER,
     problems=(404, 409, 503),
     parameters=(_PRODUCT,),
     is_one_transaction=True,
@@ -199,8 +204,20 @@ ADMIN = [
         parameters=(_PRODUCT,),
         body=ProductPatch,
     ),
-    _step(path=f"{_ONE_PATH}/publish", handler=publish_product, summary="Publish a product", body=PublishStep),
-    _step(path=f"{_ONE_PATH}/retire", handler=retire_product, summary="Retire a product", body=ProductStep),
+    _step(
+        path=f"{_ONE_PATH}/publish",
+        handler=publish_product,
+        summary="Publish a product",
+        answers=_ANSWER,
+        body=PublishStep,
+    ),
+    _step(
+        path=f"{_ONE_PATH}/retire",
+        handler=retire_product,
+        summary="Retire a product",
+        answers={200: ("the product, and sales that go on selling it", RetiredProduct)},
+        body=ProductStep,
+    ),
     _staff(
         method="PUT",
         path=f"{_ONE_PATH}/variants/{{sku}}",

@@ -39,6 +39,7 @@ from ops.commands.console import (
     print_line,
     print_table,
     print_values,
+    print_warning,
     run,
     run_change,
 )
@@ -212,7 +213,10 @@ def retire(product_id: ProductArgument, reason: ReasonOption, version: VersionOp
     async def work(shop: CliServices) -> Product:
         read = version or (await shop.products.get(product_id)).version
         step = parse_argument({"version": read, "reason": reason}, ProductStep)
-        return await shop.products.retire(product_id, step, get_actor())
+        product = await shop.products.retire(product_id, step, get_actor())
+        for sale_id in await shop.sales.list_open_of_product(product_id):
+            print_warning(f"{sale_id} goes on selling it: floodgate sale change-item ends that")
+        return product
 
     _change(work)
 

@@ -119,8 +119,9 @@ def _print_sales(report: SalesReport) -> None:
     print_detail(f"{format_clocks(report.start)} to {format_clocks(report.end)}, days of {report.zone}")
     if report.counted_until is not None:
         print_detail(f"counted until {format_clocks(report.counted_until)}; later figures may be missing")
-    columns = ("views", "carts", "orders", "units", "amount", "lapsed", "paid", "paid amount", "cancelled", "delivered")
-    table = Table(report.by, "currency", *columns, "returned", "refunded")
+    ordered = ("views", "carts", "sold out", "orders", "units", "amount", "lapsed")
+    paid = ("paid", "paid amount", "cancelled", "delivered")
+    table = Table(report.by, "currency", *ordered, *paid, "returned", "refunded")
     for row in [*report.rows, *report.totals]:
         is_total = report.by == "total" or row not in report.rows
         table.add_row("all" if is_total else row.group, row.currency, *_format_row(row))
@@ -143,7 +144,15 @@ def _print_sales(report: SalesReport) -> None:
 
 def _format_row(row: SalesFigures) -> list[str]:
     """Format the main figures; JSON and CSV have all. What was recovered did not lapse."""
-    ordered = (row.views, row.carted, row.orders, row.units, row.amount, row.lapsed_units - row.recovered_units)
+    ordered = (
+        row.views,
+        row.carted,
+        row.sold_out,
+        row.orders,
+        row.units,
+        row.amount,
+        row.lapsed_units - row.recovered_units,
+    )
     paid = (row.paid_units, row.paid_amount, row.cancelled_units, row.delivered_units)
     returned = (row.requested_units - row.withdrawn_units, row.refunded_amount)
     return [str(value) for value in (*ordered, *paid, *returned)]

@@ -15,7 +15,7 @@ from config.settings import Settings
 from ops.services import CliServices
 from tests.support.gateway import GatewayResponse, TestGateway, run_workers
 from tests.support.product_shop import add_categories, make_product
-from tests.support.sales import eventually
+from tests.support.sales import eventually, make_sale
 
 
 async def staff(gateway: TestGateway, path: str, body: Any = None, *, roles: tuple[str, ...] = ("catalog",)) -> Any:
@@ -80,6 +80,20 @@ async def test_publishing_below_the_grade_needs_a_reason(graded: CliServices, ga
     assert (published.status, published.body["status"]) == (200, "on_sale")
     [change, *_] = (await staff(gateway, "/products/shirt/changes")).body["items"]
     assert (change["reason"], change["diff"]["anyway"]) == ("season begins", [None, "pictures on Monday"])
+
+
+async def test_retired_product_names_the_sales_that_go_on_selling_it(
+    graded: CliServices, gateway: TestGateway, sale_id: str
+) -> None:
+    await make_sale(graded, sale_id, {"sock-1": (5, 100, None)})
+    for product_id, sales in (("sock-1", [sale_id]), ("sock-2", [])):
+        version = (await graded.products.get(product_id)).version
+        body = {"version": version, "reason": "out of season"}
+        retired = await staff(gateway, f"/products/{product_id}/retire", body)
+        assert (retired.status, retired.body["status"], retired.body["open_sales"]) == (200, "retired", sales)
+    await graded.sales.close(sale_id, "staff ann")
+    repeated = await staff(gateway, "/products/sock-1/retire", body)
+    assert (repeated.status, repeated.body["open_sales"]) == (200, [])
 
 
 async def test_figures_are_of_any_span(graded: CliServices, gateway: TestGateway) -> None:

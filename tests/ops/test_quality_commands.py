@@ -14,6 +14,7 @@ from ops.services import CliServices
 from tests.support.commands import Command, make_command
 from tests.support.processes import Processes
 from tests.support.product_shop import add_categories, make_product
+from tests.support.sales import make_sale
 
 
 @pytest.fixture
@@ -61,3 +62,9 @@ async def test_product_of_a_low_grade_is_published_anyway(shop: CliServices, flo
     assert (status, "shirt is on_sale" in output) == (0, True), output
     status, output = await floodgate("catalog", "changes", "shirt", "--json")
     assert json.loads(output)[0]["diff"]["anyway"] == [None, "pictures on Monday"]
+
+
+async def test_retiring_a_product_of_an_open_sale_warns(shop: CliServices, floodgate: Command, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {"sock": (5, 100, None)})
+    status, output = await floodgate("catalog", "retire", "sock", "--reason", "out of season")
+    assert (status, f"{sale_id} goes on selling it" in output, "sock is retired" in output) == (0, True, True), output

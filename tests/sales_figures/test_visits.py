@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,8 @@ from gateway import visit_counts
 from gateway.visit_counts import VisitCounts
 from ops.services import CliServices
 from tests.support.gateway import TestGateway, open_gateway
-from tests.support.sales import eventually, make_sale
+from tests.support.product_shop import add_categories, make_product
+from tests.support.sales import eventually, make_sale, order_body
 
 ITEMS = {"a": (100, 100, None), "b": (100, 100, None)}
 Visits = dict[tuple[str, str, str], int]
@@ -59,6 +61,36 @@ async def test_pages_with_content_count_as_views(
         await wait_for(shop, {("viewed", "", "a"): 4, ("viewed", sale_id, ""): 3})
         assert (await gateway.call("GET", "/v1/variants/b", user=None)).status == 200
     assert (await read_visits(shop))["viewed", "", "b"] == 1, "stored when the gateway stops"
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_page_of_a_product_counts_as_a_view_of_each_variant(
+    shop: CliServices, make_settings: Callable[..., Settings], fast_path: bool
+) -> None:
+    await add_categories(shop)
+    await make_product(shop, published=True)
+    async with open_gateway(make_settings(), fast_path=fast_path) as gateway:
+        for path, status in (("shirt", 200), ("shirt", 200), ("none", 404)):
+            assert (await gateway.call("GET", f"/v1/products/{path}", user=None)).status == status
+        await wait_for(shop, {("viewed", "", "shirt-l"): 2, ("viewed", "", "shirt-m"): 2})
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_orders_refused_as_sold_out_count_once_each(
+    shop: CliServices, make_settings: Callable[..., Settings], sale_id: str, fast_path: bool
+) -> None:
+    await make_sale(shop, sale_id, {"a": (1, 100, None), "b": (9, 100, None)})
+    async with open_gateway(make_settings(), fast_path=fast_path) as gateway:
+        await gateway.services.snapshots.refresh()
+        assert (await gateway.order(order_body(sale_id, ("a", 1)), user="first")).status == 202
+        expected = 0
+        for wave in range(3):  # the first is decided by `reserve.lua`; the next ones are expected to be refused
+            calls = [gateway.order(order_body(sale_id, ("a", 1)), user=f"user-{wave}-{n}") for n in range(4)]
+            statuses = [answer.status for answer in await asyncio.gather(*calls)]
+            assert statuses == [409] * 4
+            expected += len(statuses)
+        assert (await gateway.order(order_body(sale_id, ("b", 1)), user="last")).status == 202
+        await wait_for(shop, {("sold_out", sale_id, "a"): expected, ("sold_out", sale_id, ""): expected})
 
 
 async def test_lines_put_into_carts_count_and_refused_ones_do_not(
