@@ -189,7 +189,8 @@ SCREENING_DROPPED = Counter(
     ["what"],
 )
 DROPPED_VISITS = Counter(
-    "floodgate_dropped_visits_total", "Views and cart lines that are in no report, because too many were seen at once"
+    "floodgate_dropped_visits_total",
+    "Views, cart lines and refused orders that are in no report, because too many were counted at once",
 )
 PROOFS = Counter(
     "floodgate_proofs_of_work_total",

@@ -54,7 +54,7 @@ class EventCounter:
         """Delete the sums of a sale, of all or some days, and note their events again for the next steps.
 
         All happens in one snapshot, which sees an event if and only if it sees or lacks its note: no event is lost, and
-        none counts twice, whatever is stored meanwhile. Views and cart lines stay, since no rows have them."""
+        none counts twice, whatever is stored meanwhile. What gateways have counted stays: no rows have it."""
         first, after = first_day or _FIRST_DAY, (last_day or _LAST_DAY) + timedelta(days=1)
         moments = self._start_of(first), self._start_of(after)
         for attempt in range(_ATTEMPTS):

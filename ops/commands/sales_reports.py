@@ -92,7 +92,7 @@ def recount_sales(
     """Count sales again from their orders, payments, shipments and returns. Safe to repeat.
 
     Needed once for what happened before this version, and after a change of the shop's time zone. Until it is done,
-    reports on these days show less. Views and cart lines stay as they were counted."""
+    reports on these days show less. What gateways have counted stays."""
 
     async def work() -> int:
         async with open_cli_services() as shop:
