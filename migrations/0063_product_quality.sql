@@ -10,6 +10,7 @@ CREATE TABLE products_to_grade (
     noted_at         timestamptz NOT NULL DEFAULT now(),
     CHECK (num_nonnulls(product_id, category_id) = 1)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.5);
+CREATE INDEX products_to_grade_of_product ON products_to_grade (product_id) WHERE product_id IS NOT NULL;
 
 CREATE TABLE product_quality (
     product_id  text PRIMARY KEY REFERENCES products,

@@ -54,12 +54,9 @@ class QualityRecords:
         self._zone = zone
 
     async def count(self) -> int:
-        """Count the products of today by grade. Of a day the last count stays. Returns the number of products.
-
-        0 also while another process counts or grades."""
+        """Count the products of today by grade. Of a day the last count stays. Returns the number of products."""
         async with self._db.transaction() as connection:
-            if not await store.lock(connection, wait=False):
-                return 0
+            await store.lock(connection, wait=True)
             sums: defaultdict[tuple[str, bool, Grade], tuple[int, int]] = defaultdict(lambda: (0, 0))
             for count in await store.count_grades(connection):
                 key = count.root, count.is_on_sale, to_grade(count.points)

@@ -11,8 +11,9 @@ SET LOCAL plan_cache_mode = force_custom_plan;
 -- Notes. Their ages are by the clock of the server, which wrote them.
 
 -- name: take_products
-DELETE FROM products_to_grade WHERE note_no = ANY(ARRAY(
-    SELECT note_no FROM products_to_grade
+-- All notes of the products that have the oldest ones: what a later one is about can be seen, too.
+DELETE FROM products_to_grade WHERE product_id = ANY(ARRAY(
+    SELECT product_id FROM products_to_grade
     WHERE product_id IS NOT NULL AND noted_at <= clock_timestamp() - make_interval(secs => $1)
     ORDER BY note_no LIMIT $2))
 RETURNING product_id;

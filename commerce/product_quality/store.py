@@ -76,7 +76,7 @@ async def lock(connection: Connection, *, wait: bool) -> bool:
 
 
 async def take_products(connection: Connection, debounce_s: float, count: int) -> list[str]:
-    """Delete the oldest notes of products and return the products, each once, by id."""
+    """Delete all notes of the products that have the oldest ones, and return these by id."""
     rows = await connection.fetch(queries.take_products, debounce_s, count)
     return sorted({row["product_id"] for row in rows})
 

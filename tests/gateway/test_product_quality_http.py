@@ -6,6 +6,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from prometheus_client import REGISTRY
 
 from commerce.catalog.model import VariantInput
 from commerce.product_quality.grading import ProductGrading
@@ -126,3 +127,9 @@ async def test_worker_grades_changed_products(settings: Settings, graded: CliSer
                 return bool(await connection.fetchval(query)) and days > 0
 
         await eventually(is_graded, timeout_s=20)
+
+        async def is_measured() -> bool:
+            labels = {"grade": "E"}
+            return REGISTRY.get_sample_value("floodgate_product_grade_ratio", labels) == 1.0
+
+        await eventually(is_measured, timeout_s=20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -197,6 +198,15 @@ async def test_change_during_a_step_is_graded_after_it(shirts: GradingShop) -> N
         assert await shirts.grading.step() == 0
     assert await shirts.grading.step() == 1
     assert "no_category" in await shirts.reasons("shirt")
+
+
+async def test_processes_that_grade_at_once_take_turns(shirts: GradingShop) -> None:
+    await shirts.shop.catalog.put_many([(f"sock-{n}", VariantInput(f"Sock {n}", 9, "CNY")) for n in range(300)])
+    counts = await asyncio.gather(*(shirts.grading.step() for _ in range(3)), shirts.grading.recount())
+    assert counts[-1] == 300
+    await shirts.grade()
+    assert await shirts.count_notes() == 0
+    assert len((await shirts.quality.list_products(QualityFilter(), None, 1000)).items) == 300
 
 
 async def test_change_that_is_rolled_back_leaves_no_note(shirts: GradingShop) -> None:
