@@ -28,6 +28,7 @@ from gateway.load_shedding import PrebuiltRefusals
 from gateway.order_intake import redis_unreachable
 from gateway.order_placement import problem_for_outcome
 from gateway.sale_snapshots import SaleSnapshots
+from gateway.visit_counts import VisitCounts
 from lua import Recheck, ReserveOutcome, ReserveResult, SaleKeys, buyer_field, idempotency_field
 
 _logger = logging.getLogger(__name__)
@@ -89,13 +90,13 @@ class ExpectedRefusals:
         snapshots: SaleSnapshots,
         clock: Clock,
         heads: ResponseHeads,
-        count_sold_out: Callable[[str, str, int], None],
+        visits: VisitCounts,
     ) -> None:
         self._link = link
         self._snapshots = snapshots
         self._clock = clock
         self._heads = heads
-        self._count_sold_out = count_sold_out
+        self._visits = visits
         self._loop = asyncio.get_running_loop()
         self._sales: dict[str, RefusingSale] = {}
         self.is_active = False
@@ -258,7 +259,7 @@ class ExpectedRefusals:
         """Count orders that were refused because something is sold out, by SKU and units."""
         for (sku, _), orders in refused.items():
             if of_sku := sku or self._find_only_sku(sale):
-                self._count_sold_out(sale.sale_id, of_sku, orders)
+                self._visits.note_sold_out(sale.sale_id, of_sku, orders)
 
     def _prebuild(self, sale: RefusingSale, result: ReserveResult) -> PrebuiltRefusals:
         key = result.outcome, result.sku, result.opens_ms

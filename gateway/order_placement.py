@@ -6,7 +6,6 @@ The ordinary endpoint and the fast path both use it, in the same sequence, so th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -30,6 +29,7 @@ from gateway.auth import build_issued_codes
 from gateway.new_customers import NewCustomers
 from gateway.order_intake import OrderIntake, redis_unreachable
 from gateway.sale_snapshots import SaleSnapshots
+from gateway.visit_counts import VisitCounts
 from lua import EntryId, KeyRecord, Reservation, ReserveOutcome, ReserveResult, SaleKeys, find_key_records, has_offer
 
 ORDERS_PATH = "/v1/orders"
@@ -54,18 +54,17 @@ class OrderPlacement:
         redis: Redis,
         snapshots: SaleSnapshots,
         intake: OrderIntake,
-        limits: OrderLimits,
         orders: Orders,
-        count_sold_out: Callable[[str, str, int], None] = lambda sale_id, sku, orders: None,
+        visits: VisitCounts,
     ) -> None:
-        self._count_sold_out = count_sold_out
+        self._visits = visits
         self._durability = settings.durability
         self._clock = clock
         self._ids = ids
         self._redis = redis
         self._snapshots = snapshots
         self._intake = intake
-        self.limits = limits
+        self.limits = order_limits(settings.limits)
         self.issued_codes = build_issued_codes(settings.auth)
         self._new_customers = NewCustomers(orders)
         self._last_deadline: tuple[tuple[int, int], datetime] = ((0, 0), from_ms(0))
@@ -149,7 +148,7 @@ class OrderPlacement:
         if reserved.outcome is ReserveOutcome.REPLAYED and reserved.record is not None:
             return self.replayed_result(sale_id, reserved.record)
         if reserved.outcome is ReserveOutcome.SOLD_OUT:
-            self._count_sold_out(sale_id, reserved.sku, 1)
+            self._visits.note_sold_out(sale_id, reserved.sku)
         raise problem_for_outcome(reserved, sale_id)
 
     def replayed_result(self, sale_id: str, record: KeyRecord) -> tuple[PlacedOrder, int]:

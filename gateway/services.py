@@ -78,7 +78,7 @@ from gateway.known_keys import KnownKeys
 from gateway.load_shedding import LoadShedder
 from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_intake import OrderIntake
-from gateway.order_placement import ORDERS_PATH, OrderPlacement, order_limits
+from gateway.order_placement import ORDERS_PATH, OrderPlacement
 from gateway.order_turns import OrderTurns
 from gateway.picture_services import PictureServices
 from gateway.product_services import ProductServices, build_products
@@ -285,10 +285,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     link, providers, carriers = await open_connections(stack, settings, clock)
     intake = OrderIntake(redis, link, settings, clock, admission, metrics_buffer, snapshots.ids_with_live_keys)
     shipping, fulfilment = _build_fulfilment(settings, db, clock, ids, carriers)
-    count_sold_out = public_pages.visits.note_sold_out
-    placement = OrderPlacement(
-        settings, clock, ids, redis, snapshots, intake, order_limits(limits), orders, count_sold_out
-    )
+    placement = OrderPlacement(settings, clock, ids, redis, snapshots, intake, orders, public_pages.visits)
     return GatewayServices(
         settings=settings,
         clock=clock,
@@ -301,7 +298,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         known_keys=known_keys,
         order_turns=OrderTurns(admission),
         resting=RestingConnections(admission.is_overloaded),
-        expected_refusals=ExpectedRefusals(link, snapshots, clock, response_heads, count_sold_out),
+        expected_refusals=ExpectedRefusals(link, snapshots, clock, response_heads, public_pages.visits),
         snapshots=snapshots,
         intake=intake,
         adoption=ServerAdoption(db, redis, clock),
