@@ -39,9 +39,9 @@ from commerce.orders.service import Orders
 from commerce.payments.service import Payments
 from commerce.pictures.picture_policy import open_picture_files
 from commerce.pictures.service import ProductPictures
-from commerce.product_search.indexer import ProductIndexer
 from commerce.product_quality.grading import ProductGrading
 from commerce.product_quality.publishing_gate import PublishingGate
+from commerce.product_search.indexer import ProductIndexer
 from commerce.rates.service import Rates
 from commerce.return_shipments.return_job_history import JOB_HISTORIES
 from commerce.sale_changes.service import SaleChanges

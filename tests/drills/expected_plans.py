@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from tests.drills.quality_values import SMALL_OF_QUALITY
+
 SMALL = {
+    **SMALL_OF_QUALITY,
     "order_transitions": "fixed",
     "shipment_transitions": "fixed",
     "case_transitions": "fixed",
@@ -88,6 +91,7 @@ EXPECTED = {
     "ledger.list_balances": "a trial balance adds up the whole ledger",
     "fulfilment.list_no_first_scan": "looks at shipments that are on their way, until it has a page",
     "fulfilment.list_overdue": "looks at shipments that are on their way, until it has a page",
+    "product_quality.count_grades": "counts all products some times an hour",
 }
 """Statements that may read whole tables, and why."""
 NEEDED = {
@@ -131,5 +135,8 @@ NEEDED = {
     "product_search_by_filter": "product_search.note_products_with_attributes",
     "product_search_cheapest": "product_search.find_cheapest",
     "product_search_terms_by_rest": "product_search.list_near",
+    "product_quality_by_points": "product_quality.list_grades",
+    "product_quality_by_title": "product_quality.list_candidates",
+    "product_quality_by_age": "product_quality.list_outdated",
 }
 """Indexes, and a statement that cannot do without."""

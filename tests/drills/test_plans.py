@@ -21,6 +21,7 @@ from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import Queries, load_queries
 from tests.drills import grown_shop
 from tests.drills.expected_plans import EXPECTED, NEEDED, SMALL
+from tests.drills.quality_values import values_of_quality
 from tests.drills.sales_values import values_of_sales
 from tests.drills.search_values import values_of_search
 from tests.drills.statement_plans import Plans
@@ -108,7 +109,12 @@ class GrownShop:
             "fulfilment.list_stalled": every_warehouse | {4: now - timedelta(days=2)},
             "fulfilment.list_no_first_scan": every_warehouse | {4: now - timedelta(days=1)},
             **(_values_of_jobs(now) | _values_of_cases(now) | values_of_conversations(now)),
-            **(_values_of_searches(order) | values_of_sales(now) | values_of_search(ORDERS // 5)),
+            **(
+                _values_of_searches(order)
+                | values_of_sales(now)
+                | values_of_search(ORDERS // 5)
+                | values_of_quality(now)
+            ),
             "ledger.list_held_cash": {1: None},
             "orders.get_events": {2: 0},
             "orders.list_orders": {2: last},
