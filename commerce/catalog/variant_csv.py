@@ -9,6 +9,7 @@ import msgspec
 from commerce.catalog.model import Sku, VariantInput
 from commerce.kernel.csv_rows import CsvLineError, LineError, check_unique, read_rows
 from commerce.kernel.money import parse_money
+from commerce.kernel.spreadsheets import explain_scientific
 from commerce.kernel.types import Name
 
 
@@ -34,6 +35,8 @@ def read_variants(lines: Iterable[str]) -> Iterator[tuple[int, tuple[str, Varian
 
 def read_sku(text: str) -> str:
     """Read a field that holds a SKU. Raises `CsvLineError` if it is none."""
+    if reason := explain_scientific(text):
+        raise CsvLineError(f"sku: {reason}")
     try:
         return msgspec.convert(text.strip(), Sku)
     except msgspec.ValidationError:

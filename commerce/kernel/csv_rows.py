@@ -13,7 +13,8 @@ import msgspec
 
 from commerce.kernel.errors import Invalid, UnreadableCsv
 from commerce.kernel.money import MoneyError
-from commerce.kernel.text_files import decode_text, has_surrogates, read_file
+from commerce.kernel.spreadsheets import explain_scientific
+from commerce.kernel.text_files import decode_table, has_surrogates, read_file
 
 Row = TypeVar("Row")
 MAX_LINE_CHARS = 10_000
@@ -51,13 +52,13 @@ class CsvLineError(ValueError):
 
 
 def read_lines(file: Path) -> list[str]:
-    """Read the lines of a CSV file in UTF-8, or in UTF-16 with its mark.
+    """Read the lines of a CSV file in UTF-8 or GB18030, or in UTF-16 with its mark.
 
     A line with bytes that are not UTF-8 is left for `read_rows` to refuse. Raises `Invalid` if the file cannot be read.
     """
     content = read_file(file)
     try:
-        return decode_text(content, keep_damaged=True).removesuffix("\n").split("\n")
+        return decode_table(content).removesuffix("\n").split("\n")
     except Invalid as error:
         raise UnreadableCsv(f"cannot read {file}: {error}") from None
 
@@ -149,18 +150,25 @@ def _header(
     header = _split_header(fields)
     missing = [name for name in columns if name not in header]
     unknown = [name for name in header if name not in columns + optional]
-    if missing or unknown or len(set(header)) != len(header):
+    twice = [name for place, name in enumerate(header) if name in header[:place]]
+    if missing or unknown or twice:
         also = f" and may have {', '.join(optional)}" if optional else ""
         raise UnreadableCsv(
-            f"cannot read the file: its header is {','.join(header)[:_MAX_SHOWN_CHARS]}; "
+            f"cannot read the file: its header is {','.join(header)[:_MAX_SHOWN_CHARS]}{_explain_names(twice)}; "
             f"it needs the columns {', '.join(columns)}{also}, separated by commas"
         )
     return header
 
 
+def _explain_names(twice: Sequence[str]) -> str:
+    return f", which names {', '.join(twice)} twice"[:_MAX_SHOWN_CHARS] if twice else ""
+
+
 def parse_unsigned(name: str, text: str, maximum: int) -> int:
     """Parse a whole number from 0 to `maximum`. Raises `CsvLineError` otherwise."""
     text = text.strip()
+    if reason := explain_scientific(text):
+        raise CsvLineError(f"{name}: {reason}")
     if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) > maximum:
         raise CsvLineError(f"{name} is {text[:40]!r}, not a whole number from 0 to {maximum}")
     return int(text)

@@ -10,6 +10,8 @@ from typing import Annotated
 import msgspec
 from iso4217 import Currency as _Iso
 
+from commerce.kernel.spreadsheets import explain_scientific
+
 MAX_MINOR = 10**15
 """Upper limit of one amount. A sum of a thousand such amounts fits a signed 64-bit integer."""
 
@@ -69,6 +71,8 @@ def parse_money(text: str, currency: str) -> int:
     """
     digits = minor_digits(currency)
     text = text.strip()
+    if reason := explain_scientific(text):
+        raise MoneyError(reason)
     if not _AMOUNT.fullmatch(text):
         raise MoneyError(f"{text[:40]!r} is not an amount like 2.55")
     minor = Decimal(text).scaleb(digits)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from pathlib import Path
 
 from commerce.kernel.errors import Invalid
+from commerce.kernel.text_encodings import MARKS, PACKED, REMEDY, find_encoding
 
 MAX_FILE_BYTES = 64 << 20
-_REMEDY = "save it as “CSV UTF-8”, or convert it, for example with `iconv -f GB18030 -t UTF-8 OLD > NEW`"
-_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-_PACKED = (b"PK\x03\x04", b"\x1f\x8b", b"\xd0\xcf\x11\xe0")
 _SAMPLE_CHARS = 4096
-_FEW = 10
-"""Damaged lines are few if at most one of this many is."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -30,39 +25,50 @@ def read_file(file: Path) -> bytes:
     return content
 
 
-def decode_text(raw: bytes, *encodings: str, keep_damaged: bool = False) -> str:
+def decode_text(raw: bytes, *encodings: str) -> str:
     """Decode a file by its byte order mark, or else by the first of `encodings` that fits.
 
-    Without `encodings` it is UTF-8. Each line of the result ends with a line feed. With `keep_damaged`, bytes that are
-    not UTF-8 become surrogates if only some lines have them; the encoding of a whole file is never guessed, because
-    that could give wrong names. Raises `Invalid`, with “it” for the file.
+    Without `encodings` it is UTF-8. Each line of the result ends with a line feed. Raises `Invalid`, with “it” for the
+    file.
     """
-    if raw.startswith(_PACKED):
+    if raw.startswith(PACKED):
         raise Invalid("it is packed or a workbook: unpack it, or save the table as “CSV UTF-8”, and pass that file")
-    for mark, encoding in _MARKS:
+    for mark, encoding in MARKS:
         if raw.startswith(mark):
             raw, encodings = raw[len(mark) :], (encoding,)
             break
-    text = _decode(raw, encodings or ("utf-8",), keep_damaged)
+    text = _decode(raw, encodings or ("utf-8",))
     if text is None or text[:_SAMPLE_CHARS].count("\0") * 4 > len(text[:_SAMPLE_CHARS]):
         names = " or ".join(map(str.upper, encodings or ("utf-8",)))
-        raise Invalid(f"it is not {names} text: {_REMEDY}")
-    return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+        raise Invalid(f"it is not {names} text: {REMEDY}")
+    return _normalise(text)
 
 
-def _decode(raw: bytes, encodings: tuple[str, ...], keep_damaged: bool) -> str | None:
+def decode_table(raw: bytes) -> str:
+    """Decode a table as spreadsheet programs save it: by `text_encodings.find_encoding`.
+
+    Each line of the result ends with a line feed. Bytes that are not UTF-8 become surrogates if only some lines have
+    them. Raises `Invalid`, with “it” for the file.
+    """
+    encoding = find_encoding(raw, raw.splitlines())
+    errors = "surrogateescape" if encoding.name == "utf-8" else "strict"
+    try:
+        return _normalise(raw[encoding.mark_bytes :].decode(encoding.name, errors))
+    except UnicodeDecodeError:
+        raise Invalid(f"it is not {encoding.name.upper()} text: {REMEDY}") from None
+
+
+def _decode(raw: bytes, encodings: tuple[str, ...]) -> str | None:
     for encoding in encodings:
         try:
             return raw.decode(encoding)
         except UnicodeDecodeError:
             continue
-    if keep_damaged and encodings == ("utf-8",):
-        text = raw.decode("utf-8", "surrogateescape")
-        lines = text.splitlines()
-        damaged, others = sum(map(has_surrogates, lines)), sum(not line.isascii() for line in lines)
-        if damaged * 2 <= others or damaged * _FEW <= len(lines):
-            return text
     return None
+
+
+def _normalise(text: str) -> str:
+    return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def has_surrogates(text: str) -> bool:

@@ -23,7 +23,7 @@ from commerce.freight.freight_csv import read_freight_templates
 from commerce.kernel import text_files
 from commerce.kernel.csv_rows import ImportReport, LineError, count_blank_lines, read_columns, read_lines
 from commerce.kernel.errors import Invalid, NotReady, UnreadableCsv
-from commerce.kernel.text_files import decode_text, read_file
+from commerce.kernel.text_files import decode_table, decode_text, read_file
 from commerce.rates.errors import InvalidRateTable
 from commerce.rates.rate_csv import read_rate_table
 from commerce.sales.item_csv import read_items
@@ -123,6 +123,7 @@ SAVED = {
     "with mark": lambda text: text.encode("utf-8-sig"),
     "with mark and quotes": lambda text: _quoted(text).encode("utf-8-sig"),
     "with two marks": lambda text: ("\ufeff" + text).encode("utf-8-sig"),
+    "GB18030": lambda text: text.encode("gb18030"),
     "UTF-16": lambda text: text.encode("utf-16"),
     "UTF-16 big endian": lambda text: b"\xfe\xff" + text.encode("utf-16-be"),
     "CRLF": lambda text: text.replace("\n", "\r\n").encode(),
@@ -154,8 +155,8 @@ def test_file_of_any_program_is_read_as_the_plain_one(
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        (lambda text: text.encode("gb18030"), "not UTF-8 text: save it as “CSV UTF-8”"),
-        (lambda text: text.encode("utf-16-le"), "not UTF-8 text"),
+        (lambda text: text.encode("ascii", "ignore") + b"caf\xe9,\n" * 9, r"seems to be in latin-1 .*CSV UTF-8"),
+        (lambda text: text.encode("utf-16-le"), "UTF-16 without its mark"),
         (lambda text: text.encode("utf-16")[:-1], "not UTF-16-LE text"),
         (lambda text: b"PK\x03\x04" + text.encode(), "packed or a workbook"),
         (lambda text: b"", "no header line"),
@@ -226,7 +227,9 @@ def test_any_content_is_accounted_for_line_by_line(reader: Reader, body: str) ->
 @given(raw=st.one_of(st.binary(max_size=200), st.text(max_size=100).map(lambda text: text.encode("utf-16"))))
 def test_any_bytes_are_decoded_or_refused(raw: bytes) -> None:
     with suppress(Invalid):
-        assert "\r" not in decode_text(raw, keep_damaged=True)
+        assert "\r" not in decode_table(raw)
+    with suppress(Invalid):
+        assert "\r" not in decode_text(raw)
 
 
 def test_pipe_is_read_once_and_whole() -> None:

@@ -1,0 +1,121 @@
+"""Imports of products: files are stored, checked and applied by jobs, or by a command that waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import BinaryIO
+from uuid import UUID
+
+from commerce.jobs import store as jobs
+from commerce.jobs.model import INTERNAL_SYSTEM, NewJob
+from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.errors import Invalid
+from commerce.kernel.ids import IdGenerator
+from commerce.kernel.paging import Page, to_page
+from commerce.kernel.postgres import Database
+from commerce.product_imports import store
+from commerce.product_imports.applying import ProductApplier
+from commerce.product_imports.checking import check_slice
+from commerce.product_imports.errors import ImportNotChecked, NoSuchProductImport
+from commerce.product_imports.file_parts import store_parts
+from commerce.product_imports.model import (
+    APPLY,
+    CHECK,
+    QUEUE,
+    ImportFormat,
+    LineOutcome,
+    ProductImport,
+    ReportLine,
+)
+
+_LAST_ID = UUID(int=2**128 - 1)
+
+
+class ProductImports:
+    """Imports of products over Postgres."""
+
+    def __init__(self, db: Database, clock: Clock, ids: IdGenerator) -> None:
+        self._db = db
+        self._clock = clock
+        self._ids = ids
+        self._applier = ProductApplier(db, clock)
+
+    async def add(self, source: BinaryIO, file_name: str, file_format: ImportFormat, actor: str) -> ProductImport:
+        """Store a file, and put the job that checks it. A file that is no text is refused as a whole.
+
+        `source` is read twice from where it stands."""
+        import_id, now = self._ids.new(), from_ms(self._clock.now_ms())
+        try:
+            async with self._db.transaction() as connection:
+                await store.insert_import(connection, import_id, file_name, file_format, None, actor, now)
+                lines = await store_parts(connection, import_id, source)
+                await store.set_lines(connection, import_id, lines)
+                await jobs.put(connection, QUEUE, [NewJob(import_id, CHECK, INTERNAL_SYSTEM, now)], now)
+        except Invalid as error:
+            async with self._db.transaction() as connection:
+                await store.insert_import(connection, import_id, file_name, file_format, error.detail, actor, now)
+        return await self.get(import_id)
+
+    async def get(self, import_id: UUID) -> ProductImport:
+        """Read an import with its counts. Raises `NoSuchProductImport`; old ones are deleted."""
+        async with self._db.connection() as connection:
+            found = await store.find_import(connection, import_id)
+        if found is None:
+            raise NoSuchProductImport(f"there is no import {import_id}")
+        return found
+
+    async def list_imports(self, before: UUID | None, size: int) -> Page[ProductImport]:
+        """List imports, newest first."""
+        async with self._db.connection() as connection:
+            found = await store.list_imports(connection, before or _LAST_ID, size + 1)
+        return to_page(found, size, lambda item: str(item.import_id))
+
+    async def list_lines(
+        self, import_id: UUID, after: int, size: int, outcome: LineOutcome | None = None
+    ) -> Page[ReportLine]:
+        """List records of a report by line, all or those of an outcome. Raises `NoSuchProductImport`."""
+        await self.get(import_id)
+        async with self._db.connection() as connection:
+            lines = await store.list_lines(connection, import_id, after, outcome, size + 1)
+        return to_page(lines, size, lambda item: str(item.line))
+
+    async def apply(self, import_id: UUID, actor: str) -> ProductImport:
+        """Put the job that applies a checked import. A repeat changes nothing.
+
+        Raises `NoSuchProductImport`, or `ImportNotChecked` if its report is not ready or the file is refused."""
+        async with self._db.transaction() as connection:
+            found = await store.lock_import(connection, import_id)
+            if found is not None and found.status in ("checking", "refused"):
+                remedy = "wait for its report" if found.status == "checking" else "correct the file and send it again"
+                raise ImportNotChecked(f"cannot apply the import: it is {found.status}; {remedy}", status=found.status)
+            if found is not None and found.status == "checked":
+                now = from_ms(self._clock.now_ms())
+                await store.start_apply(connection, import_id, actor, now)
+                await jobs.put(connection, QUEUE, [NewJob(import_id, APPLY, INTERNAL_SYSTEM, now)], now)
+        return await self.get(import_id)
+
+    async def work(self, import_id: UUID) -> bool:
+        """Check or apply the next products of an import. Returns whether some are left.
+
+        Several processes may: each product is stored once."""
+        async with self._db.connection() as connection:
+            found = await store.read_import(connection, import_id)
+        if found is None:
+            return False
+        if found.status == "applying":
+            return await self._applier.apply_slice(import_id)
+        async with self._db.transaction() as connection:
+            return await check_slice(connection, import_id, from_ms(self._clock.now_ms()))
+
+    async def finish(self, import_id: UUID, progress: Callable[[int], None] = lambda line: None) -> ProductImport:
+        """Do all that an import waits for, and return it. `progress` gets the number of the last line."""
+        is_more = True
+        while is_more:
+            is_more = await self.work(import_id)
+            async with self._db.connection() as connection:
+                found = await store.read_import(connection, import_id)
+            if found is not None:
+                progress(found.applied_lines if found.status in ("applying", "applied") else found.checked_lines)
+        async with self._db.connection() as connection:
+            await jobs.remove(connection, QUEUE, [import_id])
+        return await self.get(import_id)

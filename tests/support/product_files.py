@@ -1,0 +1,52 @@
+"""Imports of products from texts, for tests."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from commerce.product_imports.export import ProductExport
+from commerce.product_imports.model import ImportFormat, ProductImport, ReportLine
+from commerce.product_imports.service import ProductImports
+from ops.services import CliServices
+from tests.support.product_shop import ACTOR
+
+
+def imports_of(shop: CliServices) -> ProductImports:
+    return ProductImports(shop.db, shop.clock, shop.ids)
+
+
+async def check(shop: CliServices, content: str | bytes, file_format: ImportFormat = "csv") -> ProductImport:
+    """Store a file and check it to its end. The counts are those of all its lines."""
+    raw = content.encode() if isinstance(content, str) else content
+    imports = imports_of(shop)
+    added = await imports.add(BytesIO(raw), f"test.{file_format}", file_format, ACTOR)
+    found = await imports.finish(added.import_id)
+    outcomes = found.created + found.changed + found.unchanged + found.refused
+    around = found.header_lines + found.blank_lines + found.continued_lines + found.unread_lines
+    assert outcomes + around == found.lines, found
+    return found
+
+
+async def apply(shop: CliServices, found: ProductImport) -> ProductImport:
+    await imports_of(shop).apply(found.import_id, ACTOR)
+    return await imports_of(shop).finish(found.import_id)
+
+
+async def report(shop: CliServices, found: ProductImport) -> list[ReportLine]:
+    return (await imports_of(shop).list_lines(found.import_id, 0, 1_000)).items
+
+
+async def faults(shop: CliServices, found: ProductImport) -> list[tuple[int, str, str]]:
+    """Return (line, column, reason) of each fault."""
+    lines = await report(shop, found)
+    return [(line.line, fault.column, fault.reason) for line in lines for fault in line.faults]
+
+
+async def changes(shop: CliServices, found: ProductImport) -> list[tuple[int, str, list[str]]]:
+    """Return (line, outcome, columns) of each record that changes something."""
+    lines = await report(shop, found)
+    return [(line.line, line.outcome, line.columns) for line in lines if line.outcome in ("created", "changed")]
+
+
+async def export(shop: CliServices, file_format: ImportFormat = "csv", category_id: str | None = None) -> bytes:
+    return b"".join([piece async for piece in ProductExport(shop.db).export(file_format, category_id)])
