@@ -32,6 +32,7 @@ class RetentionSettings(SettingsSection):
     unused_picture_days: _Days = 7
     picture_import_days: _Days = 30
     quality_day_days: _Days = 1_830
+    product_import_days: _Days = 30
     article_vote_days: _RepeatDays = 2
     missed_search_days: _Days = 90
     rows_per_step: Positive = 1_000

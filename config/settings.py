@@ -31,6 +31,7 @@ from config.database_shares import DatabaseShareSettings
 from config.payments import PaymentSettings
 from config.pictures import PictureSettings
 from config.quality import QualitySettings
+from config.product_imports import ProductImportSettings
 from config.retention import RetentionSettings
 from config.screening import ScreeningSettings
 from config.server_urls import DatabaseUrl, RedisUrl
@@ -237,6 +238,7 @@ class Settings(BaseSettings):
     pictures: PictureSettings = PictureSettings()
     catalog: CatalogSettings = CatalogSettings()
     quality: QualitySettings = QualitySettings()
+    product_imports: ProductImportSettings = ProductImportSettings()
     retention: RetentionSettings = RetentionSettings()
     sandbox: SandboxSettings = SandboxSettings()
     auth: AuthSettings = AuthSettings()

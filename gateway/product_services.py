@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from commerce.catalog.prices import Prices
@@ -14,6 +14,7 @@ from commerce.kernel.postgres import Database
 from commerce.product_quality.grading import GradingPolicy, ProductGrading
 from commerce.product_quality.model import Grade
 from commerce.product_quality.publishing_gate import PublishingGate
+from gateway.uploads import UploadSlots
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,14 @@ class ProductServices:
     products: Products
     variants: ProductVariants
     prices: Prices
+
+
+@dataclass(frozen=True, slots=True)
+class ProductFileSlots:
+    """Counts files of products that this process receives and sends."""
+
+    uploads: UploadSlots = field(default_factory=UploadSlots)
+    exports: UploadSlots = field(default_factory=UploadSlots)
 
 
 class PublishingPolicy(GradingPolicy, Protocol):

@@ -81,7 +81,7 @@ from gateway.order_intake import OrderIntake
 from gateway.order_placement import ORDERS_PATH, OrderPlacement
 from gateway.order_turns import OrderTurns
 from gateway.picture_services import PictureServices
-from gateway.product_services import ProductServices, build_products
+from gateway.product_services import ProductFileSlots, ProductServices, build_products
 from gateway.proof_of_work import ProofOfWork
 from gateway.public_pages import PublicPages
 from gateway.refused_orders import RefusedOrders
@@ -165,6 +165,7 @@ class GatewayServices:
     certificates: StaffCertificates = field(init=False)
     pictures: PictureServices = field(init=False)
     search: SearchServices = field(init=False)
+    product_files: ProductFileSlots = field(default_factory=ProductFileSlots)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "articles", ArticleServices(self.settings, self.db, self.clock, self.ids))

@@ -39,6 +39,8 @@ from commerce.orders.service import Orders
 from commerce.payments.service import Payments
 from commerce.pictures.picture_policy import open_picture_files
 from commerce.pictures.service import ProductPictures
+from commerce.product_imports.export import ProductExport
+from commerce.product_imports.service import ProductImports
 from commerce.product_quality.grading import ProductGrading
 from commerce.product_quality.publishing_gate import PublishingGate
 from commerce.product_search.indexer import ProductIndexer
@@ -132,6 +134,14 @@ class CliServices:
     @property
     def product_indexer(self) -> ProductIndexer:
         return ProductIndexer(self.db, self.clock)
+
+    @property
+    def product_imports(self) -> ProductImports:
+        return ProductImports(self.db, self.clock, self.ids)
+
+    @property
+    def product_export(self) -> ProductExport:
+        return ProductExport(self.db)
 
     @property
     def training(self) -> Training:

@@ -1,11 +1,13 @@
-"""Imports pictures of products: fetches, renders and stores them. Several may run."""
+"""Imports products and their pictures: checks and applies files, renders and stores pictures. Several may run."""
 
 from __future__ import annotations
 
+from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.public_http import open_public_transport
 from commerce.pictures.picture_jobs import PictureJobs
 from commerce.pictures.picture_policy import open_picture_files
+from commerce.product_imports.import_jobs import ImportJobs
 from workers import metrics
 from workers.job_runner import JobRunner
 from workers.loop import run_steps
@@ -13,7 +15,7 @@ from workers.runtime import WorkerServices
 
 
 async def picture_worker(services: WorkerServices) -> None:
-    """Do jobs of pictures until the process stops; running jobs are finished."""
+    """Do jobs of pictures and imports of products until the process stops; running jobs are finished."""
     policy = services.settings.pictures
     # Each runs in a process of its own: more than these would wait for a core while their lease ends.
     settings = services.settings.jobs.model_copy(update={"concurrent_jobs": policy.concurrent_renders})
@@ -29,8 +31,14 @@ async def picture_worker(services: WorkerServices) -> None:
             *(RetryPolicy.from_settings(settings), settings.max_attempts),
             lambda reason: metrics.REFUSED_PICTURES.labels(reason).inc(),
         )
-        due = services.due_jobs.event(jobs.queue.name)
-        runner = JobRunner("picture_worker", [jobs.queue], (), settings, services.clock, due)
+        imports = ImportJobs(
+            *(services.db, services.clock, IdGenerator(services.clock)),
+            *(RetryPolicy.from_settings(settings), settings.max_attempts),
+        )
+        queues = [jobs.queue, imports.queue]
+        due = services.due_jobs.event(*(queue.name for queue in queues))
+        wake_ups = {queue.name: services.due_jobs.event(queue.name) for queue in queues}
+        runner = JobRunner("picture_worker", queues, (), settings, services.clock, due, wake_ups)
         poll_s = settings.poll_ms / 1000
         await run_steps("picture_worker", runner.start_due_jobs, services.stop, poll_s, due, runner.may_have_more)
         await runner.drain()

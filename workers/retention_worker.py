@@ -71,6 +71,7 @@ def retention_ages(settings: RetentionSettings) -> dict[Table, timedelta]:
         "sales_by_minute": timedelta(days=settings.sales_minute_days),
         "picture_imports": timedelta(days=settings.picture_import_days),
         "product_quality_days": timedelta(days=settings.quality_day_days),
+        "product_imports": timedelta(days=settings.product_import_days),
     }
 
 

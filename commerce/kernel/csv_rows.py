@@ -56,7 +56,11 @@ def read_lines(file: Path) -> list[str]:
 
     A line with bytes that are not UTF-8 is left for `read_rows` to refuse. Raises `Invalid` if the file cannot be read.
     """
-    content = read_file(file)
+    return split_lines(read_file(file), file)
+
+
+def split_lines(content: bytes, file: Path) -> list[str]:
+    """Split the content of a CSV file as `read_lines` does. `file` is its name in the refusal."""
     try:
         return decode_table(content).removesuffix("\n").split("\n")
     except Invalid as error:

@@ -115,7 +115,7 @@ def _build_alone(record: CsvRecord) -> ProductLines:
     last_line = record.line + record.line_count - 1
     if not record.reason:
         return ProductLines([], last_line, record.line_count, None, [])
-    return ProductLines([record.line], last_line, 0, None, [Fault(record.fault_line, "", record.reason)])
+    return ProductLines([record.line], last_line, 0, None, [Fault(record.line, "", record.reason)])
 
 
 class _Group:

@@ -189,7 +189,7 @@ class _Planner:
         currency = next((variant.currency for variant in self._kept_variants.values()), None)
         for read in self._read.variants:
             variant, faults = plan_variant(
-                *(read, self._read.product_id, self._kept_variants.get(read.sku), currency),
+                *(read, self._read.product_id, self._kept_variants, currency),
                 *(content.options, definitions, self._facts.variants),
             )
             self._faults += faults
@@ -297,7 +297,9 @@ class _Planner:
             if outcomes.setdefault(read.line, outcome) == "unchanged" and read.line != self._read.line:
                 outcomes[read.line] = outcome
         lines = {
-            line: LinePlan("changed" if outcome == "unchanged" and columns[line] else outcome, _unique(columns[line]))
+            line: LinePlan("changed", _unique(columns[line]))
+            if outcome == "unchanged" and columns[line]
+            else LinePlan(outcome, [])
             for line, outcome in outcomes.items()
         }
         return ProductPlan([], content, status, changed, diff, lines)

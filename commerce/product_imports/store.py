@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -108,10 +108,10 @@ async def list_imports(connection: Connection, before: UUID, count: int) -> list
     return [_to_import(row) for row in await connection.fetch(queries.list_imports, before, count)]
 
 
-def _to_import(row: Mapping[str, object]) -> ProductImport:
-    values = dict(row)
-    unread = values["lines"] - values["checked_lines"] if values["status"] == "refused" else 0  # type: ignore[operator]
-    return ProductImport(**values, unread_lines=unread)  # type: ignore[arg-type]
+def _to_import(row: Any) -> ProductImport:
+    values: dict[str, Any] = dict(row)
+    unread = values["lines"] - values["checked_lines"] if values["status"] == "refused" else 0
+    return ProductImport(**values, unread_lines=unread)
 
 
 async def lock_import(connection: Connection, import_id: UUID) -> LockedImport | None:

@@ -43,14 +43,16 @@ class PlannedVariant(NamedTuple):
 def plan_variant(
     read: ImportedVariant,
     product_id: str,
-    kept: Variant | None,
+    siblings: Mapping[str, Variant],
     currency: str | None,
     options: list[str],
     definitions: Mapping[str, AttributeDefinition],
     facts: VariantFacts,
 ) -> tuple[PlannedVariant | None, list[Fault]]:
-    """Compare a variant of a file with the one that there is. `currency` is that of the product's variants."""
-    planner = _VariantPlanner(read, kept, facts)
+    """Compare a variant of a file with the one that there is.
+
+    `siblings` are the present variants of the product, `currency` is theirs."""
+    planner = _VariantPlanner(read, siblings, facts)
     planner.check_sku(product_id)
     name = planner.plan_name()
     price, currency = planner.plan_price(currency)
@@ -64,9 +66,10 @@ def plan_variant(
 class _VariantPlanner:
     """Plans one variant, and collects its faults."""
 
-    def __init__(self, read: ImportedVariant, kept: Variant | None, facts: VariantFacts) -> None:
+    def __init__(self, read: ImportedVariant, siblings: Mapping[str, Variant], facts: VariantFacts) -> None:
         self._read = read
-        self._kept = kept
+        self._siblings = siblings
+        self._kept = siblings.get(read.sku)
         self._facts = facts
         self.faults: list[Fault] = []
 
@@ -142,7 +145,7 @@ class _VariantPlanner:
             self._fault("barcode", str(error))
             return None
         owner = self._facts.barcodes.get(barcode.rjust(14, "0"))
-        if owner not in (None, self._read.sku):
+        if owner not in (None, self._read.sku) and owner not in self._siblings:  # those may swap theirs
             self._fault("barcode", f"{owner} has the barcode {barcode}: each variant has its own")
         return barcode
 

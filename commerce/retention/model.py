@@ -18,6 +18,7 @@ Table = Literal[
     "sales_by_minute",
     "picture_imports",
     "product_quality_days",
+    "product_imports",
 ]
 
 

@@ -1,4 +1,4 @@
-"""`floodgate catalog`: products with their changes, and the import of variants."""
+"""`floodgate catalog`: products with their changes."""
 
 from __future__ import annotations
 
@@ -21,20 +21,16 @@ from commerce.catalog.model import (
     PublishStep,
 )
 from commerce.categories.model import CategoryId
-from commerce.kernel.csv_rows import ImportReport, read_lines
 from commerce.kernel.money import format_money
 from commerce.kernel.text_files import read_file
 from gateway.decoding import decode_json
-from ops.commands import catalog_prices, product_quality, variants
+from ops.commands import catalog_imports, catalog_prices, product_quality, variants
 from ops.commands.console import (
-    CsvFile,
     JsonOption,
-    ReportFile,
     format_time,
     get_actor,
     list_all,
     parse_argument,
-    print_import_report,
     print_json,
     print_line,
     print_table,
@@ -43,39 +39,22 @@ from ops.commands.console import (
     run,
     run_change,
 )
-from ops.commands.safe_console import Table, create_progress_bar
+from ops.commands.safe_console import Table
 from ops.services import CliServices, open_cli_services
 
 app = typer.Typer(help="Import, show and change products, their variants and prices.", no_args_is_help=True)
 app.add_typer(variants.app, name="variant")
 app.add_typer(catalog_prices.app, name="price")
 app.add_typer(product_quality.app, name="quality")
+app.add_typer(catalog_imports.app, name="imports")
+app.command("import")(catalog_imports.import_file)
+app.command("export")(catalog_imports.export_file)
 ProductArgument = Annotated[str, typer.Argument(metavar="PRODUCT", help="the product's id")]
 ReasonOption = Annotated[str, typer.Option(help="the reason, for the record of changes")]
 VersionOption = Annotated[
     int | None, typer.Option(help="the version that you have read; left out: the present one", show_default=False)
 ]
 _PAGE_SIZE, _SHOWN_CHANGES = 100, 50
-
-
-@app.command("import")
-def import_file(file: CsvFile, report: ReportFile = None) -> None:
-    """Create or change variants from a CSV file: sku, name, price (2.55), currency (GBP).
-
-    A new SKU becomes a product on sale with one variant. A wrong line is refused with its number and the reason; all
-    other lines are imported. Status 2 if any line is refused. A repeated import changes nothing.
-    """
-
-    async def work() -> ImportReport:
-        lines = read_lines(file)
-        with create_progress_bar() as bar:
-            task = bar.add_task("importing", total=len(lines))
-            async with open_cli_services() as shop:
-                return await shop.catalog.import_csv(
-                    lines, lambda line: bar.update(task, completed=line), get_actor(), "imported from a file"
-                )
-
-    print_import_report(run_change(work()), report)
 
 
 @app.command("products")
