@@ -14,6 +14,7 @@ from commerce.kernel.failures import Failures
 from commerce.kernel.ids import IdGenerator
 from commerce.pictures.picture_policy import open_picture_files
 from commerce.pictures.service import ProductPictures
+from commerce.product_imports.service import ProductImports
 from commerce.retention.model import Deletion, Table
 from commerce.retention.service import Retention
 from commerce.screening.screener import Screener
@@ -38,6 +39,7 @@ async def retention_worker(services: WorkerServices) -> None:
     steps["case_evidence"] = _evidence_step(services)
     steps["conversation_attachments"] = _attachment_step(services)
     steps["pictures"] = _picture_step(services)
+    steps["product_imports"] = _import_step(services)
 
     async def step() -> int:
         failures = Failures("delete old rows", _logger)
@@ -71,7 +73,6 @@ def retention_ages(settings: RetentionSettings) -> dict[Table, timedelta]:
         "sales_by_minute": timedelta(days=settings.sales_minute_days),
         "picture_imports": timedelta(days=settings.picture_import_days),
         "product_quality_days": timedelta(days=settings.quality_day_days),
-        "product_imports": timedelta(days=settings.product_import_days),
     }
 
 
@@ -125,5 +126,17 @@ def _picture_step(services: WorkerServices) -> Callable[[], Awaitable[Deletion]]
     async def delete() -> Deletion:
         before = from_ms(clock.now_ms()) - timedelta(days=settings.retention.unused_picture_days)
         return Deletion(await pictures.delete_unused(before, settings.retention.rows_per_step), timedelta())
+
+    return delete
+
+
+def _import_step(services: WorkerServices) -> Callable[[], Awaitable[Deletion]]:
+    """Imports of products, with their files and reports."""
+    settings, clock = services.settings.retention, services.clock
+    imports = ProductImports(services.db, clock, IdGenerator(clock))
+
+    async def delete() -> Deletion:
+        before = from_ms(clock.now_ms()) - timedelta(days=settings.product_import_days)
+        return Deletion(await imports.delete_old(before, settings.rows_per_step), timedelta())
 
     return delete

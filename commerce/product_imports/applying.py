@@ -55,7 +55,7 @@ class ProductApplier:
         for product in products:
             await self._apply(found, product, items[product.line], facts)
         async with self._db.transaction() as connection:
-            is_done = await store.set_applied_lines(connection, import_id, last_line, self._now())
+            is_done = await store.set_applied_lines(connection, import_id, first_line, last_line, self._now())
             if is_end and is_done:
                 await store.end_apply(connection, import_id, self._now())
                 return False

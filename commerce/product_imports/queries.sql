@@ -105,7 +105,7 @@ SELECT true FROM product_import_items WHERE import_id = $1 AND line = $2 AND res
 UPDATE product_import_items SET result = $3, detail = $4 WHERE import_id = $1 AND line = $2 AND result IS NULL;
 
 -- name: find_open_line
-SELECT min(line) FROM product_import_items WHERE import_id = $1 AND line <= $2 AND result IS NULL;
+SELECT min(line) FROM product_import_items WHERE import_id = $1 AND line BETWEEN $2 AND $3 AND result IS NULL;
 
 -- name: set_applied_lines
 UPDATE product_imports SET applied_lines = greatest(applied_lines, $2), changed_at = $3
@@ -168,3 +168,20 @@ SELECT DISTINCT kind, name FROM (
     UNION ALL
     SELECT 'language', language FROM product_texts WHERE product_id = ANY($1::text[])
 ) AS names;
+
+-- name: lock_old_import
+SELECT import_id FROM product_imports WHERE changed_at < $1 ORDER BY changed_at LIMIT 1 FOR UPDATE SKIP LOCKED;
+
+-- name: delete_lines
+DELETE FROM product_import_lines WHERE import_id = $1 AND line = ANY(ARRAY(
+    SELECT line FROM product_import_lines WHERE import_id = $1 ORDER BY line LIMIT $2))
+RETURNING line;
+
+-- name: delete_items
+DELETE FROM product_import_items WHERE import_id = $1 AND line = ANY(ARRAY(
+    SELECT line FROM product_import_items WHERE import_id = $1 ORDER BY line LIMIT $2))
+RETURNING line;
+
+-- name: delete_import
+-- With its file.
+DELETE FROM product_imports WHERE import_id = $1;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import BinaryIO
 from uuid import UUID
 
@@ -95,6 +96,11 @@ class ProductImports:
                 await store.start_apply(connection, import_id, actor, now)
                 await jobs.put(connection, QUEUE, [NewJob(import_id, APPLY, INTERNAL_SYSTEM, now)], now)
         return await self.get(import_id)
+
+    async def delete_old(self, before: datetime, count: int) -> int:
+        """Delete up to about `count` rows of an import that nobody has worked on since a moment. Returns how many."""
+        async with self._db.transaction() as connection:
+            return await store.delete_old(connection, before, count)
 
     async def work(self, import_id: UUID) -> bool:
         """Check or apply the next products of an import. Returns whether some are left.

@@ -211,11 +211,13 @@ async def end_item(
     await connection.execute(queries.end_item, import_id, line, result, None if detail is None else detail[:1000])
 
 
-async def set_applied_lines(connection: Connection, import_id: UUID, last_line: int, now: datetime) -> bool:
+async def set_applied_lines(
+    connection: Connection, import_id: UUID, first_line: int, last_line: int, now: datetime
+) -> bool:
     """Record the progress of an import, up to the first product that another process works on.
 
     Returns whether all up to this line have their result."""
-    open_line: int | None = await connection.fetchval(queries.find_open_line, import_id, last_line)
+    open_line: int | None = await connection.fetchval(queries.find_open_line, import_id, first_line, last_line)
     await connection.execute(
         queries.set_applied_lines, import_id, last_line if open_line is None else open_line - 1, now
     )
@@ -294,3 +296,17 @@ async def list_column_names(connection: Connection, product_ids: Sequence[str]) 
     """Return attributes, options and languages of products as (kind, name)."""
     rows = await connection.fetch(queries.list_column_names, product_ids)
     return {(row["kind"], row["name"]) for row in rows}
+
+
+async def delete_old(connection: Connection, before: datetime, count: int) -> int:
+    """Delete up to about `count` rows of the oldest import from before a moment. Returns how many."""
+    import_id = await connection.fetchval(queries.lock_old_import, before)
+    if import_id is None:
+        return 0
+    deleted = len(await connection.fetch(queries.delete_lines, import_id, count))
+    if deleted < count:
+        deleted += len(await connection.fetch(queries.delete_items, import_id, count))
+    if deleted < count:
+        await connection.execute(queries.delete_import, import_id)
+        deleted += 1
+    return deleted

@@ -18,7 +18,6 @@ Table = Literal[
     "sales_by_minute",
     "picture_imports",
     "product_quality_days",
-    "product_imports",
 ]
 
 

@@ -90,9 +90,3 @@ RETURNING ended_at;
 DELETE FROM product_quality_days WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM product_quality_days WHERE day < $1::timestamptz::date ORDER BY day LIMIT $2 FOR UPDATE SKIP LOCKED))
 RETURNING day::timestamptz;
--- name: delete_product_imports
--- With their files and reports, which may have many rows: one at a time.
-DELETE FROM product_imports WHERE import_id = ANY(ARRAY(
-    SELECT import_id FROM product_imports WHERE changed_at < $1
-    ORDER BY changed_at LIMIT least($2::integer, 1) FOR UPDATE SKIP LOCKED))
-RETURNING changed_at;

@@ -22,7 +22,6 @@ _DELETIONS: dict[Table, str] = {
     "sales_by_minute": queries.delete_sales_by_minute,
     "picture_imports": queries.delete_picture_imports,
     "product_quality_days": queries.delete_product_quality_days,
-    "product_imports": queries.delete_product_imports,
 }
 
 

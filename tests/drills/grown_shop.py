@@ -22,6 +22,7 @@ _FILES = (
     "grown_pictures.sql",
     "grown_search.sql",
     "grown_quality.sql",
+    "grown_imports.sql",
 )
 """in the sequence in which they run"""
 _LIST_INDEXES = """

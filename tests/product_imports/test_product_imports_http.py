@@ -6,11 +6,13 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commerce.kernel.clock import from_ms
 from config.settings import Settings
 from ops.services import CliServices
 from tests.support.commands import Command, make_command
@@ -149,3 +151,21 @@ async def test_commands_import_report_apply_and_export(shop: CliServices, settin
     file.write_text("product_id,sku\np0,p0,,\n", encoding="utf-16-le")
     status, output = await floodgate("catalog", "import", file)
     assert (status, "UTF-16 without its mark" in output) == (1, True), output
+
+
+async def test_old_import_is_deleted_in_steps_with_its_file_and_report(shop: CliServices) -> None:
+    imports = imports_of(shop)
+    added = await imports.add(io.BytesIO(lines_of(30).encode()), "a.csv", "csv", ACTOR)
+    await imports.finish(added.import_id)
+    await imports.apply(added.import_id, ACTOR)
+    await imports.finish(added.import_id)
+    now = from_ms(shop.clock.now_ms())
+    assert await imports.delete_old(now - timedelta(days=1), 20) == 0
+    counts = []
+    while deleted := await imports.delete_old(now + timedelta(days=1), 20):
+        counts.append(deleted)
+    assert counts == [20, 30, 11]
+    async with shop.db.connection() as connection:
+        for table in ("product_imports", "product_import_parts", "product_import_lines", "product_import_items"):
+            assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
+    assert (await shop.products.get("p29")).version == 1
