@@ -128,7 +128,7 @@ def _read_rows(file: Path) -> Iterator[dict[str, str]]:
     open_text = gzip.open if file.suffix == ".gz" else open
     try:
         with open_text(file, "rt", encoding="utf-8", newline="") as lines:
-            reader = csv.DictReader(lines)
+            reader = csv.DictReader(lines, strict=True)
             if tuple(reader.fieldnames or ()) != _COLUMNS:
                 raise Invalid(f"cannot read {file}: it does not have the columns {', '.join(_COLUMNS)}")
             for row in reader:

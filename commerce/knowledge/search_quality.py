@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
+from commerce.kernel.csv_records import CsvRecordReader
 from commerce.kernel.optional import require_extra
 from commerce.knowledge.article_index import CUSTOMERS, STAFF, ArticleIndex
 from commerce.knowledge.errors import UnreadableQuestions
@@ -57,24 +57,28 @@ def read_questions(lines: Iterable[str]) -> list[JudgedQuestion]:
 
     Raises `UnreadableQuestions` with the number of the line.
     """
-    reader = csv.DictReader(lines, strict=True)
+    reader = CsvRecordReader(enumerate(lines, start=1))
+    header = reader.read()
+    columns = [] if header is None else [name.strip() for name in header.fields]
+    if not {*COLUMNS} <= {*columns}:
+        raise UnreadableQuestions(f"line 1 does not name the columns {', '.join(COLUMNS)}")
     questions: list[JudgedQuestion] = []
-    try:
-        if not {*COLUMNS} <= {*(reader.fieldnames or ())}:
-            raise UnreadableQuestions(f"line 1 does not name the columns {', '.join(COLUMNS)}")
-        for row in reader:
-            text, language, articles = ((row[column] or "").strip() for column in COLUMNS)
-            ids = tuple(dict.fromkeys(articles.replace("|", " ").split()))
-            if not 1 <= len(text) <= MAX_QUERY_CHARS or language not in LANGUAGES or not ids:
-                raise UnreadableQuestions(
-                    f"line {reader.line_num} needs a question of 1 to {MAX_QUERY_CHARS} characters, a language (zh or "
-                    "en) and an article"
-                )
-            questions.append(JudgedQuestion(text, msgspec.convert(language, Language), ids))
-            if len(questions) > MAX_QUESTIONS:
-                raise UnreadableQuestions(f"it has more than {MAX_QUESTIONS} questions; split the file")
-    except csv.Error as error:
-        raise UnreadableQuestions(f"line {reader.line_num}: {error}") from None
+    while (record := reader.read(len(columns))) is not None:
+        if record.reason:
+            raise UnreadableQuestions(f"line {record.fault_line or record.line}: {record.reason}")
+        if not record.fields:
+            continue
+        row = dict(zip(columns, record.fields, strict=True))
+        text, language, articles = (row[column].strip() for column in COLUMNS)
+        ids = tuple(dict.fromkeys(articles.replace("|", " ").split()))
+        if not 1 <= len(text) <= MAX_QUERY_CHARS or language not in LANGUAGES or not ids:
+            raise UnreadableQuestions(
+                f"line {record.line} needs a question of 1 to {MAX_QUERY_CHARS} characters, a language (zh or "
+                "en) and an article"
+            )
+        questions.append(JudgedQuestion(text, msgspec.convert(language, Language), ids))
+        if len(questions) > MAX_QUESTIONS:
+            raise UnreadableQuestions(f"it has more than {MAX_QUESTIONS} questions; split the file")
     if not questions:
         raise UnreadableQuestions("it has no question")
     return questions

@@ -10,7 +10,5 @@ class NoSuchProductImport(NotFound):
 
 
 class ImportNotChecked(Conflict):
-    """The import cannot be applied now. `import_status` is the present status."""
-
     code = "import_status"
     title = "The import cannot be applied now"

@@ -88,9 +88,7 @@ class ProductImports:
             found = await store.lock_import(connection, import_id)
             if found is not None and found.status in ("checking", "refused"):
                 remedy = "wait for its report" if found.status == "checking" else "correct the file and send it again"
-                raise ImportNotChecked(
-                    f"cannot apply the import: it is {found.status}; {remedy}", import_status=found.status
-                )
+                raise ImportNotChecked(f"cannot apply the import: it is {found.status}; {remedy}")
             if found is not None and found.status == "checked":
                 now = from_ms(self._clock.now_ms())
                 await store.start_apply(connection, import_id, actor, now)
