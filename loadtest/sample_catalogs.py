@@ -1,4 +1,4 @@
-"""Sample catalogues of other shop systems as products in JSON Lines, with the categories and attributes they need.
+"""Sample catalogs of other shop systems as products in JSON Lines, with categories and attributes.
 
 Spree's `products.csv` with `product_translations.csv`, Saleor's `populatedb_data.json`, and the products of the baskets
 of Online Retail. What the shop has no place for, such as prices in a second currency, is left out and counted.
@@ -17,12 +17,12 @@ from typing import Any
 
 import msgspec
 
-from commerce.categories.model import AttributeInput, CategoryInput, ChoiceInput
+from commerce.categories.model import AttributeInput, AttributeKind, CategoryInput, ChoiceInput
 from commerce.categories.service import Categories
 from commerce.kernel.money import parse_money
 from loadtest.retail_dataset import CURRENCY, read_dataset
 
-_REASON = "sample catalogue"
+_REASON = "sample catalog"
 _NOT_IN_AN_ID = re.compile(r"[^a-z0-9]+")
 _NOT_IN_A_SKU = re.compile(r"[^A-Za-z0-9._-]+")
 _CURRENCY = "USD"
@@ -64,7 +64,7 @@ class SampleCatalog:
                 ChoiceInput(choice_id=choice_id, names={"en": text})
                 for choice_id, text in self.choices.get(attribute_id, {}).items()
             ]
-            kind = "choice" if choices else "text"
+            kind: AttributeKind = "choice" if choices else "text"
             new = AttributeInput(kind=kind, names={"en": name}, choices=choices, reason=_REASON)
             await categories.put_attribute(attribute_id, new, actor)
         for category_id, (name, parent_id) in self.categories.items():
@@ -85,7 +85,7 @@ def to_id(text: str) -> str:
 
 
 def read_spree(folder: Path) -> SampleCatalog:
-    """Read `products.csv` and `product_translations.csv`: a row for the product, then one for each variant."""
+    """Read `products.csv`, a row per product and variant, and `product_translations.csv`."""
     catalog = SampleCatalog()
     with (folder / "products.csv").open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines, strict=True):
@@ -189,7 +189,9 @@ def _read_saleor_value(
 def _read_saleor_variants(
     catalog: SampleCatalog, tables: dict[str, dict[int, dict[str, Any]]], product_no: int, category_id: str
 ) -> dict[str, Any]:
-    """Return status, options and variants of a product. Variants that are alike get their name as an option."""
+    """Return status, options and variants of a product.
+
+    Variants that are alike get their name as an option."""
     rows = {number: row for number, row in tables["productvariant"].items() if row["product"] == product_no}
     values = {
         number: dict(

@@ -16,6 +16,10 @@ CREATE TABLE product_imports (
     changed           integer NOT NULL DEFAULT 0 CHECK (changed >= 0),
     unchanged         integer NOT NULL DEFAULT 0 CHECK (unchanged >= 0),
     refused           integer NOT NULL DEFAULT 0 CHECK (refused >= 0),
+    products          integer NOT NULL DEFAULT 0 CHECK (products >= 0),
+    applied_products  integer NOT NULL DEFAULT 0 CHECK (applied_products >= 0),
+    changed_meanwhile integer NOT NULL DEFAULT 0 CHECK (changed_meanwhile >= 0),
+    failed_products   integer NOT NULL DEFAULT 0 CHECK (failed_products >= 0),
     applied_lines     integer NOT NULL DEFAULT 0 CHECK (applied_lines BETWEEN 0 AND lines),
     created_at        timestamptz NOT NULL,
     created_by        text NOT NULL,
@@ -23,6 +27,7 @@ CREATE TABLE product_imports (
     applied_by        text,
     CHECK ((status = 'refused') = (reason IS NOT NULL)),
     CHECK ((status IN ('applying', 'applied')) = (applied_by IS NOT NULL)),
+    CHECK (applied_products + changed_meanwhile + failed_products <= products),
     -- The report accounts for each line that was read.
     CHECK (header_lines + blank_lines + continued_lines + created + changed + unchanged + refused = checked_lines),
     CHECK (status IN ('checking', 'refused') OR checked_lines = lines)
@@ -52,7 +57,7 @@ CREATE TABLE product_import_items (
     import_id  uuid NOT NULL REFERENCES product_imports ON DELETE CASCADE,
     line       integer NOT NULL CHECK (line > 0),
     product_id text NOT NULL,
-    seen       bytea CHECK (length(seen) = 32),
+    digest     bytea CHECK (length(digest) = 32),
     result     text CHECK (result IN ('applied', 'changed_meanwhile', 'refused', 'failed')),
     detail     text CHECK (length(detail) <= 1000),
     PRIMARY KEY (import_id, line)
@@ -71,6 +76,7 @@ COMMENT ON COLUMN product_imports.columns IS 'Columns of a CSV file';
 COMMENT ON COLUMN product_imports.checked_lines IS 'Lines that the report accounts for';
 COMMENT ON COLUMN product_imports.continued_lines IS 'Lines within quoted values';
 COMMENT ON COLUMN product_imports.applied_lines IS 'Lines whose products have their result';
+COMMENT ON COLUMN product_imports.products IS 'Those to create or change; the next three say what became of them';
 COMMENT ON COLUMN product_imports.changed_at IS 'Of the last step; kept for some weeks from then';
 COMMENT ON TABLE product_import_parts IS 'Whole lines of the files, in UTF-8, from first_line on';
 COMMENT ON TABLE product_import_lines IS 'Report: what becomes of each record';
@@ -78,5 +84,5 @@ COMMENT ON COLUMN product_import_lines.group_line IS 'First line of its product'
 COMMENT ON COLUMN product_import_lines.columns IS 'Columns that change';
 COMMENT ON COLUMN product_import_lines.faults IS 'Why it is refused: [{"column", "reason"}]';
 COMMENT ON TABLE product_import_items IS 'Products to create or change, by their first line';
-COMMENT ON COLUMN product_import_items.seen IS 'Digest of the product that the report saw; null if there was none';
+COMMENT ON COLUMN product_import_items.digest IS 'Digest of the product that the report saw; null if there was none';
 COMMENT ON TABLE product_import_keys IS 'Products, SKUs and barcodes of a file while it is checked: each stands in it once';

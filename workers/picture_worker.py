@@ -1,4 +1,4 @@
-"""Imports products and their pictures: checks and applies files, renders and stores pictures. Several may run."""
+"""Imports products from files, and renders their pictures. Several may run."""
 
 from __future__ import annotations
 

@@ -60,7 +60,9 @@ class CsvRecordReader:
         return CsvRecord(line, len(taken), fields if width is None else fields[:width])
 
     def _take(self, taken: list[NumberedLine]) -> Iterator[str]:
-        """Yield lines as `csv` wants them, and note them. Raises `_TooLongError` if they are more than a record's."""
+        """Yield lines as `csv` wants them, and note them.
+
+        Raises `_TooLongError` if they are more than a record's."""
         chars = 0
         while True:
             numbered = self._waiting.popleft() if self._waiting else next(self._lines, None)

@@ -32,9 +32,9 @@ def list_padded(text: str) -> list[str]:
     return ["0" * zeros + text for zeros in range(1, MAX_LOST_ZEROS + 1)]
 
 
-def explain_lost_zeros(text: str, known: Iterable[str]) -> str:
+def explain_lost_zeros(text: str, values: Iterable[str]) -> str:
     """Return why an unknown number is refused if with leading zeros it is a known one; else an empty text."""
     candidates = list_padded(text)
-    if (found := next((value for value in known if value in candidates), None)) is None:
+    if (match := next((value for value in values if value in candidates), None)) is None:
         return ""
-    return f"leading zeros are lost: there is {found}, and no {text}: {_REMEDY}"
+    return f"leading zeros are lost: there is {match}, and no {text}: {_REMEDY}"

@@ -18,7 +18,7 @@ _FEW = 10
 """Damaged lines are few if at most one of this many is."""
 _ASCII = re.compile("[\x00-\x7f]+")
 _COMMON_SHARE = 0.8
-"""of the characters of Chinese texts are in GB2312; of other texts that are taken for Chinese ones, few are"""
+"""of the characters of Chinese texts are in GB2312, and few of other texts"""
 _LATIN = re.compile(rb"(?<![\x80-\xff])[\xc0-\xff](?![\x80-\xff])")
 """an accented letter between others"""
 
@@ -58,7 +58,7 @@ def find_encoding(head: bytes, lines: Iterable[bytes]) -> TextEncoding:
 
 
 class _Counts:
-    """Counts lines: those that are `wide` have characters beyond ASCII in UTF-8, `damaged` ones are no UTF-8."""
+    """Counts lines: `wide` ones have characters beyond ASCII in UTF-8, `damaged` ones are no UTF-8."""
 
     def __init__(self) -> None:
         self.lines = self.wide = self.damaged = self.latin = 0

@@ -43,17 +43,17 @@ class ProductApplier:
 
         One that cannot be stored has its result, and does not stop the others."""
         async with self._db.connection() as connection:
-            found = await store.read_import(connection, import_id)
-            if found is None or found.status != "applying":
+            current = await store.read_import(connection, import_id)
+            if current is None or current.status != "applying":
                 return False
-            first_line = found.applied_lines + 1
-            groups, is_end = await read_groups(connection, found, first_line, _PRODUCTS_PER_SLICE)
-            last_line = groups[-1].last_line if groups else found.lines
+            first_line = current.applied_lines + 1
+            groups, is_end = await read_groups(connection, current, first_line, _PRODUCTS_PER_SLICE)
+            last_line = groups[-1].last_line if groups else current.lines
             items = await store.list_open_items(connection, import_id, first_line, last_line)
             products = [group.product for group in groups if group.product is not None and group.product.line in items]
             _, facts = await read_present(connection, products)
         for product in products:
-            await self._apply(found, product, items[product.line], facts)
+            await self._apply(current, product, items[product.line], facts)
         async with self._db.transaction() as connection:
             is_done = await store.set_applied_lines(connection, import_id, first_line, last_line, self._now())
             if is_end and is_done:
@@ -61,14 +61,14 @@ class ProductApplier:
                 return False
         return True
 
-    async def _apply(self, found: LockedImport, product: ImportedProduct, seen: bytes | None, facts: Facts) -> None:
+    async def _apply(self, current: LockedImport, product: ImportedProduct, digest: bytes | None, facts: Facts) -> None:
         """Create or change one product, and record its result in the same transaction."""
         try:
             async with self._db.transaction() as connection:
-                if not await store.lock_item(connection, found.import_id, product.line):
+                if not await store.lock_item(connection, current.import_id, product.line):
                     return
-                result, detail = await self._write(connection, found, product, seen, facts)
-                await store.end_item(connection, found.import_id, product.line, result, detail)
+                result, detail = await self._write(connection, current, product, digest, facts)
+                await store.end_item(connection, current.import_id, product.line, result, detail)
                 failpoint("product_import.before_commit")
             failpoint("product_import.after_commit")
             return
@@ -83,30 +83,30 @@ class ProductApplier:
         except Exception as error:
             if is_outage(error):
                 raise
-            log_failure(_logger, "cannot import a product", error, import_id=found.import_id, line=product.line)
+            log_failure(_logger, "cannot import a product", error, import_id=current.import_id, line=product.line)
             result, detail = "failed", explain_defect(error)
         async with self._db.connection() as connection:
-            await store.end_item(connection, found.import_id, product.line, result, detail)
+            await store.end_item(connection, current.import_id, product.line, result, detail)
 
     async def _write(
         self,
         connection: Connection,
-        found: LockedImport,
+        current: LockedImport,
         read: ImportedProduct,
-        seen: bytes | None,
+        digest: bytes | None,
         facts: Facts,
     ) -> tuple[ProductResult, str | None]:
         if isinstance(category_id := read.values.get("category_id"), str) and category_id in facts.categories:
             await lock_category(connection, category_id)
         now = self._now()
         present = await _lock(connection, read.product_id, now)
-        if digest_product(present) != seen:
+        if digest_product(present) != digest:
             return "changed_meanwhile", _CHANGED
         plan = plan_product(read, present, facts)
         if plan.faults:
             return "refused", "; ".join(f"{fault.column}: {fault.reason}" for fault in plan.faults[:5])
-        assert found.applied_by is not None
-        actor, reason = found.applied_by, f"imported from {found.file_name}"
+        assert current.applied_by is not None
+        actor, reason = current.applied_by, f"imported from {current.file_name}"
         if not await _store(connection, read.product_id, present, plan, now):
             return "changed_meanwhile", _CHANGED
         await _record(connection, read.product_id, present, plan, actor, reason, now)

@@ -23,44 +23,44 @@ async def check_slice(connection: Connection, import_id: UUID, now: datetime) ->
     """Check the next products of a file, and record its report. Returns whether lines are left.
 
     Call inside a transaction. Two calls for one import wait for each other."""
-    found = await store.lock_import(connection, import_id)
-    if found is None or found.status != "checking":
+    current = await store.lock_import(connection, import_id)
+    if current is None or current.status != "checking":
         return False
-    if found.format == "csv" and found.checked_lines == 0:
-        if not await _read_header(connection, found, now):
+    if current.format == "csv" and current.checked_lines == 0:
+        if not await _read_header(connection, current, now):
             return False
-        found = await store.lock_import(connection, import_id)
-        assert found is not None
-    groups, is_end = await read_groups(connection, found, found.checked_lines + 1, _PRODUCTS_PER_SLICE)
+        current = await store.lock_import(connection, import_id)
+        assert current is not None
+    groups, is_end = await read_groups(connection, current, current.checked_lines + 1, _PRODUCTS_PER_SLICE)
     if groups:
-        await _check(connection, found, groups, now)
+        await _check(connection, current, groups, now)
     if is_end:
         await store.end_check(connection, import_id, now)
     return not is_end
 
 
-async def _read_header(connection: Connection, found: LockedImport, now: datetime) -> bool:
+async def _read_header(connection: Connection, current: LockedImport, now: datetime) -> bool:
     """Read the columns of a CSV file. Returns False if they are wrong: then the file is refused."""
-    header = read_header(await read_numbered(connection, found))
+    header = read_header(await read_numbered(connection, current))
     if not header.faults:
         lines = header.last_line - header.blank
-        await store.set_header(connection, found.import_id, header.columns, lines, header.blank, now)
+        await store.set_header(connection, current.import_id, header.columns, lines, header.blank, now)
         return True
     faults = [_to_fault(fault) for fault in header.faults[:_MAX_FAULTS]]
     reason = "the header is wrong, so no product was read: " + "; ".join(fault.reason for fault in faults)
-    records = min(1, found.lines - header.blank)
+    records = min(1, current.lines - header.blank)
     continued = header.last_line - header.line if records else 0
-    await store.refuse_import(connection, found.import_id, reason[:1000], records, header.blank, continued, now)
+    await store.refuse_import(connection, current.import_id, reason[:1000], records, header.blank, continued, now)
     if records:
         line = NewLine(header.line, "refused", header.line, None, None, [], faults)
-        await store.insert_lines(connection, found.import_id, [line])
+        await store.insert_lines(connection, current.import_id, [line])
     return False
 
 
-async def _check(connection: Connection, found: LockedImport, groups: Sequence[ProductLines], now: datetime) -> None:
+async def _check(connection: Connection, current: LockedImport, groups: Sequence[ProductLines], now: datetime) -> None:
     products = [group.product for group in groups if group.product is not None]
     present, facts = await read_present(connection, products)
-    repeated = await _find_repeated(connection, found.import_id, groups)
+    repeated = await _find_repeated(connection, current.import_id, groups)
     lines, items = list[NewLine](), list[tuple[int, str, bytes | None]]()
     for group in groups:
         plan = None
@@ -71,16 +71,18 @@ async def _check(connection: Connection, found: LockedImport, groups: Sequence[P
         group_lines = _report(group, plan, faults)
         lines += group_lines
         if group.product is not None and any(line.outcome in ("created", "changed") for line in group_lines):
-            seen = digest_product(present.get(group.product.product_id))
-            items.append((group.product.line, group.product.product_id, seen))
-    await store.insert_lines(connection, found.import_id, lines)
-    await store.insert_items(connection, found.import_id, items)
+            digest = digest_product(present.get(group.product.product_id))
+            items.append((group.product.line, group.product.product_id, digest))
+    await store.insert_lines(connection, current.import_id, lines)
+    await store.insert_items(connection, current.import_id, items)
     blank, last_line = sum(group.blank for group in groups), groups[-1].last_line
     counted = [
         sum(line.outcome == outcome for line in lines) for outcome in ("created", "changed", "unchanged", "refused")
     ]
-    continued = last_line - found.checked_lines - blank - len(lines)
-    await store.add_counts(connection, found.import_id, LineCounts(last_line, blank, continued, *counted), now)
+    continued = last_line - current.checked_lines - blank - len(lines)
+    await store.add_counts(
+        connection, current.import_id, LineCounts(last_line, blank, continued, *counted, len(items)), now
+    )
 
 
 def _report(group: ProductLines, plan: ProductPlan | None, faults: Sequence[Fault]) -> list[NewLine]:
@@ -114,7 +116,7 @@ def product_line(group: ProductLines) -> int:
 async def _find_repeated(
     connection: Connection, import_id: UUID, groups: Sequence[ProductLines]
 ) -> dict[int, list[Fault]]:
-    """Return faults of products, SKUs and barcodes that stand in another product of the file, by the last line."""
+    """Return faults of keys that stand in another product of the file, by the last line of the product."""
     keys: dict[str, int] = {}
     for group in groups:
         for key, line, _ in _keys(group):
@@ -131,7 +133,7 @@ async def _find_repeated(
 
 
 def _keys(group: ProductLines) -> list[tuple[str, int, str]]:
-    """Return what may stand in one product of a file only, with its line, and the reason if it stands in another."""
+    """Return products, SKUs and barcodes, each with its line, and the reason if another product has it."""
     product = group.product
     if product is None or not product.product_id:
         return []

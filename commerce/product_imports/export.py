@@ -1,4 +1,4 @@
-"""Exports of products, in files that an import takes: an exported file changes nothing if it is imported again."""
+"""Exports of products: an exported file changes nothing if it is imported again."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ class ProductExport:
     async def _read(self, categories: Sequence[str | None]) -> AsyncIterator[list[Product]]:
         async for ids in self._list(categories):
             async with self._db.snapshot() as connection:
-                found = await product_store.read(connection, ids)
-            yield [found[product_id].product for product_id in ids if product_id in found]
+                current = await product_store.read(connection, ids)
+            yield [current[product_id].product for product_id in ids if product_id in current]
 
     async def _find_columns(self, categories: Sequence[str | None]) -> list[str]:
         names: set[tuple[str, str]] = set()
@@ -72,7 +72,7 @@ class ProductExport:
             async with self._db.snapshot() as connection:
                 names |= await store.list_column_names(connection, ids)
         by_kind = {
-            kind: sorted(name for of, name in names if of == kind) for kind in ("language", "attribute", "option")
+            kind: sorted(name for group, name in names if group == kind) for kind in ("language", "attribute", "option")
         }
         columns = [
             *("product_id", *PRODUCT_COLUMNS),

@@ -42,28 +42,28 @@ def _take_part(lines: Iterator[str]) -> list[str]:
 
 
 async def read_groups(
-    connection: Connection, found: LockedImport, first_line: int, max_groups: int
+    connection: Connection, current: LockedImport, first_line: int, max_groups: int
 ) -> tuple[list[ProductLines], bool]:
     """Read products from a line on, and whether they reach the end of the file.
 
     Those near the end of what was read are left for the next call: lines that follow could belong to them."""
     min_chars = _WINDOW_CHARS
     while True:
-        lines = await _read_window(connection, found, first_line, min_chars)
-        has_all = not lines or lines[-1][0] >= found.lines
-        groups = list(islice(_take_whole(found, lines, has_all=has_all), max_groups))
+        lines = await _read_window(connection, current, first_line, min_chars)
+        has_all = not lines or lines[-1][0] >= current.lines
+        groups = list(islice(_take_whole(current, lines, has_all=has_all), max_groups))
         if groups or has_all:
-            return groups, has_all and (not groups or groups[-1].last_line >= found.lines)
+            return groups, has_all and (not groups or groups[-1].last_line >= current.lines)
         min_chars *= 2  # one product is longer than that
 
 
 async def _read_window(
-    connection: Connection, found: LockedImport, first_line: int, min_chars: int
+    connection: Connection, current: LockedImport, first_line: int, min_chars: int
 ) -> list[NumberedLine]:
     """Read whole parts of a file until they have so many characters, or to its end."""
     lines, chars, next_line = list[NumberedLine](), 0, first_line
-    while chars < min_chars and next_line <= found.lines:
-        part = await store.read_part(connection, found.import_id, next_line)
+    while chars < min_chars and next_line <= current.lines:
+        part = await store.read_part(connection, current.import_id, next_line)
         assert part is not None
         texts = part[1].decode("utf-8", "surrogateescape").split("\n")
         numbered = [(number, text) for number, text in enumerate(texts, start=part[0]) if number >= next_line]
@@ -73,9 +73,9 @@ async def _read_window(
     return lines
 
 
-def _take_whole(found: LockedImport, lines: list[NumberedLine], *, has_all: bool) -> Iterator[ProductLines]:
+def _take_whole(current: LockedImport, lines: list[NumberedLine], *, has_all: bool) -> Iterator[ProductLines]:
     """Yield products whose end is certain: a record that begins after them ends within the lines."""
-    read = read_product_lines(lines) if found.format == "jsonl" else read_products(lines, found.columns)
+    read = read_product_lines(lines) if current.format == "jsonl" else read_products(lines, current.columns)
     if has_all:
         yield from read
         return
@@ -88,6 +88,6 @@ def _take_whole(found: LockedImport, lines: list[NumberedLine], *, has_all: bool
     yield from takewhile(lambda group: group.last_line <= certain, read)
 
 
-async def read_numbered(connection: Connection, found: LockedImport) -> list[NumberedLine]:
+async def read_numbered(connection: Connection, current: LockedImport) -> list[NumberedLine]:
     """Read the first lines of a file, which have its header."""
-    return await _read_window(connection, found, 1, _WINDOW_CHARS)
+    return await _read_window(connection, current, 1, _WINDOW_CHARS)

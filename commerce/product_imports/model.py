@@ -105,9 +105,9 @@ class Fault(NamedTuple):
 
 
 class ImportedVariant(NamedTuple):
-    """A variant as a file has it. What `values` lacks stays: name, price, currency, barcode, option_values.
+    """A variant as a file has it. What `values` lacks stays.
 
-    A price that is a text is decimal."""
+    `values` has name, price, currency, barcode and option_values. A price that is a text is decimal."""
 
     line: int
     sku: str
@@ -129,7 +129,7 @@ class ImportedProduct(NamedTuple):
 
 
 class ProductLines(NamedTuple):
-    """The lines of one product, from the first to the last. `records` are first lines, `blank` are those between."""
+    """The lines of one product. `records` are first lines of records, `blank` counts blank lines."""
 
     records: list[int]
     last_line: int

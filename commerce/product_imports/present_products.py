@@ -1,4 +1,4 @@
-"""Reads what the plan of imported products compares with: the products that there are, and what they refer to."""
+"""Reads the present products with which imported ones are compared, and categories, SKUs and barcodes."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ VARIANT_COLUMNS = ("variant_name", "price", "currency", "barcode")
 TEXT_COLUMNS = ("name", "description", "search_words")
 _PLAIN = ("product_id", *PRODUCT_COLUMNS, "sku", *VARIANT_COLUMNS)
 _PREFIXED = re.compile(r"(name|description|search_words|attribute|option):(.+)")
-_KNOWN = (
+_COLUMN_HELP = (
     f"the columns are {', '.join(_PLAIN)}, name:LANGUAGE, description:LANGUAGE, search_words:LANGUAGE, attribute:ID "
     "and option:ID"
 )
@@ -43,7 +43,7 @@ def read_header(lines: Iterable[NumberedLine]) -> ProductHeader:
     while (record := reader.read()) is not None and not record.fields and not record.reason:
         blank += 1
     if record is None:
-        return ProductHeader([], blank + 1, blank, blank, [Fault(1, "", f"the file has no header; {_KNOWN}")])
+        return ProductHeader([], blank + 1, blank, blank, [Fault(1, "", f"the file has no header; {_COLUMN_HELP}")])
     last_line = record.line + record.line_count - 1
     if record.reason:
         return ProductHeader([], record.line, last_line, blank, [Fault(record.fault_line, "", record.reason)])
@@ -54,7 +54,7 @@ def read_header(lines: Iterable[NumberedLine]) -> ProductHeader:
         Fault(record.line, name, reason) for place, name in enumerate(columns) if (reason := _check(columns, place))
     ]
     if "product_id" not in columns:
-        faults.append(Fault(record.line, "product_id", f"the column product_id is missing; {_KNOWN}"))
+        faults.append(Fault(record.line, "product_id", f"the column product_id is missing; {_COLUMN_HELP}"))
     elif "sku" not in columns and (of_variant := [name for name in columns if name in VARIANT_COLUMNS]):
         faults.append(Fault(record.line, "sku", f"the column sku is missing, to which {of_variant[0]} belongs"))
     return ProductHeader(columns, record.line, last_line, blank, faults)
@@ -80,7 +80,7 @@ def _check(columns: list[str], place: int) -> str:
             return ""
     except msgspec.ValidationError:
         pass
-    return f"there is no column {name[:80]!r}; {_KNOWN}"
+    return f"there is no column {name[:80]!r}; {_COLUMN_HELP}"
 
 
 def read_products(lines: Iterable[NumberedLine], columns: list[str]) -> Iterator[ProductLines]:

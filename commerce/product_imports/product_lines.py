@@ -56,18 +56,18 @@ def _read(line: int, text: str) -> ImportedProduct:
     return ImportedProduct(
         line,
         read.product_id,
-        _given(read, "status", "category_id", "brand", "options"),
+        _pick(read, "status", "category_id", "brand", "options"),
         {
-            language: None if words is None else _given(words, *words.__struct_fields__)
+            language: None if words is None else _pick(words, *words.__struct_fields__)
             for language, words in read.texts.items()
         },
         dict(read.attributes),
         [
-            ImportedVariant(line, variant.sku, _given(variant, "name", "price", "currency", "barcode", "option_values"))
+            ImportedVariant(line, variant.sku, _pick(variant, "name", "price", "currency", "barcode", "option_values"))
             for variant in read.variants
         ],
     )
 
 
-def _given(read: msgspec.Struct, *names: str) -> dict[str, Any]:
+def _pick(read: msgspec.Struct, *names: str) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(read, name)) is not UNSET}

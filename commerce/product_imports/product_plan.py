@@ -1,4 +1,4 @@
-"""What an import makes of one product: its content, variants and status, or its faults. It reads nothing."""
+"""The plan of an imported product: its content, variants and status, or faults. It reads nothing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _TEXT_KINDS: dict[str, Any] = {"name": Name, "description": Description | None, 
 
 
 class Facts(NamedTuple):
-    """What the shop knows, as far as some products of a file need it.
+    """Facts of the shop that some products of a file need.
 
     `categories` maps a category to the reason why no product may be put into it, an empty text if there is none;
     `product_ids` are those of the ids in question that there are."""
@@ -54,16 +54,16 @@ class Facts(NamedTuple):
 
 
 class LinePlan(NamedTuple):
-    """What becomes of a line, and the columns that change."""
+    """The outcome of a line, and the columns that change."""
 
     outcome: LineOutcome
     columns: list[str]
 
 
 class ProductPlan(NamedTuple):
-    """What an import makes of a product. `variants` has those that are new or change; with `faults` it makes nothing.
+    """The plan of a product. With `faults` nothing is stored.
 
-    `diff` is for the history of the product, `lines` for the report."""
+    `variants` has those that are new or change, `diff` is for the history of the product, `lines` for the report."""
 
     faults: list[Fault]
     content: ProductContent

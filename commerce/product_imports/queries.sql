@@ -9,26 +9,10 @@ INSERT INTO product_import_parts (import_id, first_line, content) VALUES ($1, $2
 UPDATE product_imports SET lines = $2 WHERE import_id = $1;
 
 -- name: find_import
-SELECT {product_imports}, products, applied_products, changed_meanwhile, failed_products
-FROM product_imports
-CROSS JOIN LATERAL (
-    SELECT count(*) AS products, count(*) FILTER (WHERE result = 'applied') AS applied_products,
-           count(*) FILTER (WHERE result = 'changed_meanwhile') AS changed_meanwhile,
-           count(*) FILTER (WHERE result IN ('refused', 'failed')) AS failed_products
-    FROM product_import_items WHERE product_import_items.import_id = product_imports.import_id
-) AS counts
-WHERE import_id = $1;
+SELECT {product_imports} FROM product_imports WHERE import_id = $1;
 
 -- name: list_imports
-SELECT {product_imports}, products, applied_products, changed_meanwhile, failed_products
-FROM (SELECT * FROM product_imports WHERE import_id < $1 ORDER BY import_id DESC LIMIT $2) AS product_imports
-CROSS JOIN LATERAL (
-    SELECT count(*) AS products, count(*) FILTER (WHERE result = 'applied') AS applied_products,
-           count(*) FILTER (WHERE result = 'changed_meanwhile') AS changed_meanwhile,
-           count(*) FILTER (WHERE result IN ('refused', 'failed')) AS failed_products
-    FROM product_import_items WHERE product_import_items.import_id = product_imports.import_id
-) AS counts
-ORDER BY import_id DESC;
+SELECT {product_imports} FROM product_imports WHERE import_id < $1 ORDER BY import_id DESC LIMIT $2;
 
 -- name: lock_import
 SELECT {locked_imports} FROM product_imports AS locked_imports WHERE import_id = $1 FOR UPDATE;
@@ -56,7 +40,7 @@ WHERE import_id = $1;
 -- name: add_counts
 UPDATE product_imports
 SET checked_lines = $2, blank_lines = blank_lines + $3, continued_lines = continued_lines + $4, created = created + $5,
-    changed = changed + $6, unchanged = unchanged + $7, refused = refused + $8, changed_at = $9
+    changed = changed + $6, unchanged = unchanged + $7, refused = refused + $8, products = products + $9, changed_at = $10
 WHERE import_id = $1;
 
 -- name: end_check
@@ -79,8 +63,8 @@ FROM unnest($2::integer[], $3::text[], $4::integer[], $5::text[], $6::text[], $7
      AS input (line, outcome, group_line, product_id, sku, columns, faults);
 
 -- name: insert_items
-INSERT INTO product_import_items (import_id, line, product_id, seen)
-SELECT $1, line, product_id, seen FROM unnest($2::integer[], $3::text[], $4::bytea[]) AS input (line, product_id, seen);
+INSERT INTO product_import_items (import_id, line, product_id, digest)
+SELECT $1, line, product_id, digest FROM unnest($2::integer[], $3::text[], $4::bytea[]) AS input (line, product_id, digest);
 
 -- name: list_lines
 SELECT product_import_lines.line, outcome, product_import_lines.product_id, sku, columns, faults, result, detail
@@ -95,14 +79,22 @@ UPDATE product_imports SET status = 'applying', applied_by = $2, changed_at = $3
 
 -- name: list_open_items
 -- Products of these lines that have no result yet.
-SELECT line, seen FROM product_import_items
+SELECT line, digest FROM product_import_items
 WHERE import_id = $1 AND line BETWEEN $2 AND $3 AND result IS NULL ORDER BY line;
 
 -- name: lock_item
 SELECT true FROM product_import_items WHERE import_id = $1 AND line = $2 AND result IS NULL FOR UPDATE SKIP LOCKED;
 
 -- name: end_item
-UPDATE product_import_items SET result = $3, detail = $4 WHERE import_id = $1 AND line = $2 AND result IS NULL;
+WITH ended AS (
+    UPDATE product_import_items SET result = $3, detail = $4 WHERE import_id = $1 AND line = $2 AND result IS NULL
+    RETURNING result
+)
+UPDATE product_imports
+SET applied_products = applied_products + CASE WHEN result = 'applied' THEN 1 ELSE 0 END,
+    changed_meanwhile = changed_meanwhile + CASE WHEN result = 'changed_meanwhile' THEN 1 ELSE 0 END,
+    failed_products = failed_products + CASE WHEN result IN ('refused', 'failed') THEN 1 ELSE 0 END
+FROM ended WHERE import_id = $1;
 
 -- name: find_open_line
 SELECT min(line) FROM product_import_items WHERE import_id = $1 AND line BETWEEN $2 AND $3 AND result IS NULL;
@@ -128,8 +120,7 @@ SELECT product_id FROM products WHERE product_id = ANY($1::text[]);
 -- name: list_categories
 SELECT category_id, status, merged_into FROM categories WHERE category_id = ANY($1::text[]);
 
--- name: defer_alike
--- Variants may swap their option values.
+-- name: defer_unique
 SET CONSTRAINTS variants_differ DEFERRED;
 
 -- name: clear_barcodes

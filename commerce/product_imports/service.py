@@ -60,16 +60,16 @@ class ProductImports:
     async def get(self, import_id: UUID) -> ProductImport:
         """Read an import with its counts. Raises `NoSuchProductImport`; old ones are deleted."""
         async with self._db.connection() as connection:
-            found = await store.find_import(connection, import_id)
-        if found is None:
+            current = await store.find_import(connection, import_id)
+        if current is None:
             raise NoSuchProductImport(f"there is no import {import_id}")
-        return found
+        return current
 
     async def list_imports(self, before: UUID | None, size: int) -> Page[ProductImport]:
         """List imports, newest first."""
         async with self._db.connection() as connection:
-            found = await store.list_imports(connection, before or _LAST_ID, size + 1)
-        return to_page(found, size, lambda item: str(item.import_id))
+            current = await store.list_imports(connection, before or _LAST_ID, size + 1)
+        return to_page(current, size, lambda item: str(item.import_id))
 
     async def list_lines(
         self, import_id: UUID, after: int, size: int, outcome: LineOutcome | None = None
@@ -85,18 +85,18 @@ class ProductImports:
 
         Raises `NoSuchProductImport`, or `ImportNotChecked` if its report is not ready or the file is refused."""
         async with self._db.transaction() as connection:
-            found = await store.lock_import(connection, import_id)
-            if found is not None and found.status in ("checking", "refused"):
-                remedy = "wait for its report" if found.status == "checking" else "correct the file and send it again"
-                raise ImportNotChecked(f"cannot apply the import: it is {found.status}; {remedy}")
-            if found is not None and found.status == "checked":
+            current = await store.lock_import(connection, import_id)
+            if current is not None and current.status in ("checking", "refused"):
+                remedy = "wait for its report" if current.status == "checking" else "correct the file and send it again"
+                raise ImportNotChecked(f"cannot apply the import: it is {current.status}; {remedy}")
+            if current is not None and current.status == "checked":
                 now = from_ms(self._clock.now_ms())
                 await store.start_apply(connection, import_id, actor, now)
                 await jobs.put(connection, QUEUE, [NewJob(import_id, APPLY, INTERNAL_SYSTEM, now)], now)
         return await self.get(import_id)
 
     async def delete_old(self, before: datetime, count: int) -> int:
-        """Delete up to about `count` rows of an import that nobody has worked on since a moment. Returns how many."""
+        """Delete about `count` rows of an import that ended before a moment. Returns how many."""
         async with self._db.transaction() as connection:
             return await store.delete_old(connection, before, count)
 
@@ -105,10 +105,10 @@ class ProductImports:
 
         Several processes may: each product is stored once."""
         async with self._db.connection() as connection:
-            found = await store.read_import(connection, import_id)
-        if found is None:
+            current = await store.read_import(connection, import_id)
+        if current is None:
             return False
-        if found.status == "applying":
+        if current.status == "applying":
             return await self._applier.apply_slice(import_id)
         async with self._db.transaction() as connection:
             return await check_slice(connection, import_id, from_ms(self._clock.now_ms()))
@@ -119,9 +119,9 @@ class ProductImports:
         while is_more:
             is_more = await self.work(import_id)
             async with self._db.connection() as connection:
-                found = await store.read_import(connection, import_id)
-            if found is not None:
-                progress(found.applied_lines if found.status in ("applying", "applied") else found.checked_lines)
+                current = await store.read_import(connection, import_id)
+            if current is not None:
+                progress(current.applied_lines if current.status in ("applying", "applied") else current.checked_lines)
         async with self._db.connection() as connection:
             await jobs.remove(connection, QUEUE, [import_id])
         return await self.get(import_id)

@@ -22,9 +22,6 @@ from commerce.product_imports.model import (
 )
 from commerce.product_imports.variant_plan import PlannedVariant
 
-_COUNTED = ("products", "applied_products", "changed_meanwhile", "failed_products")
-_COMPUTED = (*_COUNTED, "unread_lines")
-
 
 class LockedImport(NamedTuple):
     """An import as a step of its work needs it."""
@@ -53,7 +50,7 @@ class NewLine(NamedTuple):
 
 
 class LineCounts(NamedTuple):
-    """What a step has read: its last line, and lines by what they are."""
+    """The last line that a step has read, and its lines by what they are."""
 
     checked_lines: int
     blank: int
@@ -62,11 +59,12 @@ class LineCounts(NamedTuple):
     changed: int
     unchanged: int
     refused: int
+    products: int
 
 
 queries = load_queries(
     __package__,
-    product_imports=tuple(name for name in ProductImport.__struct_fields__ if name not in _COMPUTED),
+    product_imports=tuple(name for name in ProductImport.__struct_fields__ if name != "unread_lines"),
     locked_imports=LockedImport._fields,
 )
 _read_faults = msgspec.json.Decoder(list[LineFault]).decode
@@ -161,6 +159,7 @@ async def add_keys(connection: Connection, import_id: UUID, keys: Mapping[str, i
 
 
 async def insert_lines(connection: Connection, import_id: UUID, lines: Sequence[NewLine]) -> None:
+    """Insert records of a report."""
     await connection.execute(
         queries.insert_lines,
         import_id,
@@ -197,7 +196,7 @@ async def list_open_items(
 ) -> dict[int, bytes | None]:
     """Return the digests of products of these lines that have no result yet, by line."""
     rows = await connection.fetch(queries.list_open_items, import_id, first_line, last_line)
-    return {row["line"]: row["seen"] for row in rows}
+    return {row["line"]: row["digest"] for row in rows}
 
 
 async def lock_item(connection: Connection, import_id: UUID, line: int) -> bool:
@@ -260,7 +259,7 @@ async def put_variants(
     """Insert or replace variants of a locked product, and return their SKUs.
 
     A SKU that another product got meanwhile is left out. `changed_barcodes` lists those that give up a barcode."""
-    await connection.execute(queries.defer_alike)
+    await connection.execute(queries.defer_unique)
     if changed_barcodes:
         await connection.execute(queries.clear_barcodes, changed_barcodes)
     values = list(variants.values())

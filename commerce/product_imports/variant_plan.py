@@ -1,4 +1,4 @@
-"""What an import makes of one variant of a product, or its faults. It reads nothing."""
+"""The plan of an imported variant, or its faults. It reads nothing."""
 
 from __future__ import annotations
 

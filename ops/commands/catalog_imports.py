@@ -5,14 +5,12 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Annotated, BinaryIO
 from uuid import UUID
 
 import typer
-from rich.progress import Progress, TaskID
 
 from commerce.categories.model import CategoryId
 from commerce.kernel.csv_records import CsvRecordReader
@@ -20,6 +18,7 @@ from commerce.kernel.csv_rows import ImportReport, LineError, split_lines
 from commerce.kernel.errors import Invalid
 from commerce.kernel.text_encodings import open_lines
 from commerce.product_imports.model import MAX_LINE_CHARS, ImportFormat, LineOutcome, ProductImport, ReportLine
+from commerce.product_imports.service import ProductImports
 from ops.commands.console import (
     JsonOption,
     ReportFile,
@@ -63,7 +62,7 @@ def import_file(
         Path | None, typer.Option(callback=check_writable, help="write the report, or refused lines, to this CSV file")
     ] = None,
 ) -> None:
-    """Import products from CSV or JSON Lines (FILE.jsonl): a report of every line first, with --apply then the changes.
+    """Import products from CSV or JSON Lines (FILE.jsonl): report every line, with --apply change them.
 
     A CSV file has a line per variant; product_id and sku say of which. A product with a wrong line is refused with the
     line, the column and the reason; all other products are imported. Status 2 if any line is refused or any product
@@ -132,42 +131,43 @@ async def _import_products(
     shop: CliServices, source: BinaryIO, file: Path, *, apply: bool, report: Path | None
 ) -> ProductImport:
     imports, name = shop.product_imports, file.name.encode("utf-8", "backslashreplace").decode()[-_MAX_NAME_CHARS:]
-    found = await imports.add(source, name, _format_of(file), get_actor())
+    current = await imports.add(source, name, _format_of(file), get_actor())
     for step in ("checking", "applying") if apply else ("checking",):
-        if step == "applying" and found.status == "checked":
-            found = await imports.apply(found.import_id, get_actor())
-        with create_progress_bar() as bar:
-            show_line = partial(_show_line, bar, bar.add_task(step, total=found.lines))
-            found = await imports.finish(found.import_id, show_line)
+        if step == "applying" and current.status == "checked":
+            current = await imports.apply(current.import_id, get_actor())
+        current = await _work(imports, current, step)
     if report is not None:
         with report.open("w", encoding="utf-8", newline="") as target:
-            await _write_report(shop, found.import_id, None, target)
-    refused = await imports.list_lines(found.import_id, 0, _PAGE_SIZE, "refused")
+            await _write_report(shop, current.import_id, None, target)
+    refused = await imports.list_lines(current.import_id, 0, _PAGE_SIZE, "refused")
     print_line_errors([error for line in refused.items for error in _to_errors(line)], None)
-    return found
+    return current
 
 
-def _show_line(bar: Progress, task: TaskID, line: int) -> None:
-    bar.update(task, completed=line)
+async def _work(imports: ProductImports, current: ProductImport, step: str) -> ProductImport:
+    """Do a step of an import to its end, with a progress bar."""
+    with create_progress_bar() as bar:
+        task = bar.add_task(step, total=current.lines)
+        return await imports.finish(current.import_id, lambda line: bar.update(task, completed=line))
 
 
-def _finish(found: ProductImport) -> None:
+def _finish(current: ProductImport) -> None:
     """Print what became of an import. Ends the command with status 2 if something is refused."""
     print_line(
-        f"{found.lines} lines: {found.created} created, {found.changed} changed, {found.unchanged} unchanged, "
-        f"{found.refused} refused, {found.header_lines} of the header, {found.blank_lines} blank, "
-        f"{found.continued_lines} continued, {found.unread_lines} not read"
+        f"{current.lines} lines: {current.created} created, {current.changed} changed, {current.unchanged} unchanged, "
+        f"{current.refused} refused, {current.header_lines} of the header, {current.blank_lines} blank, "
+        f"{current.continued_lines} continued, {current.unread_lines} not read"
     )
-    if found.reason is not None:
-        print_detail(f"the file is refused: {found.reason}")
-    elif found.status == "applied":
+    if current.reason is not None:
+        print_detail(f"the file is refused: {current.reason}")
+    elif current.status == "applied":
         print_line(
-            f"{found.products} products: {found.applied_products} applied, "
-            f"{found.changed_meanwhile} changed meanwhile, {found.failed_products} failed"
+            f"{current.products} products: {current.applied_products} applied, "
+            f"{current.changed_meanwhile} changed meanwhile, {current.failed_products} failed"
         )
-    elif found.products:
-        print_detail(f"nothing is changed yet: floodgate catalog imports apply {found.import_id}")
-    if found.reason is not None or found.refused or found.changed_meanwhile or found.failed_products:
+    elif current.products:
+        print_detail(f"nothing is changed yet: floodgate catalog imports apply {current.import_id}")
+    if current.reason is not None or current.refused or current.changed_meanwhile or current.failed_products:
         raise typer.Exit(2)
 
 
@@ -223,12 +223,12 @@ def list_imports(json: JsonOption = False) -> None:
                 lambda cursor: shop.product_imports.list_imports(None if cursor is None else UUID(cursor), _PAGE_SIZE)
             )
 
-    found = run(work())
+    current = run(work())
     if json:
-        print_json(found)
+        print_json(current)
         return
     table = Table("import", "at (UTC)", "by", "file", "status", "lines", "created", "changed", "refused", "done")
-    for item in found:
+    for item in current:
         table.add_row(
             *(str(item.import_id), format_time(item.created_at), item.created_by, item.file_name, item.status),
             *map(str, (item.lines, item.created, item.changed, item.refused)),
@@ -245,14 +245,14 @@ def show(import_id: ImportArgument, json: JsonOption = False) -> None:
         async with open_cli_services() as shop:
             return await shop.product_imports.get(parse_argument(import_id, UUID))
 
-    found = run(work())
+    current = run(work())
     if json:
-        print_json(found)
+        print_json(current)
         return
     print_values(
         (name.replace("_", " "), "" if value is None else value)
-        for name in found.__struct_fields__
-        for value in (getattr(found, name),)
+        for name in current.__struct_fields__
+        for value in (getattr(current, name),)
     )
 
 
@@ -265,13 +265,13 @@ def report(import_id: ImportArgument, file: ReportFile = None, outcome: OutcomeO
 
     async def work() -> None:
         async with open_cli_services() as shop:
-            found = parse_argument(import_id, UUID)
-            await shop.product_imports.get(found)
+            current = parse_argument(import_id, UUID)
+            await shop.product_imports.get(current)
             if file is None:
-                await _write_report(shop, found, outcome, sys.stdout)
+                await _write_report(shop, current, outcome, sys.stdout)
             else:
                 with file.open("w", encoding="utf-8", newline="") as target:
-                    await _write_report(shop, found, outcome, target)
+                    await _write_report(shop, current, outcome, target)
 
     run(work())
 
@@ -283,10 +283,8 @@ def apply(import_id: ImportArgument) -> None:
     async def work() -> ProductImport:
         async with open_cli_services() as shop:
             imports = shop.product_imports
-            found = await imports.apply(parse_argument(import_id, UUID), get_actor())
-            with create_progress_bar() as bar:
-                task = bar.add_task("applying", total=found.lines)
-                return await imports.finish(found.import_id, lambda line: bar.update(task, completed=line))
+            current = await imports.apply(parse_argument(import_id, UUID), get_actor())
+            return await _work(imports, current, "applying")
 
     _finish(run_change(work()))
 

@@ -133,26 +133,15 @@ class GrownShop:
 
 
 def _values_of_cases(now: datetime) -> dict[str, dict[int, object]]:
-    """Return values of lists of cases, stock and changes of products: the newest, and those to act on."""
+    """Return values of lists of cases: the newest, and those to act on."""
     first, last = UUID(int=0), UUID(int=2**128 - 1)
     return {
-        "catalog.list_changes": {1: "product-5", 2: 100},
-        "catalog.list_price_changes": {2: 2**63 - 1},
-        "catalog.list_plans": {2: last},
-        "product_imports.list_imports": {1: last},
-        "product_imports.list_lines": {2: 0, 3: None},
-        "product_imports.lock_old_import": {1: now - timedelta(days=399)},
-        "product_imports.find_open_line": {2: 1, 3: 100},
-        "product_imports.list_open_items": {2: 1, 3: 100},
         "aftersales.list_open": {1: now - timedelta(days=1), 3: "staff", 4: False, 5: now},
         "aftersales.list_of_user": {2: last},
         "aftersales.list_all": {1: last},
         "aftersales.list_policies": {1: None, 2: ""},
         "case_rules.list_past": {1: now, 2: now - timedelta(days=1), 3: first, 4: 500},
         "case_rules.count_past": {1: last, 2: last},
-        **{f"warehouse_stock.list_{name}": {1: "", 2: "", 3: None, 4: None} for name in ("levels", "low")},
-        "warehouse_stock.list_movements": {2: None, 3: 2**63 - 1},
-        "warehouse_stock.list_unplanned_items": {1: now, 2: "", 3: ""},
         "return_shipments.find_by_tracking_nos": {1: ["RT17"]},
         "return_receipts.list_expected": {1: first, 2: None, 3: now - timedelta(days=9)},
         "return_receipts.list_not_received": {1: first, 2: None, 3: "delivered"},

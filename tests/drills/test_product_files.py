@@ -1,4 +1,4 @@
-"""A file of 100,000 products is checked and applied in bounded memory; importing it again changes nothing.
+"""A file of 100,000 products is checked and applied in bounded memory.
 
 `FLOODGATE_DRILL_PRODUCTS` sets another number.
 """

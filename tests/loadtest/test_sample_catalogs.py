@@ -1,4 +1,4 @@
-"""Sample catalogues of other shop systems, imported and exported whole."""
+"""Sample catalogs of other shop systems, imported and exported whole."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.product_files import apply, changes, check, export, faults
 from tests.support.product_shop import ACTOR
 
 FOLDER = Path(os.environ.get("FLOODGATE_TEST_CATALOGS", ""))
-"""folder with the catalogues of Spree and Saleor, and the baskets of Online Retail, if named"""
+"""folder with the catalogs of Spree and Saleor, and the baskets of Online Retail, if named"""
 CATALOGS: dict[str, tuple[Callable[[Path], SampleCatalog], str, int, int]] = {
     "Spree": (read_spree, "spree", 37, 0),
     "Saleor": (read_saleor, "saleor/populatedb_data.json.gz", 32, 0),
@@ -22,22 +22,24 @@ CATALOGS: dict[str, tuple[Callable[[Path], SampleCatalog], str, int, int]] = {
 }
 
 
-@pytest.mark.skipif(not FOLDER.name, reason="FLOODGATE_TEST_CATALOGS does not name the folder of the catalogues")
+@pytest.mark.skipif(not FOLDER.name, reason="FLOODGATE_TEST_CATALOGS does not name the folder of the catalogs")
 @pytest.mark.parametrize("name", CATALOGS)
 async def test_sample_catalog_is_imported_and_exported_whole(shop: CliServices, name: str) -> None:
     read, path, min_products, refused = CATALOGS[name]
     catalog = read(FOLDER / path)
     await catalog.store_categories(shop.categories, ACTOR)
     content = catalog.encode()
-    found = await check(shop, content, "jsonl")
-    assert (found.lines, found.created, found.refused) == (len(catalog.products), found.lines - refused, refused), (
-        await faults(shop, found)
-    )
-    assert found.lines >= min_products
-    applied = await apply(shop, found)
-    assert (applied.applied_products, applied.failed_products) == (found.created, 0)
+    current = await check(shop, content, "jsonl")
+    assert (current.lines, current.created, current.refused) == (
+        len(catalog.products),
+        current.lines - refused,
+        refused,
+    ), await faults(shop, current)
+    assert current.lines >= min_products
+    applied = await apply(shop, current)
+    assert (applied.applied_products, applied.failed_products) == (current.created, 0)
     variants = sum(len(product["variants"]) for product in catalog.products.values())
-    print(f"{name}: {found.lines} products with {variants} variants; left out: {dict(catalog.left_out)}")
+    print(f"{name}: {current.lines} products with {variants} variants; left out: {dict(catalog.left_out)}")
     for raw, file_format in (
         (content, "jsonl"),
         (await export(shop, "jsonl"), "jsonl"),

@@ -1,4 +1,4 @@
-"""Reports of files with faults: each with its line, its column and its reason; all other lines are right."""
+"""Reports of files with faults: line, column and reason of each, and all other lines imported."""
 
 from __future__ import annotations
 
@@ -67,36 +67,36 @@ async def _products(shop: CliServices) -> None:
 )
 async def test_fault_is_reported_with_line_and_column(shop: CliServices, line: str, column: str, reason: str) -> None:
     between = "other,,,,Other,,,,,other,Other,1,CNY,,,\n"
-    found = await check(shop, HEADER + GOOD + between + line + "\n" + GOOD.replace("good", "last"))
-    assert (found.status, found.created, found.refused) == ("checked", 3, 1), await faults(shop, found)
-    told = await faults(shop, found)
-    assert any(number == 4 and name == column and reason in text for number, name, text in told), told
-    applied = await apply(shop, found)
+    current = await check(shop, HEADER + GOOD + between + line + "\n" + GOOD.replace("good", "last"))
+    assert (current.status, current.created, current.refused) == ("checked", 3, 1), await faults(shop, current)
+    listed = await faults(shop, current)
+    assert any(number == 4 and name == column and reason in text for number, name, text in listed), listed
+    applied = await apply(shop, current)
     assert (applied.products, applied.applied_products) == (3, 3)
 
 
 async def test_open_quote_is_refused_where_it_opens_and_swallows_nothing(shop: CliServices) -> None:
-    goods = [f'p{number},"P, {number}",p{number},P,1,CNY' for number in range(400)]
-    goods[100] = 'p100,"P 100,p100,P,1,CNY'
-    goods[200] = 'p200,"a ""quoted""\nname",p200,"P\n,1,CNY'
-    goods[399] = 'p399,P,p399,"P,1,CNY'
-    found = await check(shop, "product_id,name:en,sku,variant_name,price,currency\n" + "\n".join(goods))
-    assert found.created == 397, await faults(shop, found)
-    told = await faults(shop, found)
-    opened = [(line, text.split()[5]) for line, _, text in told if text.startswith("a quote opens on line ")]
-    assert opened == [(102, "102"), (202, "203"), (403, "403")], told
+    rows = [f'p{number},"P, {number}",p{number},P,1,CNY' for number in range(400)]
+    rows[100] = 'p100,"P 100,p100,P,1,CNY'
+    rows[200] = 'p200,"a ""quoted""\nname",p200,"P\n,1,CNY'
+    rows[399] = 'p399,P,p399,"P,1,CNY'
+    current = await check(shop, "product_id,name:en,sku,variant_name,price,currency\n" + "\n".join(rows))
+    assert current.created == 397, await faults(shop, current)
+    listed = await faults(shop, current)
+    opened = [(line, text.split()[5]) for line, _, text in listed if text.startswith("a quote opens on line ")]
+    assert opened == [(102, "102"), (202, "203"), (403, "403")], listed
 
 
 async def test_all_lines_of_a_product_are_refused_with_one(shop: CliServices) -> None:
     text = "product_id,name:en,sku,variant_name,price,currency\n"
-    found = await check(shop, text + "p,P,p1,P,1,CNY\np,,p2,P,x,CNY\np,Q,p1,P,1,CNY\n\nq,Q,q,Q,1,CNY\n")
-    assert [(line.line, line.outcome) for line in await report(shop, found)] == [
+    current = await check(shop, text + "p,P,p1,P,1,CNY\np,,p2,P,x,CNY\np,Q,p1,P,1,CNY\n\nq,Q,q,Q,1,CNY\n")
+    assert [(line.line, line.outcome) for line in await report(shop, current)] == [
         (2, "refused"),
         (3, "refused"),
         (4, "refused"),
         (6, "created"),
     ]
-    assert await faults(shop, found) == [
+    assert await faults(shop, current) == [
         (2, "", "line 3 of the same product is refused"),
         (3, "price", "'x' is not an amount like 2.55"),
         (4, "name:en", "it differs from line 2, which has the values of the product: leave it empty"),
@@ -119,11 +119,13 @@ async def test_all_lines_of_a_product_are_refused_with_one(shop: CliServices) ->
         (b"PK\x03\x04 a workbook", ["packed or a workbook"]),
     ],
 )
-async def test_file_that_cannot_be_read_says_why(shop: CliServices, content: bytes, reasons: list[str]) -> None:
-    found = await check(shop, content)
-    assert found.status == "refused"
-    assert all(reason in (found.reason or "") for reason in reasons), found.reason
-    assert found.created + found.changed == 0
+async def test_unreadable_file_is_refused_with_its_reason(
+    shop: CliServices, content: bytes, reasons: list[str]
+) -> None:
+    current = await check(shop, content)
+    assert current.status == "refused"
+    assert all(reason in (current.reason or "") for reason in reasons), current.reason
+    assert current.created + current.changed == 0
 
 
 async def test_line_of_json_with_faults_says_where(shop: CliServices) -> None:
@@ -135,20 +137,20 @@ async def test_line_of_json_with_faults_says_where(shop: CliServices) -> None:
         '"variants": [{"sku": "d", "name": "D", "price": 5, "currency": "CNY"}, {"sku": "d"}]}',
         '{"product_id": "e", "texts": {"en": {"name": "E"}}}',
     ]
-    found = await check(shop, "\n".join(lines), "jsonl")
-    assert (found.created, found.refused) == (1, 4)
-    told = await faults(shop, found)
-    assert told[0] == (1, "variants[0].price", "Expected `int`, got `str`")
-    assert "colour" in told[1][2]
-    assert "truncated" in told[2][2]
-    assert (4, "sku", "the SKU d is there twice") in told
+    current = await check(shop, "\n".join(lines), "jsonl")
+    assert (current.created, current.refused) == (1, 4)
+    listed = await faults(shop, current)
+    assert listed[0] == (1, "variants[0].price", "Expected `int`, got `str`")
+    assert "colour" in listed[1][2]
+    assert "truncated" in listed[2][2]
+    assert (4, "sku", "the SKU d is there twice") in listed
 
 
 async def test_product_that_changed_meanwhile_is_left_and_reported(shop: CliServices) -> None:
     text = "product_id,sku,price\nshirt,shirt-m,20\n0077,0077,30\nnew,,\n"
-    found = await check(shop, text.replace("new,,\n", ""))
+    current = await check(shop, text.replace("new,,\n", ""))
     await shop.catalog.put("shirt-l", VariantInput("Shirt l", 1500, "CNY"))
-    applied = await apply(shop, found)
+    applied = await apply(shop, current)
     assert (applied.status, applied.applied_products, applied.changed_meanwhile) == ("applied", 1, 1)
     assert [(line.result, line.product_id) for line in await report(shop, applied)] == [
         ("changed_meanwhile", "shirt"),

@@ -112,8 +112,8 @@ async def test_killed_worker_leaves_no_product_half_done_and_the_next_one_goes_o
             return (await imports.get(added.import_id)).status == "applied"
 
         await eventually(is_applied, timeout_s=30)
-    found = await imports.get(added.import_id)
-    assert (found.products, found.applied_products) == (9, 9)
+    current = await imports.get(added.import_id)
+    assert (current.products, current.applied_products) == (9, 9)
     for product in ("p0", "p4", "q"):
         assert len((await shop.products.list_changes(product, None, 9)).items) == 1
 

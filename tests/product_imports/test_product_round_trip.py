@@ -28,11 +28,11 @@ async def _categories(shop: CliServices) -> None:
 
 
 async def test_file_creates_products_as_its_report_says(shop: CliServices) -> None:
-    found = await check(shop, FILE)
-    assert (found.status, found.created, found.refused) == ("checked", 3, 0), await faults(shop, found)
-    assert (found.lines, found.header_lines, found.blank_lines, found.continued_lines) == (7, 1, 1, 2)
-    assert [line.line for line in await report(shop, found)] == [2, 5, 7]
-    applied = await apply(shop, found)
+    current = await check(shop, FILE)
+    assert (current.status, current.created, current.refused) == ("checked", 3, 0), await faults(shop, current)
+    assert (current.lines, current.header_lines, current.blank_lines, current.continued_lines) == (7, 1, 1, 2)
+    assert [line.line for line in await report(shop, current)] == [2, 5, 7]
+    applied = await apply(shop, current)
     assert (applied.status, applied.products, applied.applied_products) == ("applied", 2, 2)
     polo = await shop.products.get("polo")
     assert (polo.status, polo.brand, polo.options, polo.version) == ("on_sale", "Acme", ["size"], 1)
@@ -59,24 +59,24 @@ async def test_file_creates_products_as_its_report_says(shop: CliServices) -> No
     assert (await shop.products.get("polo")) == polo
 
 
-async def test_line_changes_what_it_names_and_nothing_else(shop: CliServices) -> None:
+async def test_line_changes_named_columns_only(shop: CliServices) -> None:
     await make_product(shop, published=True)
     before = await shop.products.get("shirt")
-    found = await check(shop, "product_id,sku,price\nshirt,shirt-m,12.34\nshirt,shirt-l,10\n")
-    assert [(line.outcome, line.columns) for line in await report(shop, found)] == [
+    current = await check(shop, "product_id,sku,price\nshirt,shirt-m,12.34\nshirt,shirt-l,10\n")
+    assert [(line.outcome, line.columns) for line in await report(shop, current)] == [
         ("changed", ["price"]),
         ("unchanged", []),
     ]
-    await apply(shop, found)
+    await apply(shop, current)
     after = await shop.products.get("shirt")
     assert [variant.price for variant in after.variants] == [1000, 1234]
     assert (after.texts, after.attributes, after.version) == (before.texts, before.attributes, before.version)
-    found = await check(shop, "product_id,brand,name:zh-CN,status\nshirt,,,retired\n")
-    [line] = await report(shop, found)
+    current = await check(shop, "product_id,brand,name:zh-CN,status\nshirt,,,retired\n")
+    [line] = await report(shop, current)
     assert (line.outcome, line.columns) == ("changed", ["brand", "name:zh-CN", "search_words:zh-CN", "status"]) or line
     assert line.faults[0].column == "name:zh-CN", "the search words are left"
-    found = await check(shop, "product_id,brand,name:zh-CN,search_words:zh-CN,status\nshirt,,,,retired\n")
-    await apply(shop, found)
+    current = await check(shop, "product_id,brand,name:zh-CN,search_words:zh-CN,status\nshirt,,,,retired\n")
+    await apply(shop, current)
     after = await shop.products.get("shirt")
     assert (after.brand, list(after.texts), after.status, len(after.variants)) == (None, ["en"], "retired", 2)
 
@@ -102,21 +102,21 @@ async def test_exported_file_changes_nothing_when_it_is_imported(shop: CliServic
     ids = ("LED-9", "mug", "polo", "shirt", "tea")
     before = [await shop.products.get(product_id) for product_id in ids]
     content = await export(shop, file_format)
-    found = await check(shop, content, file_format)
-    assert (found.created, found.changed, found.refused) == (0, 0, 0), (
-        await changes(shop, found),
-        await faults(shop, found),
+    current = await check(shop, content, file_format)
+    assert (current.created, current.changed, current.refused) == (0, 0, 0), (
+        await changes(shop, current),
+        await faults(shop, current),
     )
-    assert found.unchanged == (7 if file_format == "csv" else 5)
-    await apply(shop, found)
+    assert current.unchanged == (7 if file_format == "csv" else 5)
+    await apply(shop, current)
     assert [await shop.products.get(product_id) for product_id in ids] == before
     assert await export(shop, file_format) == content
     crlf = content.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     for raw in (crlf, b"\xef\xbb\xbf" + crlf, content.decode().encode("gb18030"), content.decode().encode("utf-16")):
-        found = await check(shop, raw, file_format)
-        assert (found.created, found.changed, found.refused) == (0, 0, 0), (
-            await changes(shop, found),
-            await faults(shop, found),
+        current = await check(shop, raw, file_format)
+        assert (current.created, current.changed, current.refused) == (0, 0, 0), (
+            await changes(shop, current),
+            await faults(shop, current),
         )
 
 

@@ -20,31 +20,31 @@ async def check(shop: CliServices, content: str | bytes, file_format: ImportForm
     raw = content.encode() if isinstance(content, str) else content
     imports = imports_of(shop)
     added = await imports.add(BytesIO(raw), f"test.{file_format}", file_format, ACTOR)
-    found = await imports.finish(added.import_id)
-    outcomes = found.created + found.changed + found.unchanged + found.refused
-    around = found.header_lines + found.blank_lines + found.continued_lines + found.unread_lines
-    assert outcomes + around == found.lines, found
-    return found
+    current = await imports.finish(added.import_id)
+    outcomes = current.created + current.changed + current.unchanged + current.refused
+    around = current.header_lines + current.blank_lines + current.continued_lines + current.unread_lines
+    assert outcomes + around == current.lines, current
+    return current
 
 
-async def apply(shop: CliServices, found: ProductImport) -> ProductImport:
-    await imports_of(shop).apply(found.import_id, ACTOR)
-    return await imports_of(shop).finish(found.import_id)
+async def apply(shop: CliServices, current: ProductImport) -> ProductImport:
+    await imports_of(shop).apply(current.import_id, ACTOR)
+    return await imports_of(shop).finish(current.import_id)
 
 
-async def report(shop: CliServices, found: ProductImport) -> list[ReportLine]:
-    return (await imports_of(shop).list_lines(found.import_id, 0, 1_000)).items
+async def report(shop: CliServices, current: ProductImport) -> list[ReportLine]:
+    return (await imports_of(shop).list_lines(current.import_id, 0, 1_000)).items
 
 
-async def faults(shop: CliServices, found: ProductImport) -> list[tuple[int, str, str]]:
+async def faults(shop: CliServices, current: ProductImport) -> list[tuple[int, str, str]]:
     """Return (line, column, reason) of each fault."""
-    lines = await report(shop, found)
+    lines = await report(shop, current)
     return [(line.line, fault.column, fault.reason) for line in lines for fault in line.faults]
 
 
-async def changes(shop: CliServices, found: ProductImport) -> list[tuple[int, str, list[str]]]:
+async def changes(shop: CliServices, current: ProductImport) -> list[tuple[int, str, list[str]]]:
     """Return (line, outcome, columns) of each record that changes something."""
-    lines = await report(shop, found)
+    lines = await report(shop, current)
     return [(line.line, line.outcome, line.columns) for line in lines if line.outcome in ("created", "changed")]
 
 
