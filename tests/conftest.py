@@ -55,6 +55,8 @@ _LONGEST_FILES = [
         "ops/test_printed_texts.py",
         "gateway/test_bad_input.py",
         "fulfilment/test_documents.py",
+        "product_imports/test_product_faults.py",
+        "product_imports/test_product_imports_http.py",
     )
 ]
 """Files that take the longest, longest first.

@@ -126,9 +126,8 @@ async def test_admin_operation_without_its_role_is_refused(gateway: TestGateway)
     """Requests without a token, of customers and of every other role are refused before other checks."""
     for operation in STAFF_ONLY:
         path = re.sub(r"\{(\w+_id|id|subject)\}", str(uuid4()), operation.path)
-        path = path.format(
-            sku="x", queue="shipments", code="X", name="x", version=1, currency="CNY", language="en", digest="0" * 64
-        )
+        values = {"sku": "x", "queue": "shipments", "code": "X", "name": "x", "version": 1, "currency": "CNY"}
+        path = path.format(**values, language="en", digest="0" * 64)
         anonymous = await gateway.call(operation.method, path, user=None)
         assert (anonymous.status, anonymous.code) == (401, "unauthorized"), operation.id
         customer = await gateway.call(operation.method, path, user="user")
