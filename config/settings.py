@@ -30,8 +30,8 @@ from config.conversations import ConversationSettings
 from config.database_shares import DatabaseShareSettings
 from config.payments import PaymentSettings
 from config.pictures import PictureSettings
-from config.quality import QualitySettings
 from config.product_imports import ProductImportSettings
+from config.quality import QualitySettings
 from config.retention import RetentionSettings
 from config.screening import ScreeningSettings
 from config.server_urls import DatabaseUrl, RedisUrl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
@@ -76,13 +77,19 @@ async def _check(connection: Connection, current: LockedImport, groups: Sequence
     await store.insert_lines(connection, current.import_id, lines)
     await store.insert_items(connection, current.import_id, items)
     blank, last_line = sum(group.blank for group in groups), groups[-1].last_line
-    counted = [
-        sum(line.outcome == outcome for line in lines) for outcome in ("created", "changed", "unchanged", "refused")
-    ]
+    outcomes = Counter(line.outcome for line in lines)
     continued = last_line - current.checked_lines - blank - len(lines)
-    await store.add_counts(
-        connection, current.import_id, LineCounts(last_line, blank, continued, *counted, len(items)), now
+    counts = LineCounts(
+        checked_lines=last_line,
+        blank=blank,
+        continued=continued,
+        created=outcomes["created"],
+        changed=outcomes["changed"],
+        unchanged=outcomes["unchanged"],
+        refused=outcomes["refused"],
+        products=len(items),
     )
+    await store.add_counts(connection, current.import_id, counts, now)
 
 
 def _report(group: ProductLines, plan: ProductPlan | None, faults: Sequence[Fault]) -> list[NewLine]:

@@ -39,7 +39,7 @@ from ops.commands.console import (
     run,
     run_change,
 )
-from ops.commands.safe_console import Table
+from ops.commands.safe_console import Table, create_progress_bar
 from ops.services import CliServices, open_cli_services
 
 app = typer.Typer(help="Import, show and change products, their variants and prices.", no_args_is_help=True)

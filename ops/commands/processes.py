@@ -38,9 +38,9 @@ def worker(
     order_writer stores accepted orders; release_worker expires unpaid orders and releases stock; payment_worker calls
     payment providers; fulfilment_worker plans shipments and calls carriers; aftersales_worker moves returns on;
     picture_worker imports products and renders their pictures; product_indexer keeps what searches of products find;
-    quality_worker grades products; sale_sync brings Redis to the state of Postgres; room_keeper keeps the waiting rooms;
-    wait_list_keeper offers returned units; screening_worker scores suspected customers; retention_worker deletes old
-    rows; observer measures queues; auditor checks the promises.
+    quality_worker grades products; sale_sync brings Redis to the state of Postgres; room_keeper keeps the waiting
+    rooms; wait_list_keeper offers returned units; screening_worker scores suspected customers; retention_worker
+    deletes old rows; observer measures queues; auditor checks the promises.
     """
     from workers.__main__ import main  # noqa: PLC0415  # as in `gateway`
 

@@ -73,6 +73,7 @@ SMALL = {
     "quizzes": "entered by staff",
     "quiz_versions": "entered by staff",
     "quiz_attempts": "a few per member of staff and version of a quiz",
+    "product_import_keys": "deleted when a file is checked",
     "products_to_index": "deleted within seconds",
     "product_search_state": "one row",
 }
@@ -138,5 +139,6 @@ NEEDED = {
     "product_quality_by_points": "product_quality.list_grades",
     "product_quality_by_title": "product_quality.list_candidates",
     "product_quality_by_age": "product_quality.list_outdated",
+    "product_imports_changed": "product_imports.lock_old_import",
 }
 """Indexes, and a statement that cannot do without."""

@@ -21,6 +21,7 @@ from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import Queries, load_queries
 from tests.drills import grown_shop
 from tests.drills.expected_plans import EXPECTED, NEEDED, SMALL
+from tests.drills.list_values import values_of_lists
 from tests.drills.quality_values import values_of_quality
 from tests.drills.sales_values import values_of_sales
 from tests.drills.search_values import values_of_search
@@ -108,7 +109,7 @@ class GrownShop:
             "fulfilment.list_packing_lines": {},
             "fulfilment.list_stalled": every_warehouse | {4: now - timedelta(days=2)},
             "fulfilment.list_no_first_scan": every_warehouse | {4: now - timedelta(days=1)},
-            **(_values_of_jobs(now) | _values_of_cases(now) | values_of_conversations(now)),
+            **(values_of_lists(now) | _values_of_cases(now) | values_of_conversations(now)),
             **(
                 _values_of_searches(order)
                 | values_of_sales(now)
@@ -164,20 +165,6 @@ def _values_of_searches(order: Mapping[str, Any]) -> dict[str, dict[int, object]
         "order_search.find_by_tracking_no": {1: f"SF{ORDERS - 9_999}"},
         "order_search.find_by_transaction_no": {1: f"T{ORDERS - 9_999}", 2: order["order_id"]},
         "order_search.filter_orders": {1: [order["order_id"]], 3: None, 4: "paid", 5: None, 6: "7919", 7: None},
-    }
-
-
-def _values_of_jobs(now: datetime) -> dict[str, dict[int, object]]:
-    """Return values of a list of polls that wait, and of a search for words that occur in no error."""
-    first, last, later = UUID(int=0), UUID(int=2**128 - 1), now + timedelta(days=9)
-    group: dict[int, object] = {1: ["polls"], 2: ["system-1"], 3: ["poll.1"]}
-    return {
-        "jobs.claim": {1: "shipments"},
-        "jobs.count_due": {**group, 4: now, 5: 100_000},
-        "jobs.list_scheduled": {**group, 4: [now], 5: [last], 6: later, 7: False, 8: 100},
-        "jobs.list_failed": {1: True, 2: "polls", 3: first, 4: last, 7: later, 8: ["nothing"]},
-        "jobs.find_last_examined": {1: False, 2: "polls", 3: first, 4: 10_000},
-        "jobs.list_failed_queues": {1: False},
     }
 
 
