@@ -30,6 +30,8 @@ QualityReason = Literal[
 HistoryGroup = Literal["total", "category"]
 HistoryStep = Literal["day", "week", "month"]
 MAX_HISTORY_DAYS, MAX_HISTORY_ROWS = 3_700, 5_000
+CURSOR_PATTERN = r"^(100|[0-9]{1,2})-[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
+"""of the list of products: points and product"""
 NO_CATEGORY = ""
 """instead of a topmost category: products without one"""
 

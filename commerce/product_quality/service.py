@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from commerce.kernel.errors import Invalid
 from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Database
 from commerce.product_quality import store
 from commerce.product_quality.errors import NotGraded
-from commerce.product_quality.model import GradedProduct, QualityFilter
+from commerce.product_quality.model import CURSOR_PATTERN, GradedProduct, QualityFilter
 
 
 class ProductQuality:
@@ -38,7 +40,7 @@ class ProductQuality:
 
 def read_cursor(text: str) -> tuple[int, str]:
     """Return the points and the product of a cursor. Raises `Invalid`."""
-    points, _, product_id = text.partition("-")
-    if not product_id or not points.isascii() or not points.isdigit() or int(points) > 100:
+    if re.match(CURSOR_PATTERN, text) is None:
         raise Invalid(f"cannot read the cursor {text!r}: it is none of this list; begin without one")
+    points, _, product_id = text.partition("-")
     return int(points), product_id

@@ -14,6 +14,7 @@ from commerce.catalog.model import ProductId
 from commerce.categories.model import CategoryId
 from commerce.kernel.paging import Page
 from commerce.product_quality.model import (
+    CURSOR_PATTERN,
     Grade,
     GradedProduct,
     HistoryGroup,
@@ -39,7 +40,7 @@ _BY = _query(name="by", type=HistoryGroup, description="`category`: a row for ea
 _STEP = _query(name="step", type=HistoryStep, description="by default days, of a span over 93 days weeks, then months")
 _ROOT = _query(name="category_id", type=CategoryId, description="only this topmost category")
 _ONLY_ON_SALE = _query(name="on_sale", type=bool, description="false: drafts; products on sale when left out")
-_CURSOR = cursor_parameter(Annotated[str, msgspec.Meta(max_length=80)])
+_CURSOR = cursor_parameter(Annotated[str, msgspec.Meta(pattern=CURSOR_PATTERN)])
 
 
 async def list_product_quality(call: Call) -> web.Response:
