@@ -31,7 +31,7 @@ _COMMIT_EACH_ROW = {"refund_list", "apply_bulk_change"}
 _TAKE_SECRETS = {"redirect_refund", "search_orders"}
 """operations whose bodies are kept nowhere; a repeat is refused or changes nothing more"""
 _UPLOADS = {"upload_staff_attachment", "upload_picture", "upload_products"}
-"""operations whose files are stored by content, or change nothing until they are applied; unused ones are deleted"""
+"""operations whose files are stored by content or change nothing yet; unused ones are deleted"""
 _IN_SEVERAL_TRANSACTIONS = _CHANGE_REDIS | _STORE_NOTHING | _COMMIT_EACH_ROW | _TAKE_SECRETS | _UPLOADS
 
 

@@ -66,12 +66,12 @@ def test_number_of_a_spreadsheet_is_recognised(text: str, reason: str) -> None:
     assert bool(reason) == bool(explain_scientific(text))
 
 
-def test_lost_zeros_are_recognised_by_what_there_is() -> None:
+def test_lost_zeros_are_recognised_by_present_values() -> None:
     assert "there is 00123, and no 123" in explain_lost_zeros("123", ["00123", "9"])
     assert explain_lost_zeros("0123", ["00123"]) == explain_lost_zeros("A1", ["0A1"]) == ""
 
 
-def test_lists_of_variants_name_what_spreadsheets_break(tmp_path: Path) -> None:
+def test_list_of_variants_names_values_broken_by_spreadsheets(tmp_path: Path) -> None:
     file = tmp_path / "variants.csv"
     file.write_text("sku,name,price,currency\n1.23E+05,Lamp,1,CNY\nlamp,灯,1.23E+05,CNY\n", encoding="gb18030")
     reasons = [row.reason for _, row in read_variants(read_lines(file)) if isinstance(row, LineError)]
