@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from functools import partial
 from typing import get_args
@@ -66,23 +67,20 @@ async def observer(services: WorkerServices) -> None:
         if is_first:  # otherwise the streams would be measured one interval later
             with failures.catch(gauges="streams"):
                 await measure_streams()
-        for gauges, measure in (
+        measures = (
             ("jobs", partial(_measure_jobs, jobs, shown_groups, from_ms(services.clock.now_ms()))),
             ("dead_letters", partial(_measure_dead_letters, services.audit)),
             ("ledger", partial(_measure_ledger, LedgerSums(services.db))),
             ("sales_figures", partial(_measure_sales_figures, services)),
             ("product_index", partial(_measure_product_index, services)),
             ("refunds", partial(_measure_refunds, services.db, shown_refunds, from_ms(services.clock.now_ms()))),
-        ):
-            with failures.catch(gauges=gauges):
-                await measure()
-        failures.raise_any()
-        return 0
+        )
+        return await _measure_each(measures, failures)
 
     async def measure_shipments() -> int:
         failures = Failures("measure", _logger)
         now, ledger_of_cash = from_ms(services.clock.now_ms()), Ledger(services.db, services.clock)
-        for gauges, measure in (
+        measures = (
             ("shipments", partial(_measure_shipments, worklists, shown_shipments)),
             ("cancellations", partial(_measure_cancellations, OpenCancellations(services.db, services.clock))),
             ("cases", partial(_measure_cases, case_gauges, shown_cases)),
@@ -90,11 +88,8 @@ async def observer(services: WorkerServices) -> None:
             ("held_cash", partial(_measure_held_cash, ledger_of_cash, shown_holders, services.clock)),
             ("returns", partial(_measure_returns, services.db, services.settings.aftersales, now)),
             ("stock", partial(_measure_stock, stock)),
-        ):
-            with failures.catch(gauges=gauges):
-                await measure()
-        failures.raise_any()
-        return 0
+        )
+        return await _measure_each(measures, failures)
 
     async def measure_streams() -> int:
         failures = Failures("measure a stream", _logger)
@@ -115,6 +110,15 @@ async def observer(services: WorkerServices) -> None:
         (partial(_measure_pictures, services.db), _PICTURES_EVERY_S),
     )
     await asyncio.gather(*(run_steps("observer", step, services.stop, interval_s) for step, interval_s in steps))
+
+
+async def _measure_each(measures: Iterable[tuple[str, Callable[[], Awaitable[None]]]], failures: Failures) -> int:
+    """Measure all gauges, the others too if one cannot be measured. Returns 0, as a step without work does."""
+    for gauges, measure in measures:
+        with failures.catch(gauges=gauges):
+            await measure()
+    failures.raise_any()
+    return 0
 
 
 async def _measure_dead_letters(audit: Audit) -> None:

@@ -100,6 +100,7 @@ class GrownShop:
         first, last = UUID(int=0), UUID(int=2**128 - 1)
         day: dict[int, object] = {2: now - timedelta(days=1), 3: now}
         every_warehouse: dict[int, object] = {1: None, 2: first}
+        of_catalog = values_of_sales(now) | values_of_search(ORDERS // 5) | values_of_quality(now)
         self.values: dict[str, dict[int, object]] = {
             **{name: every_warehouse for name in statements() if name.startswith("fulfilment.list_")},
             **{f"fulfilment.list_{name}": {} for name in ("lines_to_plan", "line_details", "unplanned_orders")},
@@ -110,12 +111,7 @@ class GrownShop:
             "fulfilment.list_stalled": every_warehouse | {4: now - timedelta(days=2)},
             "fulfilment.list_no_first_scan": every_warehouse | {4: now - timedelta(days=1)},
             **(values_of_lists(now) | _values_of_cases(now) | values_of_conversations(now)),
-            **(
-                _values_of_searches(order)
-                | values_of_sales(now)
-                | values_of_search(ORDERS // 5)
-                | values_of_quality(now)
-            ),
+            **(_values_of_searches(order) | of_catalog),
             "ledger.list_held_cash": {1: None},
             "orders.get_events": {2: 0},
             "orders.list_orders": {2: last},
@@ -124,9 +120,6 @@ class GrownShop:
             "payments.list_completed_refunds": day | {1: "wechatpay"},
             "payments.sum_entries": {1: sizes["ledger"] - 1_000, 2: 2**63 - 1},
             "sales.list_changed_items": {2: 0, 3: ""},
-            "screening.list_order_phones": {2: last},
-            "screening.list_suspects": {2: 50, 3: "", 4: 0},
-            "screening.list_users": {2: 0, 3: 101, 5: None, 6: None},
             "shipping.list_events_after": {2: 0},
             "waiting_rooms.read_part": {2: 1},
         }
@@ -134,9 +127,12 @@ class GrownShop:
 
 
 def _values_of_cases(now: datetime) -> dict[str, dict[int, object]]:
-    """Return values of lists of cases: the newest, and those to act on."""
+    """Return values of lists of cases and suspects: the newest, and those to act on."""
     first, last = UUID(int=0), UUID(int=2**128 - 1)
     return {
+        "screening.list_order_phones": {2: last},
+        "screening.list_suspects": {2: 50, 3: "", 4: 0},
+        "screening.list_users": {2: 0, 3: 101, 5: None, 6: None},
         "aftersales.list_open": {1: now - timedelta(days=1), 3: "staff", 4: False, 5: now},
         "aftersales.list_of_user": {2: last},
         "aftersales.list_all": {1: last},
