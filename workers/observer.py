@@ -113,7 +113,7 @@ async def observer(services: WorkerServices) -> None:
 
 
 async def _measure_each(measures: Iterable[tuple[str, Callable[[], Awaitable[None]]]], failures: Failures) -> int:
-    """Measure all gauges, the others too if one cannot be measured. Returns 0, as a step without work does."""
+    """Measure all gauges, the others too if one cannot be measured."""
     for gauges, measure in measures:
         with failures.catch(gauges=gauges):
             await measure()
