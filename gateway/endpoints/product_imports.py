@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from commerce.categories.model import CategoryId
+from commerce.kernel.errors import Invalid
 from commerce.kernel.paging import Page
 from commerce.product_imports.export import ProductExport
 from commerce.product_imports.model import FileName, ImportFormat, LineOutcome, ProductImport, ReportLine
@@ -20,7 +21,7 @@ from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.uploads import receive_upload
 
 _IMPORTS = "/v1/admin/product-imports"
-_MEDIA_TYPES: dict[ImportFormat, str] = {"csv": "text/csv", "jsonl": "application/jsonl"}
+_FILE_TYPE = "application/octet-stream"
 _FORMAT = Parameter(
     name="format", location="query", type=ImportFormat, description="`csv`, or `jsonl` (JSON Lines)", required=True
 )
@@ -44,6 +45,8 @@ async def upload_products(call: Call) -> web.Response:
     name = call.parameters["file_name"] or f"products.{file_format}"
     with services.product_files.uploads.take(settings.concurrent_uploads), TemporaryFile() as file:
         await receive_upload(call.request, file, settings.max_bytes, settings.upload_timeout_s, "file")
+        if not file.tell():
+            raise Invalid("the body is empty: send the file as the body")
         file.seek(0)
         added = await _imports(call).add(file, name, file_format, call.staff_actor)
     return json_response(added, 202, {"Location": f"{_IMPORTS}/{added.import_id}"})
@@ -90,7 +93,7 @@ async def export_products(call: Call) -> web.StreamResponse:
     with services.product_files.exports.take(services.settings.product_imports.concurrent_exports):
         first = await anext(exported, b"")  # what is refused is refused before the answer begins
         response = web.StreamResponse(headers={"Cache-Control": "no-store"})
-        response.content_type = _MEDIA_TYPES[file_format]
+        response.content_type = _FILE_TYPE
         response.headers["Content-Disposition"] = f'attachment; filename="products.{file_format}"'
         await response.prepare(call.request)
         await response.write(first)
@@ -113,7 +116,7 @@ ADMIN = [
         handler=upload_products,
         summary="Upload a file of products to be checked",
         answers={202: ("a job checks the file", ProductImport)},
-        problems=(408, 413, 415, 503),
+        problems=(408, 413, 415, 422, 503),
         parameters=(_FORMAT, _FILE_NAME),
         has_upload=True,
         upload_type="*/*",
@@ -163,6 +166,6 @@ ADMIN = [
         answers={200: ("the file, in CSV or JSON Lines", None)},
         problems=(404, 409, 503),
         parameters=(_FORMAT, _CATEGORY),
-        content_type="text/csv",
+        content_type=_FILE_TYPE,
     ),
 ]

@@ -62,7 +62,7 @@ async def test_file_is_uploaded_checked_applied_and_exported(gateway: TestGatewa
         f"{gateway.base}/v1/admin/product-exports?format=csv", headers=bearer(settings, "kim", roles=["catalog"])
     ) as exported:
         rows = list(csv.DictReader(io.StringIO(await exported.text())))
-        assert (exported.status, exported.content_type) == (200, "text/csv")
+        assert (exported.status, exported.content_type) == (200, "application/octet-stream")
     assert [(row["product_id"], row["name:en"], row["price"]) for row in rows] == [
         (f"p{number}", f"P {number}", f"{number + 1}.00") for number in range(3)
     ]
@@ -74,6 +74,7 @@ async def test_wrong_requests_are_refused(gateway: TestGateway, make_settings: C
     assert (await gateway.call("POST", f"{PATH}?format=csv", user="kim", roles=["sales"], data=b"x")).status == 403
     assert (await upload(gateway, HEADER, "")).code == "bad_request"
     assert (await upload(gateway, HEADER, "?format=xlsx")).status == 422
+    assert (await upload(gateway, "")).status == 422
     unknown = f"{PATH}/01970000-0000-7000-8000-000000000000"
     assert (await gateway.call("GET", unknown, **STAFF)).status == 404
     assert (await gateway.call("GET", f"{unknown}/lines", **STAFF)).status == 404
