@@ -1,4 +1,4 @@
-"""`floodgate replay` and `floodgate capacity`, found by the entry points of pyproject.toml."""
+"""`floodgate replay`, `capacity` and `generate-products`, found by the entry points of pyproject.toml."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 import loadtest
+from commerce.categories.taxonomy_reader import read_taxonomy
 from commerce.kernel.bind import local_url
+from commerce.kernel.clock import from_ms
 from commerce.kernel.money import format_money
 from config.settings import load
 from loadtest.capacity import (
@@ -21,13 +23,15 @@ from loadtest.capacity import (
     rank_bottlenecks,
     read_costs,
 )
+from loadtest.generated_products import MAX_PRODUCTS, ProductGenerator
+from loadtest.product_loading import LoadedProducts, load_products
 from loadtest.replay import Replay, count_skip_reasons
 from loadtest.replay import replay as run_replay
 from loadtest.replay_cases import PlayedReturns
 from loadtest.replay_returns import ReturnPlan
 from loadtest.retail_dataset import CURRENCY
 from loadtest.set_up import SET_UP_STATUS
-from ops.commands.console import fail, print_detail, print_line, print_table, run
+from ops.commands.console import fail, print_detail, print_line, print_table, run, run_change
 from ops.commands.safe_console import Table, create_progress_bar
 from ops.services import open_cli_services
 
@@ -151,3 +155,29 @@ def capacity(
         print_line(f"  {limit:>12,} orders/s  {part}")
     print_line(f"Measured per order: {dataclasses.asdict(costs)}")
     print_line(f"Assumptions: {dataclasses.asdict(assumptions)}")
+
+
+def generate_products(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, metavar="DIR", help="files of a taxonomy")],
+    count: Annotated[int, typer.Option(min=1, max=MAX_PRODUCTS, help="number of products")] = 100_000,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="another one makes other products")] = 1,
+) -> None:
+    """Load products that are made from a taxonomy, for load tests.
+
+    DIR is what `floodgate catalog taxonomy import` reads, and the shop must have imported it. Products have texts in
+    Chinese and English that say that they are generated, brands, attributes, prices and variants; the same seed makes
+    the same products. All are loaded or none; the histories of products and prices keep them permanently.
+    """
+
+    async def work() -> LoadedProducts:
+        generator = ProductGenerator(read_taxonomy(folder), seed)
+        with create_progress_bar() as bar:
+            task = bar.add_task("loading", total=count)
+            async with open_cli_services() as shop:
+                return await load_products(
+                    *(shop.db, generator.generate(count), from_ms(shop.clock.now_ms())),
+                    lambda done: bar.update(task, completed=done),
+                )
+
+    loaded = run_change(work())
+    print_line(f"{loaded.products} generated products with {loaded.variants} variants are on sale")

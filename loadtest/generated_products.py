@@ -23,6 +23,7 @@ MAX_PRODUCTS = 1_000_000
 NOTICE = {ENGLISH: "A generated product for load tests: nobody sells it.", CHINESE: "压力测试生成的商品，并不出售。"}
 _LEFT_OUT = ("bu", "gc", "ma", "na", "pa", "se")
 """top categories without goods of a shop: bundles, gift cards, mature, none, add-ons, services"""
+_NO_CHOICES = ("__other", "__none")
 _OPTION_ATTRIBUTES = ("color", "size", "shoe_size", "accessory_size")
 _BRANDS, _CHINESE_BRANDS = 400, 0.4
 _MAX_ATTRIBUTES, _MAX_OPTION_VALUES = 6, 4
@@ -156,14 +157,14 @@ class ProductGenerator:
             for attribute, values in attributes
         }
         stressed = [values[0] for values in list(names.values())[:_TITLE_VALUES] if len(values[0]) < 30]
-        parts = [brand, *stressed, category.names[language], praise[place], model]
+        parts = [f"{brand} " if place and brand.isascii() else brand, *stressed, category.names[language], praise[place]]
         facts = [
             f"- {name}: {', '.join(values)}" if place == 0 else f"- {name}：{'、'.join(values)}"
             for name, values in names.items()
         ]
         sentence = chooser.choice(_SENTENCES)[place]
         return ProductText(
-            name=(" ".join(parts) if place == 0 else "".join(parts[:-1]) + " " + model)[:200],
+            name=(" " if place == 0 else "").join(parts)[:190] + f" {model}",
             description="\n".join([NOTICE[language], "", *facts, "", sentence])[:5000],
         )
 
@@ -202,7 +203,8 @@ def _list_categories(taxonomy: Taxonomy, chooser: Random) -> list[_Category]:
     for key, attribute in taxonomy.attributes.items():
         owner = taxonomy.attributes[attribute.choices_of] if attribute.choices_of else attribute
         if attribute.kind in (None, "choice", "choices") and owner.choices:
-            attributes[key] = _Attribute(key, attribute.names, tuple(owner.choices), attribute.kind != "choice")
+            choices = tuple(choice for choice in owner.choices if not choice.endswith(_NO_CHOICES))
+            attributes[key] = _Attribute(key, attribute.names, choices or (*owner.choices,), attribute.kind != "choice")
     categories = []
     for category_id, category in taxonomy.categories.items():
         is_ware = category_id not in parents and category_id.split("-")[0] not in _LEFT_OUT
