@@ -28,7 +28,10 @@ _OPTION_ATTRIBUTES = ("color", "size", "shoe_size", "accessory_size")
 _BRANDS, _CHINESE_BRANDS = 400, 0.4
 _MAX_ATTRIBUTES, _MAX_OPTION_VALUES = 6, 4
 _TITLE_VALUES = 2
-_SYLLABLES = tuple("al bor cen dra el fen gra hol ist jo ka lum mar nor ol per qui ro sel tor ul ven wyn xan yor zel".split())
+_SYLLABLES = (
+    *("al", "bor", "cen", "dra", "el", "fen", "gra", "hol", "ist", "jo", "ka", "lum", "mar"),
+    *("nor", "ol", "per", "qui", "ro", "sel", "tor", "ul", "ven", "wyn", "xan", "yor", "zel"),
+)
 _CHINESE_PARTS = "安柏辰东飞光禾恒嘉景朗岚林明南宁启青然森盛时拓唯物晓欣雅逸悦云泽知卓"
 _PRAISE = (
     ("for every day", "日常款"),
@@ -99,7 +102,7 @@ class ProductGenerator:
     _brands: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        chooser = Random(f"{self.seed} catalog")
+        chooser = Random(f"{self.seed} catalog")  # noqa: S311  # not cryptographic
         categories = _list_categories(self.taxonomy, chooser)
         if not categories:
             raise BadTaxonomy(f"no category without children has names in {ENGLISH} and {CHINESE}", errors=[])
@@ -114,7 +117,7 @@ class ProductGenerator:
 
     def make(self, number: int) -> GeneratedProduct:
         """Return the product of a number from 0."""
-        chooser = Random(f"{self.seed} {number}")
+        chooser = Random(f"{self.seed} {number}")  # noqa: S311  # not cryptographic
         category = _choose_unevenly(chooser, self._categories)
         brand = _choose_unevenly(chooser, self._brands)
         product_id = f"generated-{self.seed}-{number:06d}"
@@ -131,10 +134,7 @@ class ProductGenerator:
             product_id,
             category.category_id,
             brand,
-            {
-                attribute.attribute_id: values if attribute.is_list else values[0]
-                for attribute, values in attributes
-            },
+            {attribute.attribute_id: values if attribute.is_list else values[0] for attribute, values in attributes},
             options,
             {language: texts[language] for language in (CHINESE, ENGLISH)},
             self._make_variants(chooser, product_id, category, chosen_options, texts[CHINESE].name),
@@ -157,7 +157,12 @@ class ProductGenerator:
             for attribute, values in attributes
         }
         stressed = [values[0] for values in list(names.values())[:_TITLE_VALUES] if len(values[0]) < 30]
-        parts = [f"{brand} " if place and brand.isascii() else brand, *stressed, category.names[language], praise[place]]
+        parts = [
+            f"{brand} " if place and brand.isascii() else brand,
+            *stressed,
+            category.names[language],
+            praise[place],
+        ]
         facts = [
             f"- {name}: {', '.join(values)}" if place == 0 else f"- {name}：{'、'.join(values)}"
             for name, values in names.items()

@@ -49,7 +49,7 @@ async def load_products(
     They were created in the two years before `now`. The categories must exist. Raises `Conflict` if one is missing or a
     product is there already.
     """
-    chooser = Random(_REASON)
+    chooser = Random(_REASON)  # noqa: S311  # not cryptographic
     counts = LoadedProducts(0, 0)
     async with db.transaction() as connection:
         for batch in _batches(products):
@@ -93,9 +93,7 @@ async def _copy(connection: Connection, products: Sequence[GeneratedProduct], ch
             rows["product_changes"].append((key, version, action, _ACTOR, _REASON, "{}", at))
         for variant in product.variants:
             price = variant.price, CURRENCY
-            rows["variants"].append(
-                (variant.sku, key, variant.name, *price, _json(variant.option_values), at, at)
-            )
+            rows["variants"].append((variant.sku, key, variant.name, *price, _json(variant.option_values), at, at))
             rows["price_changes"].append((variant.sku, *price, _ACTOR, _REASON, at))
     for table, columns in _COLUMNS.items():
         await connection.copy_records_to_table(table, records=rows[table], columns=columns)

@@ -17,7 +17,7 @@ from commerce.text_search.model import LANGUAGES, Language
 
 COLUMNS = ("query", "language", "products")
 MAX_QUERIES, MAX_GRADE, RESULTS = 100_000, 3, 10
-_RELEVANT = 2
+_RELEVANT = MAX_GRADE
 """the lowest grade that recall counts"""
 
 
@@ -53,7 +53,7 @@ class QueryResult(msgspec.Struct, frozen=True):
 class ProductSearchQuality(msgspec.Struct, frozen=True):
     """Measures over queries, each from 0 to 1.
 
-    Recall is that of products with grade 2 or 3. `without_hit` is the share of queries for which nothing was found."""
+    Recall is that of products with grade 3. `without_hit` is the share of queries for which nothing was found."""
 
     queries: int
     ndcg_at_10: float
@@ -62,9 +62,10 @@ class ProductSearchQuality(msgspec.Struct, frozen=True):
 
 
 def read_queries(lines: Iterable[str]) -> list[JudgedQuery]:
-    """Read a CSV file with the columns query, language, products, and maybe kind; lines that begin with # are comments.
+    """Read a CSV file with the columns query, language, products, and maybe kind.
 
-    `products` are ids with grades from 1 to 3, such as `mug:3 cup:1`. Raises `UnreadableCsv` with the number of the line.
+    `products` are ids with grades from 1 to 3, such as `mug:3 cup:1`. Lines that begin with # are comments. Raises
+    `UnreadableCsv` with the number of the line.
     """
     numbered = [(number, line) for number, line in enumerate(lines, 1) if not line.startswith("#")]
     reader = csv.DictReader((line for _, line in numbered), strict=True)

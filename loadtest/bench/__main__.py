@@ -27,13 +27,18 @@ from loadtest.bench.pricing_figures import PricingFigures
 from loadtest.bench.rush import SIZES, STEPS, Rush
 from loadtest.bench.rush_figures import RushFigures
 from loadtest.bench.scaling import measure_half_load, measure_scaling
+from loadtest.bench.search import measure_search
+from loadtest.bench.search_figures import ProductSearchFigures
 from loadtest.bench.support import measure_support
 from loadtest.bench.support_figures import SupportLoadFigures
 from loadtest.bench.wrk import LoadFailed
 from loadtest.set_up import SET_UP_STATUS, SetUpFault
 from ops.local.subprocesses import ProcessFailed
 
-PARTS = ("contest", "memory", "writing", "shape", "rush", "pipeline", "pricing", "support")
+PARTS = ("contest", "memory", "writing", "shape", "rush", "pipeline", "pricing", "support", "search")
+_DEFAULT_PARTS = PARTS[:-1]
+"""all but the one that needs a taxonomy"""
+_OPTIONS_OF_OTHERS = ("out", "parts", "taxonomy", "products", "searches")
 _SUSTAINED_SHARE = 0.7  # of the peak
 
 
@@ -52,7 +57,10 @@ def main() -> None:
     parser.add_argument("--rush-steps", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--pipeline-orders", type=int, default=1_000, help="of each stage")
     parser.add_argument("--conversations", type=int, default=200_000, help="open ones, of the part support")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--taxonomy", type=Path, metavar="DIR", help="of which the part search makes its products")
+    parser.add_argument("--products", type=int, default=100_000, help="of the part search")
+    parser.add_argument("--searches", type=float, default=200, help="per second, of the part search")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=_DEFAULT_PARTS)
     parser.add_argument("--out", type=Path, help="a directory for latest.json and latest.svg; none: only print")
     options = parser.parse_args()
     try:
@@ -65,6 +73,8 @@ def main() -> None:
 
 def _check_set_up(options: argparse.Namespace) -> None:
     """Find out before the load, not ten minutes later, that it cannot run or its figures cannot be kept."""
+    if "search" in options.parts and (options.taxonomy is None or not options.taxonomy.is_dir()):
+        raise SetUpFault("the part search needs --taxonomy, a folder that `floodgate catalog taxonomy import` reads")
     if shutil.which("wrk") is None:
         raise SetUpFault("wrk is not installed; on Debian, `apt-get install wrk`")
     if options.out:
@@ -86,7 +96,7 @@ async def run(options: argparse.Namespace) -> bool:
     shown_options = {
         name: value
         for name, value in vars(options).items()
-        if not (name.startswith(("rush", "pipeline", "conversations")) or name in ("out", "parts"))
+        if not (name.startswith(("rush", "pipeline", "conversations")) or name in _OPTIONS_OF_OTHERS)
     }
     figures = report.Figures(
         at=datetime.now(UTC).replace(microsecond=0), machine=describe_machine(), options=shown_options
@@ -100,6 +110,7 @@ async def run(options: argparse.Namespace) -> bool:
         "pipeline": _measure_pipeline,
         "pricing": _measure_pricing,
         "support": _measure_support,
+        "search": _measure_search,
     }
     for name in options.parts:
         try:
@@ -195,6 +206,14 @@ async def _measure_support(options: argparse.Namespace, figures: report.Figures)
     )
     await measure_support(support, options.conversations)
     figures.support = support
+
+
+async def _measure_search(options: argparse.Namespace, figures: report.Figures) -> None:
+    _print_progress("searches of products, alone and beside orders")
+    shown = {"products": options.products, "searches_per_s": options.searches, "seconds": options.seconds}
+    search = ProductSearchFigures(at=figures.at, machine=figures.machine, options=shown)
+    await measure_search(search, options.taxonomy, options.products, options.searches, options.seconds)
+    figures.search = search
 
 
 def _load_options(options: argparse.Namespace) -> dict[str, int]:

@@ -24,7 +24,7 @@ from commerce.categories.model import CategoryId
 from commerce.kernel.money import format_money
 from commerce.kernel.text_files import read_file
 from gateway.decoding import decode_json
-from ops.commands import catalog_imports, catalog_prices, product_quality, variants
+from ops.commands import catalog_imports, catalog_prices, product_quality, search_evaluation, variants
 from ops.commands.console import (
     JsonOption,
     format_time,
@@ -49,6 +49,7 @@ app.add_typer(product_quality.app, name="quality")
 app.add_typer(catalog_imports.app, name="imports")
 app.command("import")(catalog_imports.import_file)
 app.command("export")(catalog_imports.export_file)
+app.command("evaluate")(search_evaluation.evaluate_files)
 ProductArgument = Annotated[str, typer.Argument(metavar="PRODUCT", help="the product's id")]
 ReasonOption = Annotated[str, typer.Option(help="the reason, for the record of changes")]
 VersionOption = Annotated[

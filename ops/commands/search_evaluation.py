@@ -19,9 +19,12 @@ from commerce.product_search.judged_queries import (
     evaluate,
     read_queries,
 )
+from commerce.product_search.postgres_index import PostgresProductIndex
 from ops.commands.console import JsonOption, exit_on_error, print_detail, print_json, print_table, run
 from ops.commands.safe_console import Table
 from ops.services import open_cli_services
+
+_TIMEOUT_MS = 10_000
 
 
 class EvaluatedQueries(msgspec.Struct, frozen=True):
@@ -45,13 +48,14 @@ def evaluate_files(
 
     The CSV files have the columns query, language (zh or en), products (ids with grades from 1 to 3, such as
     `mug:3 cup:1`), and maybe kind, which groups queries. nDCG compares the first ten with the best ten there could be;
-    recall is the share of the products with grade 2 or 3 that is among the first ten.
+    recall is the share of the products with grade 3 that is among the first ten.
     """
 
     async def work() -> list[list[QueryResult]]:
         queries = [_read(file) for file in files]
         async with open_cli_services() as shop:
-            return [await answer_queries(of_file, shop.product_index) for of_file in queries]
+            index = PostgresProductIndex(shop.db, _TIMEOUT_MS)
+            return [await answer_queries(of_file, index) for of_file in queries]
 
     results = run(work())
     with exit_on_error():

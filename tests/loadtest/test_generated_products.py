@@ -26,7 +26,9 @@ _CHINESE_CATEGORIES = NAMES["categories.en.txt"].replace("Gift Cards", "礼品�
 
 def make_taxonomy(folder: Path) -> Path:
     """Write the small taxonomy with Chinese names of its categories without children."""
-    names = _CHINESE_CATEGORIES.replace("School Backpacks", "书包").replace("Backpacks", "双肩包").replace("Bags", "箱包")
+    names = (
+        _CHINESE_CATEGORIES.replace("School Backpacks", "书包").replace("Backpacks", "双肩包").replace("Bags", "箱包")
+    )
     return write_taxonomy(folder, **{"categories.zh-CN.txt": names})
 
 

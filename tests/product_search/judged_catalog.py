@@ -25,9 +25,10 @@ QUERY_FILES = ("queries_dev.csv", "queries_held_out.csv")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _LANGUAGES = {"zh-CN": "zh", "en": "en"}
 _BEGINNING = datetime(2026, 11, 1, tzinfo=UTC)
-_HEAD = """# Queries of shoppers with judged products of judged_products.csv, made up by hand before any search was tried.
+_HEAD = """# Queries of shoppers over judged_products.csv, made up by hand before any search was tried.
+#
 # `wanted` says what is meant: a category, or some with / between them, or * for any, and conditions on what the product
-# has; id=x means that its id begins with x. A product of another category has no grade. One that meets all conditions has
+# has; id=x means that its id begins with x. A product of another category has no grade. One that meets all has
 # grade 3; if there are two or more and it misses one, grade 2; otherwise grade 1, but none with the category *.
 # `products` follows from that: python -m tests.product_search.judged_catalog
 """
@@ -150,7 +151,7 @@ async def add_judged_products(shop: CliServices) -> int:
             path = [parents[key], key] if parents[key] else [key]
             categories.append((key, parents[key] or None, path, position, "active", 1, _BEGINNING, _BEGINNING, "test"))
             names.append(("category_names", "category_id", texts))
-        elif kind == "choice":
+        elif kind == "value":
             choices.append((key, row["parent"], position, "active"))
             names.append(("choice_names", "choice_id", texts))
         else:
