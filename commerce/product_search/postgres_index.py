@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,13 +18,12 @@ from commerce.kernel.postgres import Connection, Database
 from commerce.product_search import store
 from commerce.product_search.documents import BRAND, CATEGORY, CURRENCY
 from commerce.product_search.errors import CursorOutdated
+from commerce.product_search.facets import AVAILABLE, PRICE, build_facets
 from commerce.product_search.model import (
     MAX_FACET_VALUES,
     MAX_FACETS,
     MAX_TOTAL,
     Facet,
-    FacetCount,
-    FacetKind,
     NumberRange,
     ProductHit,
     SearchPage,
@@ -39,13 +37,6 @@ from commerce.text_search.spelling import is_corrected, is_near, list_rests
 from commerce.text_search.terms import list_spellings, normalise
 
 _Filter = TypeVar("_Filter")
-_PRICE, _AVAILABLE = "*price", "*available"
-_KINDS: dict[str, FacetKind] = {
-    CATEGORY: "category",
-    BRAND: "brand",
-    _PRICE: "price",
-    _AVAILABLE: "available",
-}
 _MAX_RARITY, _MAX_NEAR = 10, 200
 _MAX_CANDIDATES = 100
 _MIN_COMPLETED = 2
@@ -239,7 +230,7 @@ async def _count_facets(connection: Connection, terms: SearchTerms, conditions: 
     for field, without in reduced.items():
         own = await count(build_conditions(without, conditions.text), [field])
         rows += [row for row in own if row.field == field]
-    return _build_facets(rows, reduced)
+    return build_facets(rows, reduced)
 
 
 def _list_reduced_terms(terms: SearchTerms) -> Iterable[tuple[str, SearchTerms]]:
@@ -249,9 +240,9 @@ def _list_reduced_terms(terms: SearchTerms) -> Iterable[tuple[str, SearchTerms]]
     if terms.brands:
         yield BRAND, replace(terms, brands=[])
     if terms.price is not None:
-        yield _PRICE, replace(terms, price=terms.price._replace(min_minor=None, max_minor=None))
+        yield PRICE, replace(terms, price=terms.price._replace(min_minor=None, max_minor=None))
     if terms.is_available:
-        yield _AVAILABLE, replace(terms, is_available=False)
+        yield AVAILABLE, replace(terms, is_available=False)
     for key in terms.attributes:
         yield key, replace(terms, attributes=_without(terms.attributes, key))
     for key in terms.numbers:
@@ -260,28 +251,6 @@ def _list_reduced_terms(terms: SearchTerms) -> Iterable[tuple[str, SearchTerms]]
 
 def _without(filters: Mapping[str, _Filter], key: str) -> dict[str, _Filter]:
     return {other: value for other, value in filters.items() if other != key}
-
-
-def _build_facets(rows: Sequence[FacetRow], chosen: Mapping[str, SearchTerms]) -> list[Facet]:
-    """Return facets: those with a filter first, then those that most products have."""
-    by_field: defaultdict[str, list[FacetRow]] = defaultdict(list)
-    for row in rows:
-        by_field[row.field].append(row)
-    facets = []
-    for field, counts in by_field.items():
-        first = counts[0]
-        kind = _KINDS.get(field) or _guess_kind(first)
-        range_ = NumberRange(first.low, first.high) if first.low is not None and len(counts) == 1 else None
-        shown = [] if kind == "number" else [FacetCount(row.value, row.products) for row in counts]
-        facets.append((field not in chosen, -first.products, Facet(field.removeprefix("*"), kind, shown, range_)))
-    facets.sort(key=lambda entry: (entry[0], entry[1], entry[2].field))
-    return [facet for _, _, facet in facets[: MAX_FACETS + len(_KINDS)]]
-
-
-def _guess_kind(row: FacetRow) -> FacetKind:
-    if row.low is not None:
-        return "number"
-    return "boolean" if row.value in ("true", "false") else "choice"
 
 
 def _complete_query(text: str) -> str | None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from commerce.text_search.terms import detect_language, drop_stop_terms, split
 
 _MAX_UNITS = 40
-_MAX_CHOSEN = 8
+MAX_CHOSEN = 8
 """Most words of which some may be missing."""
 
 
@@ -56,7 +56,7 @@ def require_all(words: list[QueryWord]) -> str:
 
 def list_reduced(words: list[QueryWord]) -> Iterator[str]:
     """Yield queries that demand all words, then ever fewer, down to half of them. `words` has the rarest first."""
-    chosen = words[:_MAX_CHOSEN]
+    chosen = words[:MAX_CHOSEN]
     for count in range(len(chosen), (len(chosen) - 1) // 2, -1):
         yield " | ".join(f"({require_all(list(part))})" for part in combinations(chosen, count))
 

@@ -1,0 +1,172 @@
+"""Searches in memory, with the same rules as those in Postgres: the same products in the same sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from math import log2
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from commerce.product_search.documents import BRAND, CATEGORY, CURRENCY
+from commerce.product_search.errors import CursorOutdated
+from commerce.product_search.memory_facets import AVAILABLE, PRICE, FacetCounter
+from commerce.product_search.memory_postings import Mask
+from commerce.product_search.memory_products import WEIGHTS, MemoryProducts, mark_bits
+from commerce.product_search.model import MAX_TOTAL, SearchPage, SearchPosition, SearchTerms
+from commerce.product_search.query_terms import MAX_CHOSEN, QueryWord, split_query
+from commerce.text_search.spelling import is_corrected
+
+INDEX_NAME = "memory"
+_MAX_RARITY = 10
+_RANK_SCALE = np.float32(1.64493406685)
+"""of `ts_rank` of Postgres"""
+_RANKS = np.zeros(256, np.float32)
+for _code, _weight in WEIGHTS.items():
+    _RANKS[_code] = np.float32(_weight) / _RANK_SCALE
+
+
+class _ChosenWords(NamedTuple):
+    """The products that a text finds, and the words that count for the sequence."""
+
+    mask: Mask
+    words: list[QueryWord]
+
+
+class MemoryProductIndex:
+    """An index over products in memory. `parents` has the parent of each category, None of roots."""
+
+    def __init__(self, products: MemoryProducts, parents: dict[str, str | None]) -> None:
+        self.products = products
+        self.parents = parents
+
+    def search(self, terms: SearchTerms) -> SearchPage | None:
+        """Find products. None if a word may be mistyped: only Postgres corrects.
+
+        Raises `CursorOutdated` if `after` is a place in the scores of another index.
+        """
+        if not terms.text and terms.sort == "relevance":
+            terms = replace(terms, sort="newest")
+        if terms.after is not None and terms.sort == "relevance" and terms.after.index_name != INDEX_NAME:
+            raise CursorOutdated("cannot continue the list: the cursor is of another index; read the first page")
+        base, words = self.products.listed, list[QueryWord]()
+        if terms.text:
+            chosen = self._choose(split_query(terms.text))
+            if chosen is None:
+                return None
+            base, words = base & chosen.mask, chosen.words
+            if not words:
+                return SearchPage([], 0, False, [], None, None)
+        filters = self._mark_filters(terms)
+        found = reduce(np.logical_and, filters.values(), base)
+        numbers = np.flatnonzero(found)
+        hits, following = self._rank(terms, numbers, words)
+        counter = FacetCounter(self.products, self.parents)
+        facets = counter.count(terms, base, filters, found) if terms.with_facets else []
+        total = len(numbers)
+        page = [self.products.read_hit(number) for number in hits.tolist()]
+        return SearchPage(page, min(total, MAX_TOTAL), total > MAX_TOTAL, facets, following, None)
+
+    def _choose(self, words: list[QueryWord]) -> _ChosenWords | None:
+        """Return what the strictest query finds that finds a product at all; no words if none does."""
+        size = self.products.size
+        masks = {word: self._mark_word(word) for word in words}
+        if words and (strict := reduce(np.logical_and, masks.values())).any():
+            return _ChosenWords(strict, words)
+        known = [word for word in words if masks[word].any()]
+        if any(is_corrected(word.term) for word in words if word not in known):
+            return None
+        known.sort(key=self._count)
+        chosen = known[:MAX_CHOSEN]
+        counts = sum((masks[word].astype(np.int8) for word in chosen), np.zeros(size, np.int8))
+        for count in range(len(chosen), (len(chosen) - 1) // 2, -1):
+            if (mask := counts >= count).any():
+                return _ChosenWords(mask, known)
+        return _ChosenWords(np.zeros(size, np.bool_), [])
+
+    def _mark_word(self, word: QueryWord) -> Mask:
+        terms, size = self.products.terms, self.products.size
+        mask = terms.mark([word.term], size)
+        if word.parts:
+            mask |= reduce(np.logical_and, (terms.mark([part], size) for part in word.parts))
+        return mask
+
+    def _count(self, word: QueryWord) -> int:
+        """Count the listed products whose title has a word."""
+        parts = min((self._count_term(part) for part in word.parts), default=0)
+        return max(self._count_term(word.term), parts)
+
+    def _count_term(self, term: str) -> int:
+        return int(np.count_nonzero(self.products.terms.weigh(term)))
+
+    def _mark_filters(self, terms: SearchTerms) -> dict[str, Mask]:
+        """Return the products that fit each filter, by the field of the filter."""
+        products, size = self.products, self.products.size
+        masks: dict[str, Mask] = {}
+        if terms.category_id is not None:
+            masks[CATEGORY] = products.filters.mark([f"{CATEGORY}={terms.category_id}"], size)
+        if terms.brands:
+            masks[BRAND] = products.filters.mark((f"{BRAND}={brand}" for brand in terms.brands), size)
+        if terms.price is not None:
+            masks[CURRENCY] = products.filters.mark([f"{CURRENCY}={terms.price.currency}"], size)
+            if terms.price.min_minor is not None or terms.price.max_minor is not None:
+                masks[PRICE] = products.prices.mark(terms.price.min_minor or 0, terms.price.max_minor, size)
+        if terms.is_available:
+            masks[AVAILABLE] = mark_bits(b"" if terms.available is None else terms.available.bits, size)
+        for key, values in terms.attributes.items():
+            masks[key] = products.filters.mark((f"{key}={value}" for value in values), size)
+        for key, (low, high) in terms.numbers.items():
+            numbers = products.find_numbers(key).mark(low, high, size)
+            masks[key] = masks[key] & numbers if key in masks else numbers
+        return masks
+
+    def _rank(
+        self, terms: SearchTerms, numbers: NDArray[np.int64], words: Sequence[QueryWord]
+    ) -> tuple[NDArray[np.int64], SearchPosition | None]:
+        """Return the numbers of a page in their sequence, and the position after it."""
+        keys, sign = self._list_keys(terms, numbers, words)
+        ranked = keys * sign
+        if terms.after is not None:
+            after = terms.after.key * sign
+            later = (ranked > after) | ((ranked == after) & (numbers < terms.after.product_no))
+            keys, ranked, numbers = keys[later], ranked[later], numbers[later]
+        count = terms.limit + 1
+        if len(numbers) > count:
+            near = ranked <= np.partition(ranked, count - 1)[count - 1]
+            keys, ranked, numbers = keys[near], ranked[near], numbers[near]
+        order = np.lexsort((-numbers, ranked))[:count]
+        page = numbers[order[: terms.limit]]
+        if len(order) <= terms.limit:
+            return page, None
+        last = order[terms.limit - 1]
+        return page, SearchPosition(INDEX_NAME, float(keys[last]), int(numbers[last]))
+
+    def _list_keys(
+        self, terms: SearchTerms, numbers: NDArray[np.int64], words: Sequence[QueryWord]
+    ) -> tuple[NDArray[np.float64], int]:
+        """Return what products are sorted by, and -1 if the largest come first."""
+        match terms.sort:
+            case "price_up":
+                return self.products.min_minor[numbers].astype(np.float64), 1
+            case "price_down":
+                return self.products.max_minor[numbers].astype(np.float64), -1
+            case "relevance" if words:
+                return self._score(words)[numbers], -1
+        return numbers.astype(np.float64), -1
+
+    def _score(self, words: Sequence[QueryWord]) -> NDArray[np.float64]:
+        """Return the scores of all products: ranks of `ts_rank`, weighed by the rarity of each word."""
+        listed = self.products.listed_count
+        scores = np.zeros(self.products.size, np.float64)
+        for word in words:
+            rarity = round(log2((listed + 1) / (self._count(word) + 1)))
+            weight = 1 + min(_MAX_RARITY, max(0, rarity))
+            terms = {*word.terms}
+            ranks = np.zeros(self.products.size, np.float32)
+            for term in sorted(terms):
+                ranks[self.products.terms.find(term)] += _RANKS[self.products.terms.weigh(term)]
+            scores += weight * (ranks / np.float32(len(terms)))
+        return scores

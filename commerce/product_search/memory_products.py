@@ -1,0 +1,153 @@
+"""The products of an index in memory: terms, filters, prices and numbers, as arrays by the number of the product."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from commerce.product_search.memory_postings import Mask, Postings, Rows
+from commerce.product_search.model import ProductHit
+
+WEIGHTS = {0: 0.0, 1: 0.3, 2: 0.6, 3: 1.0}
+"""by the codes in `IndexRow.terms`: only in descriptions, C, B, A"""
+_encode_hit = msgspec.msgpack.Encoder().encode
+_decode_hit = msgspec.msgpack.Decoder(ProductHit).decode
+
+
+class IndexRow(NamedTuple):
+    """A row of `product_search`. `terms` has codes of `WEIGHTS`; `hit` is None if the product is not listed."""
+
+    product_no: int
+    change_no: int
+    hit: ProductHit | None
+    prices: list[int]
+    numbers: dict[str, list[float]]
+    filters: list[str]
+    terms: dict[str, int]
+
+
+class NumberColumn:
+    """The numbers that products have of one attribute, or their prices."""
+
+    def __init__(self, values: Mapping[int, Sequence[float]]) -> None:
+        lengths = [len(row) for row in values.values()]
+        self.products = np.fromiter(values.keys(), np.int64, len(values))
+        self.lows = np.fromiter((row[0] for row in values.values()), np.float64, len(values))
+        self.highs = np.fromiter((row[-1] for row in values.values()), np.float64, len(values))
+        self._owners = np.repeat(self.products, lengths)
+        self._values = np.fromiter((value for row in values.values() for value in row), np.float64, sum(lengths))
+
+    def mark(self, low: float | None, high: float | None, size: int) -> Mask:
+        """Return a mask of the products that have a number between these, both included."""
+        mask = np.zeros(size, np.bool_)
+        fits = np.ones(len(self._values), np.bool_)
+        if low is not None:
+            fits &= self._values >= low
+        if high is not None:
+            fits &= self._values <= high
+        mask[self._owners[fits]] = True
+        return mask
+
+
+class MemoryProducts:
+    """All products of the index. `change_no` is the last change that it has."""
+
+    def __init__(self) -> None:
+        self.change_no = 0
+        self.size = 1
+        """one more than the highest number of a product"""
+        self.listed_count = 0
+        self.terms, self.filters = Postings(), Postings()
+        self.listed: Mask = np.zeros(1, np.bool_)
+        self.min_minor: NDArray[np.int64] = np.zeros(1, np.int64)
+        self.max_minor: NDArray[np.int64] = np.zeros(1, np.int64)
+        self.currencies: NDArray[np.int16] = np.zeros(1, np.int16)
+        self.currency_names: list[str] = []
+        self._hits: dict[int, bytes] = {}
+        self._prices: dict[int, list[int]] = {}
+        self._numbers: dict[str, dict[int, list[float]]] = {}
+        self._filter_rows: Rows | None = None
+        self._columns: dict[str, NumberColumn] = {}
+        self._price_column: NumberColumn | None = None
+
+    def put(self, rows: Sequence[IndexRow]) -> None:
+        """Put rows in the place of those with their numbers."""
+        if not rows:
+            return
+        self._grow(max(row.product_no for row in rows) + 1)
+        self.terms.replace({row.product_no: row.terms for row in rows})
+        self.filters.replace({row.product_no: dict.fromkeys(row.filters, 0) for row in rows})
+        for row in rows:
+            self._put_values(row)
+        self.listed_count = int(self.listed.sum())
+        self._filter_rows = self._price_column = None
+        self._columns = {}
+        self.change_no = max(self.change_no, *(row.change_no for row in rows))
+
+    def read_hit(self, number: int) -> ProductHit:
+        """Return what a list shows of a listed product."""
+        return _decode_hit(self._hits[number])
+
+    def count_filters(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Count the filters of the given products by their ids in `filters`."""
+        if self._filter_rows is None:
+            self._filter_rows = Rows([self.filters.list_ids(number) for number in range(self.size)])
+        return self._filter_rows.count(numbers, len(self.filters.terms))
+
+    @property
+    def prices(self) -> NumberColumn:
+        """The list prices of all variants."""
+        if self._price_column is None:
+            self._price_column = NumberColumn(self._prices)
+        return self._price_column
+
+    @property
+    def number_names(self) -> list[str]:
+        return list(self._numbers)
+
+    def find_numbers(self, attribute_id: str) -> NumberColumn:
+        """Return the numbers of an attribute; an unknown one has none."""
+        if attribute_id not in self._columns:
+            self._columns[attribute_id] = NumberColumn(self._numbers.get(attribute_id, {}))
+        return self._columns[attribute_id]
+
+    def _put_values(self, row: IndexRow) -> None:
+        number, hit = row.product_no, row.hit
+        self.listed[number] = hit is not None
+        for values in self._numbers.values():
+            values.pop(number, None)
+        for attribute_id, numbers in row.numbers.items():
+            self._numbers.setdefault(attribute_id, {})[number] = numbers
+        if hit is None:
+            self._hits.pop(number, None)
+            self._prices.pop(number, None)
+            return
+        self._hits[number] = _encode_hit(hit)
+        self._prices[number] = row.prices
+        self.min_minor[number], self.max_minor[number] = hit.min_minor, hit.max_minor
+        if hit.currency not in self.currency_names:
+            self.currency_names.append(hit.currency)
+        self.currencies[number] = self.currency_names.index(hit.currency)
+
+    def _grow(self, size: int) -> None:
+        more = size - self.size
+        if more > 0:
+            self.listed = np.concatenate([self.listed, np.zeros(more, np.bool_)])
+            self.min_minor = np.concatenate([self.min_minor, np.zeros(more, np.int64)])
+            self.max_minor = np.concatenate([self.max_minor, np.zeros(more, np.int64)])
+            self.currencies = np.concatenate([self.currencies, np.zeros(more, np.int16)])
+            self.size = size
+
+
+def mark_bits(bits: bytes, size: int) -> Mask:
+    """Return a mask of the products whose bit is set."""
+    mask = np.zeros(size, np.bool_)
+    unpacked = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")[:size]
+    mask[: len(unpacked)] = unpacked
+    return mask
+
+
