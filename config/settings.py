@@ -284,6 +284,10 @@ class Settings(BaseSettings):
             raise SettingsError(_NO_SERVER.format(server="Postgres", variable="DATABASE_URL", data_dir=self.data_dir))
         return self.database_url.get_secret_value()
 
+    def product_index_socket(self) -> Path:
+        """Return the socket of the index of products in memory."""
+        return self.catalog.index_socket or self.data_dir / "product_index.sock"
+
     def driver_link_key(self) -> str:
         """Return the key that signs drivers' links. Raises `SettingsError` with what to set if there is none."""
         if self.shipping.driver_link_key is not None:

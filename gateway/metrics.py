@@ -115,6 +115,11 @@ DATABASE_WAIT_SECONDS = Histogram(
 DATABASE_REFUSALS = Counter(
     "floodgate_database_refusals_total", "Uses of Postgres that got no connection in time, by share", ["share"]
 )
+PRODUCT_SEARCHES = Counter(
+    "floodgate_product_searches_total",
+    "Searches of products by who answered: memory, or Postgres, because of words or because the other is away",
+    ["answered_by"],
+)
 EVENT_STREAMS = Gauge("floodgate_event_streams", "Open event streams", multiprocess_mode="livesum")
 SNAPSHOT_AGE = Gauge(
     "floodgate_snapshot_age_seconds", "Time since the sales were last read", multiprocess_mode="livemax"

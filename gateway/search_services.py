@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from time import perf_counter
 
 from commerce.kernel.clock import Clock
 from commerce.kernel.errors import Overloaded
 from commerce.kernel.postgres import Database
+from commerce.product_search.index_client import RemoteProductIndex, SearchedBy
 from commerce.product_search.postgres_index import PostgresProductIndex
 from commerce.product_search.product_index_port import ProductIndex
 from commerce.product_search.service import ProductSearch
 from commerce.sales.service import Sales
 from config.catalog import CatalogSettings
+from gateway import metrics
 from gateway.admission import Admission
 from gateway.available_products import ProductAvailability
 from gateway.public_pages import PublicPages
@@ -26,7 +29,7 @@ class SearchServices:
 
     Searches take turns in `open_turn`, and stand back while orders wait: they must not slow any."""
 
-    __slots__ = ("_admission", "_policy", "_slots", "_waiting", "availability", "products")
+    __slots__ = ("_admission", "_index", "_policy", "_slots", "_waiting", "availability", "products")
 
     def __init__(
         self,
@@ -37,16 +40,20 @@ class SearchServices:
         snapshots: SaleSnapshots,
         public_pages: PublicPages,
         admission: Admission,
+        index_socket: Path,
     ) -> None:
         self._policy = policy
         self._admission = admission
         self._slots = asyncio.Semaphore(policy.concurrent_searches)
         self._waiting = 0
+        self._index = _build_index(policy, db, index_socket)
         self.availability = ProductAvailability(db, sales, snapshots, public_pages, clock, policy.tracked_skus)
-        self.products = ProductSearch(db, _build_index(policy, db), self.availability.read_hits)
+        self.products = ProductSearch(db, self._index, self.availability.read_hits)
 
     async def close(self) -> None:
         """Stop reading the stock; nobody may search any more."""
+        if isinstance(self._index, RemoteProductIndex):
+            self._index.close()
         await self.availability.close()
 
     @asynccontextmanager
@@ -70,8 +77,13 @@ class SearchServices:
             self._slots.release()
 
 
-def _build_index(policy: CatalogSettings, db: Database) -> ProductIndex:
+def _build_index(policy: CatalogSettings, db: Database, index_socket: Path) -> ProductIndex:
     """Return the index that the settings name."""
-    match policy.search:
-        case "postgres":
-            return PostgresProductIndex(db, policy.search_timeout_ms)
+    postgres = PostgresProductIndex(db, policy.search_timeout_ms)
+    if policy.search == "postgres":
+        return postgres
+
+    def note(searched_by: SearchedBy) -> None:
+        metrics.PRODUCT_SEARCHES.labels(searched_by).inc()
+
+    return RemoteProductIndex(index_socket, postgres, policy.index_timeout_ms, note)

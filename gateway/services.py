@@ -177,7 +177,7 @@ class GatewayServices:
     def _build_search(self) -> SearchServices:
         return SearchServices(
             *(self.settings.catalog, self.db, self.clock, self.sales, self.snapshots, self.public_pages),
-            self.admission,
+            *(self.admission, self.settings.product_index_socket()),
         )
 
     @property

@@ -31,6 +31,8 @@ _COLUMNS = {
     "product_changes": ("product_id", "version", "action", "actor", "reason", "diff", "at"),
     "price_changes": ("sku", "price_minor", "currency", "actor", "reason", "at"),
 }
+_TAKE_TIME = "SET LOCAL statement_timeout = 0"
+_ANALYZE_TIMEOUT_S = 600
 _ANALYZE = f"ANALYZE {', '.join(_COLUMNS)}"
 
 
@@ -52,6 +54,7 @@ async def load_products(
     chooser = Random(_REASON)  # noqa: S311  # not cryptographic
     counts = LoadedProducts(0, 0)
     async with db.transaction() as connection:
+        await connection.execute(_TAKE_TIME)
         for batch in _batches(products):
             try:
                 await _copy(connection, batch, chooser, now)
@@ -69,8 +72,7 @@ async def load_products(
                 counts.products + len(batch), counts.variants + sum(len(product.variants) for product in batch)
             )
             note_progress(counts.products)
-    async with db.connection() as connection:
-        await connection.execute(_ANALYZE, timeout=600)
+        await connection.execute(_ANALYZE, timeout=_ANALYZE_TIMEOUT_S)
     return counts
 
 

@@ -22,6 +22,7 @@ NAMES = (
     "picture_worker",
     "product_indexer",
     "quality_worker",
+    "product_index",
     "sale_sync",
     "room_keeper",
     "screening_worker",

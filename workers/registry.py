@@ -9,6 +9,7 @@ from workers.observer import observer
 from workers.order_writer import order_writer
 from workers.payment_worker import payment_worker
 from workers.picture_worker import picture_worker
+from workers.product_index import product_index
 from workers.product_indexer import product_indexer
 from workers.quality_worker import quality_worker
 from workers.release_worker import release_worker
@@ -28,6 +29,7 @@ WORKERS: dict[str, Worker] = {
     "picture_worker": picture_worker,
     "product_indexer": product_indexer,
     "quality_worker": quality_worker,
+    "product_index": product_index,
     "sale_sync": sale_sync,
     "room_keeper": room_keeper,
     "screening_worker": screening_worker,

@@ -38,7 +38,7 @@ class MemoryIndexFollower:
             if change_no < self._products.change_no:
                 self._products, self.index = MemoryProducts(), None
             if tree_version != self._tree_version:
-                self._parents = dict(await connection.fetch(queries.list_category_parents))
+                self._parents = {row[0]: row[1] for row in await connection.fetch(queries.list_category_parents)}
                 self._tree_version = tree_version
                 if self.index is not None:
                     self.index = MemoryProductIndex(self._products, self._parents)

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from commerce.product_search.documents import BRAND, CATEGORY, CURRENCY
 from commerce.product_search.errors import CursorOutdated
-from commerce.product_search.memory_facets import AVAILABLE, PRICE, FacetCounter
+from commerce.product_search.facets import AVAILABLE, PRICE
+from commerce.product_search.index_wire import MEMORY_INDEX_NAME
+from commerce.product_search.memory_facets import FacetCounter
 from commerce.product_search.memory_postings import Mask
 from commerce.product_search.memory_products import WEIGHTS, MemoryProducts, mark_bits
 from commerce.product_search.model import MAX_TOTAL, SearchPage, SearchPosition, SearchTerms
 from commerce.product_search.query_terms import MAX_CHOSEN, QueryWord, split_query
 from commerce.text_search.spelling import is_corrected
 
-INDEX_NAME = "memory"
 _MAX_RARITY = 10
 _RANK_SCALE = np.float32(1.64493406685)
 """of `ts_rank` of Postgres"""
@@ -50,7 +51,7 @@ class MemoryProductIndex:
         """
         if not terms.text and terms.sort == "relevance":
             terms = replace(terms, sort="newest")
-        if terms.after is not None and terms.sort == "relevance" and terms.after.index_name != INDEX_NAME:
+        if terms.after is not None and terms.sort == "relevance" and terms.after.index_name != MEMORY_INDEX_NAME:
             raise CursorOutdated("cannot continue the list: the cursor is of another index; read the first page")
         base, words = self.products.listed, list[QueryWord]()
         if terms.text:
@@ -142,7 +143,7 @@ class MemoryProductIndex:
         if len(order) <= terms.limit:
             return page, None
         last = order[terms.limit - 1]
-        return page, SearchPosition(INDEX_NAME, float(keys[last]), int(numbers[last]))
+        return page, SearchPosition(MEMORY_INDEX_NAME, float(keys[last]), int(numbers[last]))
 
     def _list_keys(
         self, terms: SearchTerms, numbers: NDArray[np.int64], words: Sequence[QueryWord]

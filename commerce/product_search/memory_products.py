@@ -149,5 +149,3 @@ def mark_bits(bits: bytes, size: int) -> Mask:
     unpacked = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")[:size]
     mask[: len(unpacked)] = unpacked
     return mask
-
-

@@ -6,6 +6,7 @@ The indexes are called in process; their Postgres has the settings of production
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import cycle
@@ -18,6 +19,7 @@ from commerce.categories.taxonomy_import import TaxonomyImport
 from commerce.categories.taxonomy_reader import read_taxonomy
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import NotReady, Overloaded
+from commerce.product_search.index_client import RemoteProductIndex, SearchedBy
 from commerce.product_search.indexer import ProductIndexer
 from commerce.product_search.model import PriceRange, SearchTerms
 from commerce.product_search.postgres_index import PostgresProductIndex
@@ -32,8 +34,10 @@ from loadtest.product_loading import load_products
 from ops.services import CliServices
 
 _SEED, _TIMEOUT_MS = 1, 2_000
+_START_TIMEOUT_S, _POLL_S = 600, 0.2
 _SAMPLES, _KEY_READS = 400, 2_000
 _VALUES_OF_FILTER, _BRANDS_OF_FILTER, _FILTERS = 6, 40, 8
+_ANALYZE_TIMEOUT_S = 600
 _LATE_S, _MAX_WAITING = 0.05, 1_000
 _ORDER_CONNECTIONS = 64
 _READ_BY_KEY = "SELECT product_id, status, category_id, brand, updated_at FROM products WHERE product_id = $1"
@@ -60,13 +64,29 @@ async def measure_search(
         gateway = await Peers(environment, stack).start_floodgate()
         figures.by_key = await _measure_reads(shop, generator, products)
         figures.orders = await measure(environment, gateway, _ORDER_CONNECTIONS, seconds)
-        for name, index in _open_indexes(environment).items():
+        for name, index in (await stack.enter_async_context(_open_indexes(environment))).items():
             figures.indexes[name] = await _measure_index(environment, gateway, index, samples, per_s, seconds)
     figures.ratios = figures.compute_ratios()
 
 
-def _open_indexes(environment: BenchEnvironment) -> Mapping[str, ProductIndex]:
-    return {"postgres": PostgresProductIndex(environment.shop.db, _TIMEOUT_MS)}
+@asynccontextmanager
+async def _open_indexes(environment: BenchEnvironment) -> AsyncIterator[Mapping[str, ProductIndex]]:
+    """Open both indexes; the one in memory is a process that has read everything."""
+    postgres = PostgresProductIndex(environment.shop.db, _TIMEOUT_MS)
+    answers: Counter[SearchedBy] = Counter()
+    memory = RemoteProductIndex(
+        environment.settings.product_index_socket(), postgres, _TIMEOUT_MS, lambda name: answers.update([name])
+    )
+    process = await environment.run_module("product_index", "workers", "product_index")
+    try:
+        async with asyncio.timeout(_START_TIMEOUT_S):
+            while not answers["memory"]:
+                await asyncio.sleep(_POLL_S)
+                await memory.search(SearchTerms(limit=1))
+        yield {"postgres": postgres, "memory": memory}
+    finally:
+        memory.close()
+        await process.stop()
 
 
 async def _fill(shop: CliServices, folder: Path, generator: ProductGenerator, products: int) -> None:
@@ -74,8 +94,9 @@ async def _fill(shop: CliServices, folder: Path, generator: ProductGenerator, pr
     now = from_ms(shop.clock.now_ms())
     await load_products(shop.db, generator.generate(products), now, lambda done: None)
     await ProductIndexer(shop.db, shop.clock).reindex()
-    async with shop.db.connection() as connection:
-        await connection.execute("VACUUM ANALYZE", timeout=600)
+    async with shop.db.transaction() as connection:
+        await connection.execute("SET LOCAL statement_timeout = 0")
+        await connection.execute("ANALYZE", timeout=_ANALYZE_TIMEOUT_S)
 
 
 def make_samples(taxonomy: Taxonomy, products: Sequence[GeneratedProduct]) -> SearchSamples:

@@ -39,6 +39,7 @@ from ops.local.sandbox_setup import (
     has_no_providers,
     toml_string,
 )
+from ops.local.search_process import INDEX_WORKERS, choose_index
 from ops.local.subprocesses import ProcessFailed, ProcessSpec
 from ops.local.supervisor import Supervisor
 from ops.services import open_cli_services
@@ -195,7 +196,10 @@ async def _start(supervisor: Supervisor, settings: Settings, with_demo: bool, re
     if needs_sandbox:
         await supervisor.start([build_sandbox_spec(settings)])
     processes = settings.http.processes or os.cpu_count() or 1
-    specs = [_python_spec(settings, name, ["workers", *names, "--instance", name], env) for name, names in _WORKERS]
+    index = choose_index(settings)
+    env["FLOODGATE_CATALOG__SEARCH"] = index
+    workers = [*_WORKERS, ("search", INDEX_WORKERS)] if index == "memory" else _WORKERS
+    specs = [_python_spec(settings, name, ["workers", *names, "--instance", name], env) for name, names in workers]
     gateway_env = {**env, "PYTHONHASHSEED": str(secrets.randbits(32))}  # the same for all: they share known keys
     specs += [_gateway_spec(settings, number, gateway_env) for number in range(1, processes + 1)]
     await supervisor.start(specs)
