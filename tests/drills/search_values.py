@@ -22,6 +22,7 @@ def values_of_search(products: int) -> dict[str, dict[int, object]]:
         "product_search.suggest_products": {1: "'word7' | 'word77':*", 2: 100},
         "product_search.suggest_categories": {1: "abc%", 2: 8},
         "product_search.list_changed": {1: products - 100, 2: 5_000},
+        "product_search.list_index_rows": {1: products - 100, 2: 2_000},
         "product_search.note_products_with_attributes": {1: "'color=color1' & '*brand=b41'"},
         "product_search.note_products": {1: "", 2: 1_000},
         "product_search.take_changed_products": {1: 300},
