@@ -132,9 +132,7 @@ def test_path_that_is_too_long_is_refused() -> None:
         check_socket_path(Path("/", *["long"] * 30))
 
 
-async def test_killed_process_builds_its_index_again(
-    judged_shop: CliServices, settings: Settings, home: Path
-) -> None:
+async def test_killed_process_builds_its_index_again(judged_shop: CliServices, settings: Settings, home: Path) -> None:
     searcher = _Searcher(judged_shop, home / "product_index.sock")
     async with run_processes(settings, home) as processes:
         for _ in range(2):
