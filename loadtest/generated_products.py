@@ -66,7 +66,7 @@ class GeneratedProduct(NamedTuple):
 
     product_id: str
     category_id: str
-    brand: str
+    brand: str | None
     attributes: dict[str, Any]
     options: list[str]
     texts: dict[str, ProductText]

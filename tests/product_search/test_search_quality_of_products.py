@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,7 @@ from tests.product_search.judged_catalog import (
     list_judged_products,
     read_rows,
 )
+from tests.product_search.sample_catalogs import add_sample_products
 
 _TIMEOUT_MS = 10_000
 LIMITS = {"queries_dev.csv": (0.75, 0.92), "queries_held_out.csv": (0.78, 0.96)}
@@ -61,6 +64,17 @@ async def test_search_of_products_has_not_become_worse(shop: CliServices) -> Non
         quality = evaluate(results)
         assert quality.ndcg_at_10 >= ndcg, describe(results)
         assert quality.recall_at_10 >= recall, describe(results)
+
+
+@pytest.mark.skipif("FLOODGATE_TEST_CATALOGS" not in os.environ, reason="FLOODGATE_TEST_CATALOGS names no folder")
+async def test_search_of_sample_catalogs_has_not_become_worse(shop: CliServices) -> None:
+    count = await add_sample_products(shop, Path(os.environ["FLOODGATE_TEST_CATALOGS"]))
+    assert count == 37 + 32
+    await ProductIndexer(shop.db, shop.clock).reindex()
+    results = await answer_queries(read_file("queries_samples.csv"), PostgresProductIndex(shop.db, _TIMEOUT_MS))
+    quality = evaluate(results)
+    assert quality.ndcg_at_10 >= 0.78, describe(results)
+    assert quality.recall_at_10 >= 0.92, describe(results)
 
 
 @pytest.mark.parametrize("name", QUERY_FILES)
