@@ -75,7 +75,9 @@ class RemoteProductIndex:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     return await self._exchange(content)
-            except (OSError, EOFError, TimeoutError, msgspec.DecodeError):
+            except (TimeoutError, msgspec.DecodeError):
+                break
+            except (OSError, EOFError):
                 # An idle connection may be of a process that has ended: all of them are.
                 self.close()
                 if is_new or is_last:

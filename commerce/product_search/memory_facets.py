@@ -9,7 +9,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from commerce.product_search.documents import CATEGORY, CURRENCY
+from commerce.product_search.documents import BRAND, CATEGORY, CURRENCY
 from commerce.product_search.facets import AVAILABLE, PRICE, build_facets
 from commerce.product_search.memory_postings import Mask
 from commerce.product_search.memory_products import MemoryProducts, NumberColumn, mark_bits
@@ -23,6 +23,9 @@ class FacetCounter:
     def __init__(self, products: MemoryProducts, parents: Mapping[str, str | None]) -> None:
         self._products = products
         self._parents = parents
+        self._children: defaultdict[str | None, list[str]] = defaultdict(list)
+        for category_id, parent_id in parents.items():
+            self._children[parent_id].append(category_id)
 
     def count(self, terms: SearchTerms, base: Mask, filters: Mapping[str, Mask], found: Mask) -> list[Facet]:
         """Count the values of a search; `base` has what its text finds, `found` what fits all filters, too."""
@@ -40,7 +43,7 @@ class FacetCounter:
 
     def _find_parent(self, category_id: str | None) -> str | None:
         """Return the category whose children are counted: the chosen one, or the one above if it has no children."""
-        if category_id is None or category_id in self._parents.values():
+        if category_id is None or category_id in self._children:
             return category_id
         return self._parents.get(category_id)
 
@@ -51,8 +54,13 @@ class FacetCounter:
         numbers = np.flatnonzero(found)
         if not len(numbers):
             return
-        if field != PRICE and field != AVAILABLE:
-            yield from self._count_filters(numbers, parent_id, field)
+        categories = self._count_categories(found, parent_id) if field in (None, CATEGORY) else []
+        yield from categories
+        if field is None:
+            yield from self._count_filters(found, MAX_FACETS - bool(categories))
+        elif not field.startswith("*") or field == BRAND:
+            counts = self._products.count_field(found, field)
+            yield from _list_values(field, ((term.partition("=")[2], count) for term, count in counts.items()))
         if field in (None, PRICE):
             yield from self._count_prices(numbers)
         if field in (None, AVAILABLE) and available is not None:
@@ -60,22 +68,32 @@ class FacetCounter:
         for attribute_id in self._products.number_names if field is None else [field]:
             yield from _count_numbers(attribute_id, self._products.find_numbers(attribute_id), found)
 
-    def _count_filters(
-        self, numbers: NDArray[np.int64], parent_id: str | None, field: str | None
-    ) -> Iterable[FacetRow]:
-        counts = self._products.count_filters(numbers)
-        by_field: defaultdict[str, list[FacetRow]] = defaultdict(list)
-        for term_id in np.flatnonzero(counts).tolist():
-            name, separator, value = self._products.filters.terms[term_id].partition("=")
-            if not separator or name == CURRENCY or (field is not None and name != field):
-                continue
-            if name == CATEGORY and (value not in self._parents or self._parents[value] != parent_id):
-                continue
-            by_field[name].append(FacetRow(name, value, int(counts[term_id]), None, None))
-        ranked = [sorted(rows, key=lambda row: (-row.products, row.value)) for rows in by_field.values()]
-        ranked.sort(key=lambda rows: (not rows[0].field.startswith("*"), -rows[0].products, rows[0].field))
-        for rows in ranked[:MAX_FACETS]:
-            yield from rows[:MAX_FACET_VALUES]
+    def _count_categories(self, found: Mask, parent_id: str | None) -> list[FacetRow]:
+        """Return the counts of the children of a category, or of the roots."""
+        children = self._children.get(parent_id, ())
+        counts = ((child, self._products.count_term(found, f"{CATEGORY}={child}")) for child in children)
+        return _list_values(CATEGORY, counts)
+
+    def _count_filters(self, found: Mask, max_fields: int) -> Iterable[FacetRow]:
+        """Yield the counts of the fields that most products have, without categories."""
+        fields, terms = self._products.fields, self._products.filters.terms
+        counts = self._products.count_filters(found)
+        term_ids = np.flatnonzero(counts)
+        field_ids = fields.of_terms[term_ids]
+        most = np.zeros(len(fields.names), np.int64)
+        np.maximum.at(most, field_ids[field_ids >= 0], counts[term_ids[field_ids >= 0]])
+        names = [
+            (not fields.names[field_id].startswith("*"), -int(most[field_id]), fields.names[field_id], field_id)
+            for field_id in np.flatnonzero(most).tolist()
+            if fields.names[field_id] not in (CATEGORY, CURRENCY)
+        ]
+        for _, _, name, field_id in sorted(names)[:max_fields]:
+            own = term_ids[field_ids == field_id]
+            if len(own) > MAX_FACET_VALUES:
+                least = np.partition(counts[own], -MAX_FACET_VALUES)[-MAX_FACET_VALUES]
+                own = own[counts[own] >= least]
+            values = ((terms[term_id].partition("=")[2], int(counts[term_id])) for term_id in own.tolist())
+            yield from _list_values(name, values)
 
     def _count_prices(self, numbers: NDArray[np.int64]) -> Iterable[FacetRow]:
         currencies = self._products.currencies[numbers]
@@ -92,3 +110,9 @@ def _count_numbers(attribute_id: str, column: NumberColumn, found: Mask) -> Iter
     if fits.any():
         low, high = column.lows[fits].min(), column.highs[fits].max()
         yield FacetRow(attribute_id, "", int(np.count_nonzero(fits)), float(low), float(high))
+
+
+def _list_values(field: str, counts: Iterable[tuple[str, int]]) -> list[FacetRow]:
+    """Return the most frequent values of a field."""
+    rows = [FacetRow(field, value, count, None, None) for value, count in counts if count]
+    return sorted(rows, key=lambda row: (-row.products, row.value))[:MAX_FACET_VALUES]

@@ -42,7 +42,7 @@ class MemoryProductIndex:
 
     def __init__(self, products: MemoryProducts, parents: dict[str, str | None]) -> None:
         self.products = products
-        self.parents = parents
+        self._counter = FacetCounter(products, parents)
 
     def search(self, terms: SearchTerms) -> SearchPage | None:
         """Find products. None if a word may be mistyped: only Postgres corrects.
@@ -65,8 +65,7 @@ class MemoryProductIndex:
         found = reduce(np.logical_and, filters.values(), base)
         numbers = np.flatnonzero(found)
         hits, following = self._rank(terms, numbers, words)
-        counter = FacetCounter(self.products, self.parents)
-        facets = counter.count(terms, base, filters, found) if terms.with_facets else []
+        facets = self._counter.count(terms, base, filters, found) if terms.with_facets else []
         total = len(numbers)
         page = [self.products.read_hit(number) for number in hits.tolist()]
         return SearchPage(page, min(total, MAX_TOTAL), total > MAX_TOTAL, facets, following, None)

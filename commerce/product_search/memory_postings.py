@@ -12,6 +12,8 @@ Numbers = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 _NO_NUMBERS: Numbers = np.empty(0, np.int32)
 _NO_WEIGHTS = np.empty(0, np.uint8)
+_FEW = 8
+"""One in so many products is few: their lists are taken one by one."""
 
 
 class Postings:
@@ -90,12 +92,37 @@ class Rows:
         lengths = np.fromiter((len(row) for row in lists), np.int64, len(lists))
         self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         self._items = np.concatenate([_NO_NUMBERS, *lists])
+        self._owners = np.repeat(np.arange(len(lists), dtype=np.int32), lengths)
 
-    def count(self, numbers: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-        """Count the integers below `size` in the lists of the given products."""
+    def count(self, found: Mask, size: int) -> NDArray[np.int64]:
+        """Count the integers below `size` in the lists of the found products."""
+        numbers = np.flatnonzero(found)
+        if len(numbers) * _FEW > len(found):
+            return np.bincount(self._items[found[self._owners]], minlength=size)
         starts = self._starts[numbers]
         lengths = self._starts[numbers + 1] - starts
         ends = np.cumsum(lengths)
         total = int(ends[-1]) if len(ends) else 0
         places = np.arange(total) + np.repeat(starts - ends + lengths, lengths)
         return np.bincount(self._items[places], minlength=size)
+
+
+class TermFields:
+    """The fields of terms such as `color=red`, by the ids of the terms."""
+
+    def __init__(self, terms: Sequence[str]) -> None:
+        self.names: list[str] = []
+        ids: dict[str, int] = {}
+        of_terms = []
+        for term in terms:
+            name, separator, _ = term.partition("=")
+            if separator and name not in ids:
+                ids[name] = len(self.names)
+                self.names.append(name)
+            of_terms.append(ids[name] if separator else -1)
+        self.of_terms = np.array(of_terms, np.int32)
+        self._ids = ids
+
+    def find(self, name: str) -> int:
+        """Return the id of a field, -2 if no term has it."""
+        return self._ids.get(name, -2)

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from commerce.product_search.memory_postings import Mask, Postings, Rows
+from commerce.product_search.memory_postings import Mask, Postings, Rows, TermFields
 from commerce.product_search.model import ProductHit
 
 WEIGHTS = {0: 0.0, 1: 0.3, 2: 0.6, 3: 1.0}
@@ -71,6 +71,8 @@ class MemoryProducts:
         self._prices: dict[int, list[int]] = {}
         self._numbers: dict[str, dict[int, list[float]]] = {}
         self._filter_rows: Rows | None = None
+        self._fields: TermFields | None = None
+        self._field_terms: dict[str, list[str]] = {}
         self._columns: dict[str, NumberColumn] = {}
         self._price_column: NumberColumn | None = None
 
@@ -85,18 +87,36 @@ class MemoryProducts:
             self._put_values(row)
         self.listed_count = int(self.listed.sum())
         self._filter_rows = self._price_column = None
-        self._columns = {}
+        self._columns, self._field_terms = {}, {}
         self.change_no = max(self.change_no, *(row.change_no for row in rows))
 
     def read_hit(self, number: int) -> ProductHit:
         """Return what a list shows of a listed product."""
         return _decode_hit(self._hits[number])
 
-    def count_filters(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Count the filters of the given products by their ids in `filters`."""
+    def count_filters(self, found: Mask) -> NDArray[np.int64]:
+        """Count the filters of the found products by their ids in `filters`."""
         if self._filter_rows is None:
             self._filter_rows = Rows([self.filters.list_ids(number) for number in range(self.size)])
-        return self._filter_rows.count(numbers, len(self.filters.terms))
+        return self._filter_rows.count(found, len(self.filters.terms))
+
+    def count_field(self, found: Mask, field: str) -> dict[str, int]:
+        """Count the found products by their values of one field."""
+        if field not in self._field_terms:
+            ids = np.flatnonzero(self.fields.of_terms == self.fields.find(field)).tolist()
+            self._field_terms[field] = [self.filters.terms[term_id] for term_id in ids]
+        return {term: self.count_term(found, term) for term in self._field_terms[field]}
+
+    def count_term(self, found: Mask, term: str) -> int:
+        """Count the found products that have a filter."""
+        return int(np.count_nonzero(found[self.filters.find(term)]))
+
+    @property
+    def fields(self) -> TermFields:
+        """The fields of the filters."""
+        if self._fields is None or len(self._fields.of_terms) != len(self.filters.terms):
+            self._fields = TermFields(self.filters.terms)
+        return self._fields
 
     @property
     def prices(self) -> NumberColumn:
