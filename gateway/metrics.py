@@ -117,7 +117,7 @@ DATABASE_REFUSALS = Counter(
 )
 PRODUCT_SEARCHES = Counter(
     "floodgate_product_searches_total",
-    "Searches of products by who answered: memory, or Postgres, because of words or because the other is away",
+    "Searches of products by who answered: memory, or Postgres, because of words or because that is unavailable",
     ["answered_by"],
 )
 EVENT_STREAMS = Gauge("floodgate_event_streams", "Open event streams", multiprocess_mode="livesum")

@@ -1,4 +1,6 @@
-"""Products made from a taxonomy, in Chinese and English, for load tests. Each says that it is generated.
+"""Products made from a taxonomy for load tests, in Chinese and English.
+
+Each says that it is generated.
 
 A product follows from seed and number alone: the first thousand of a catalog of a million are those of a catalog of a
 thousand. Categories and brands are chosen unevenly, as they are in a shop.
@@ -20,9 +22,12 @@ from commerce.categories.taxonomy import ENGLISH, Taxonomy
 CHINESE = "zh-CN"
 CURRENCY = "CNY"
 MAX_PRODUCTS = 1_000_000
-NOTICE = {ENGLISH: "A generated product for load tests: nobody sells it.", CHINESE: "压力测试生成的商品，并不出售。"}
+GENERATED_TEXTS = {
+    ENGLISH: "A generated product for load tests: nobody sells it.",
+    CHINESE: "压力测试生成的商品，并不出售。",
+}
 _LEFT_OUT = ("bu", "gc", "ma", "na", "pa", "se")
-"""top categories without goods of a shop: bundles, gift cards, mature, none, add-ons, services"""
+"""top categories without products of a shop: bundles, gift cards, mature, none, add-ons, services"""
 _NO_CHOICES = ("__other", "__none")
 _OPTION_ATTRIBUTES = ("color", "size", "shoe_size", "accessory_size")
 _BRANDS, _CHINESE_BRANDS = 400, 0.4
@@ -94,7 +99,9 @@ class _Category(NamedTuple):
 
 @dataclass(frozen=True)
 class ProductGenerator:
-    """Makes products of a taxonomy. Raises `BadTaxonomy` if it has no category with names in both languages."""
+    """Makes products of a taxonomy.
+
+    Raises `BadTaxonomy` if it has no category with names in both languages."""
 
     taxonomy: Taxonomy
     seed: int
@@ -170,7 +177,7 @@ class ProductGenerator:
         sentence = chooser.choice(_SENTENCES)[place]
         return ProductText(
             name=(" " if place == 0 else "").join(parts)[:190] + f" {model}",
-            description="\n".join([NOTICE[language], "", *facts, "", sentence])[:5000],
+            description="\n".join([GENERATED_TEXTS[language], "", *facts, "", sentence])[:5000],
         )
 
     def _make_variants(

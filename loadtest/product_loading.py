@@ -33,6 +33,7 @@ _COLUMNS = {
 }
 _TAKE_TIME = "SET LOCAL statement_timeout = 0"
 _ANALYZE_TIMEOUT_S = 600
+_KEYS = ("products_pkey", "variants_pkey")
 _ANALYZE = f"ANALYZE {', '.join(_COLUMNS)}"
 
 
@@ -63,7 +64,9 @@ async def load_products(
                     "cannot load products: their categories are not in the shop; import the taxonomy first, with "
                     "`floodgate catalog taxonomy import`"
                 ) from None
-            except UniqueViolationError:
+            except UniqueViolationError as error:
+                if error.constraint_name not in _KEYS:
+                    raise
                 raise Conflict(
                     f"cannot load products: one of {batch[0].product_id} to {batch[-1].product_id} is there already; "
                     "use another --seed"

@@ -1,4 +1,4 @@
-"""The index of products in memory: follows Postgres and answers gateways of this machine. One process per machine."""
+"""The index of products in memory: follows Postgres and answers gateways of this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index in memory as gateways use it: over a socket, and with Postgres in its place while it is away."""
+"""The index in memory as gateways use it: over a socket, with Postgres in its place."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class RemoteProductIndex:
         if is_continued and terms.after is not None and terms.after.index_name != MEMORY_INDEX_NAME:
             self._note("postgres_words")  # its first page is of Postgres
             return await self._fallback.search(terms)
-        answer = await self._ask(terms)
+        answer = await self._query_index(terms)
         if answer is not None and answer.page is not None:
             self._note("memory")
             return answer.page
@@ -64,8 +64,8 @@ class RemoteProductIndex:
         while self._idle:
             self._idle.pop()[1].close()
 
-    async def _ask(self, terms: SearchTerms) -> IndexAnswer | None:
-        """Return the answer of the index, None if it is away."""
+    async def _query_index(self, terms: SearchTerms) -> IndexAnswer | None:
+        """Return the answer of the index, None if it is unavailable."""
         loop = asyncio.get_running_loop()
         if loop.time() < self._away_until:
             return None

@@ -1,4 +1,4 @@
-"""What gateways and the index in memory send each other over a Unix socket: a length, then MessagePack."""
+"""Messages of gateways and the index in memory over a Unix socket: a length, then MessagePack."""
 
 from __future__ import annotations
 

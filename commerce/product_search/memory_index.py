@@ -1,4 +1,4 @@
-"""Searches in memory, with the same rules as those in Postgres: the same products in the same sequence."""
+"""Searches in memory by the rules of those in Postgres: the same products and sequence."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class MemoryProductIndex:
             if not words:
                 return SearchPage([], 0, False, [], None, None)
         filters = self._mark_filters(terms)
-        found = reduce(np.logical_and, filters.values(), base)
-        numbers = np.flatnonzero(found)
+        matching = reduce(np.logical_and, filters.values(), base)
+        numbers = np.flatnonzero(matching)
         hits, following = self._rank(terms, numbers, words)
-        facets = self._counter.count(terms, base, filters, found) if terms.with_facets else []
+        facets = self._counter.count(terms, base, filters, matching) if terms.with_facets else []
         total = len(numbers)
         page = [self.products.read_hit(number) for number in hits.tolist()]
         return SearchPage(page, min(total, MAX_TOTAL), total > MAX_TOTAL, facets, following, None)
@@ -76,15 +76,15 @@ class MemoryProductIndex:
         masks = {word: self._mark_word(word) for word in words}
         if words and (strict := reduce(np.logical_and, masks.values())).any():
             return _ChosenWords(strict, words)
-        known = [word for word in words if masks[word].any()]
-        if any(is_corrected(word.term) for word in words if word not in known):
+        known_words = [word for word in words if masks[word].any()]
+        if any(is_corrected(word.term) for word in words if word not in known_words):
             return None
-        known.sort(key=self._count)
-        chosen = known[:MAX_CHOSEN]
+        known_words.sort(key=self._count)
+        chosen = known_words[:MAX_CHOSEN]
         counts = sum((masks[word].astype(np.int8) for word in chosen), np.zeros(size, np.int8))
         for count in range(len(chosen), (len(chosen) - 1) // 2, -1):
             if (mask := counts >= count).any():
-                return _ChosenWords(mask, known)
+                return _ChosenWords(mask, known_words)
         return _ChosenWords(np.zeros(size, np.bool_), [])
 
     def _mark_word(self, word: QueryWord) -> Mask:

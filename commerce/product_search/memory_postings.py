@@ -94,11 +94,11 @@ class Rows:
         self._items = np.concatenate([_NO_NUMBERS, *lists])
         self._owners = np.repeat(np.arange(len(lists), dtype=np.int32), lengths)
 
-    def count(self, found: Mask, size: int) -> NDArray[np.int64]:
+    def count(self, matching: Mask, size: int) -> NDArray[np.int64]:
         """Count the integers below `size` in the lists of the found products."""
-        numbers = np.flatnonzero(found)
-        if len(numbers) * _FEW > len(found):
-            return np.bincount(self._items[found[self._owners]], minlength=size)
+        numbers = np.flatnonzero(matching)
+        if len(numbers) * _FEW > len(matching):
+            return np.bincount(self._items[matching[self._owners]], minlength=size)
         starts = self._starts[numbers]
         lengths = self._starts[numbers + 1] - starts
         ends = np.cumsum(lengths)

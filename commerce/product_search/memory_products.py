@@ -1,4 +1,4 @@
-"""The products of an index in memory: terms, filters, prices and numbers, as arrays by the number of the product."""
+"""The products of an index in memory: arrays of terms, filters, prices and numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _decode_hit = msgspec.msgpack.Decoder(ProductHit).decode
 
 
 class IndexRow(NamedTuple):
-    """A row of `product_search`. `terms` has codes of `WEIGHTS`; `hit` is None if the product is not listed."""
+    """A row of `product_search`.
+
+    `terms` has codes of `WEIGHTS`; `hit` is None if the product is not listed."""
 
     product_no: int
     change_no: int
@@ -94,22 +96,22 @@ class MemoryProducts:
         """Return what a list shows of a listed product."""
         return _decode_hit(self._hits[number])
 
-    def count_filters(self, found: Mask) -> NDArray[np.int64]:
+    def count_filters(self, matching: Mask) -> NDArray[np.int64]:
         """Count the filters of the found products by their ids in `filters`."""
         if self._filter_rows is None:
             self._filter_rows = Rows([self.filters.list_ids(number) for number in range(self.size)])
-        return self._filter_rows.count(found, len(self.filters.terms))
+        return self._filter_rows.count(matching, len(self.filters.terms))
 
-    def count_field(self, found: Mask, field: str) -> dict[str, int]:
+    def count_field(self, matching: Mask, field: str) -> dict[str, int]:
         """Count the found products by their values of one field."""
         if field not in self._field_terms:
             ids = np.flatnonzero(self.fields.of_terms == self.fields.find(field)).tolist()
             self._field_terms[field] = [self.filters.terms[term_id] for term_id in ids]
-        return {term: self.count_term(found, term) for term in self._field_terms[field]}
+        return {term: self.count_term(matching, term) for term in self._field_terms[field]}
 
-    def count_term(self, found: Mask, term: str) -> int:
+    def count_term(self, matching: Mask, term: str) -> int:
         """Count the found products that have a filter."""
-        return int(np.count_nonzero(found[self.filters.find(term)]))
+        return int(np.count_nonzero(matching[self.filters.find(term)]))
 
     @property
     def fields(self) -> TermFields:

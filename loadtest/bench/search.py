@@ -102,7 +102,7 @@ async def _fill(shop: CliServices, folder: Path, generator: ProductGenerator, pr
 def make_samples(taxonomy: Taxonomy, products: Sequence[GeneratedProduct]) -> SearchSamples:
     """Make searches that find the given products, and others like them."""
     words, filters, category = [], [], []
-    brands = list(dict.fromkeys(product.brand for product in products))
+    brands = list(dict.fromkeys(product.brand for product in products if product.brand))
     for number, product in enumerate(products):
         names = taxonomy.categories[product.category_id].names
         word = names[CHINESE if number % 2 else "en"]
@@ -119,7 +119,7 @@ def make_samples(taxonomy: Taxonomy, products: Sequence[GeneratedProduct]) -> Se
                 text=word,
                 category_id=root,
                 price=PriceRange(CURRENCY, price // 4, price * 4),
-                brands=list({product.brand, *brands[:_BRANDS_OF_FILTER]}),
+                brands=brands[:_BRANDS_OF_FILTER],
                 attributes=dict([*attributes.items()][: _FILTERS - 3]),
                 with_facets=True,
             )
@@ -214,9 +214,9 @@ async def load_index(index: ProductIndex, terms: Sequence[SearchTerms], per_s: f
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
     elapsed = perf_counter() - began
-    found = CallTimes.of_seconds(times or [float("inf")])
+    answered = CallTimes.of_seconds(times or [float("inf")])
     return SearchLoad(
-        *(len(times), found.p50_ms, found.p99_ms),
+        *(len(times), answered.p50_ms, answered.p99_ms),
         per_s=round(len(times) / elapsed, 1),
         failed=failed,
         late=round(sum(time > _LATE_S for time in times) / max(1, len(times)), 4),

@@ -1,4 +1,4 @@
-"""A gateway that searches in memory answers as one that searches in Postgres, also while the index is away."""
+"""A gateway that searches in memory answers as one that searches in Postgres."""
 
 from __future__ import annotations
 

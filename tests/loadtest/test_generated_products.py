@@ -1,4 +1,4 @@
-"""Products are generated from a taxonomy, the same for each seed, and are what staff could have entered."""
+"""Products are generated from a taxonomy, and are such as staff could have entered."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from commerce.categories.taxonomy_import import TaxonomyImport
 from commerce.categories.taxonomy_reader import read_taxonomy
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Conflict
-from loadtest.generated_products import CHINESE, NOTICE, GeneratedProduct, ProductGenerator
+from loadtest.generated_products import CHINESE, GENERATED_TEXTS, GeneratedProduct, ProductGenerator
 from loadtest.product_loading import load_products
 from ops.services import CliServices
 from tests.support.taxonomies import NAMES, write_taxonomy
@@ -57,9 +57,9 @@ def test_product_says_that_it_is_generated_and_keeps_the_limits(tmp_path: Path) 
             "options": product.options,
         }
         msgspec.convert(content, ProductContent)
-        assert product.texts.keys() == NOTICE.keys()
+        assert product.texts.keys() == GENERATED_TEXTS.keys()
         for language, text in product.texts.items():
-            assert NOTICE[language] in (text.description or "")
+            assert GENERATED_TEXTS[language] in (text.description or "")
         assert 1 <= len(product.variants) <= MAX_VARIANTS
         assert all(variant.price > 0 for variant in product.variants)
         check_distinct({variant.sku: variant.option_values for variant in product.variants})
@@ -73,21 +73,21 @@ def test_taxonomy_without_chinese_names_is_refused(tmp_path: Path) -> None:
 async def test_loaded_products_are_on_sale_with_histories(shop: CliServices, tmp_path: Path) -> None:
     folder = make_taxonomy(tmp_path)
     await TaxonomyImport(shop.db, shop.clock).import_folder(folder, "test", "a small tree")
-    made = generate(folder, 1, 50)
+    generated_products = generate(folder, 1, 50)
     progress: list[int] = []
-    loaded = await load_products(shop.db, made, from_ms(shop.clock.now_ms()), progress.append)
-    assert loaded == (50, sum(len(product.variants) for product in made))
+    loaded = await load_products(shop.db, generated_products, from_ms(shop.clock.now_ms()), progress.append)
+    assert loaded == (50, sum(len(product.variants) for product in generated_products))
     assert progress == [50]
-    product = await shop.products.get(made[0].product_id)
-    assert (product.status, product.version, product.texts) == ("on_sale", 2, made[0].texts)
+    product = await shop.products.get(generated_products[0].product_id)
+    assert (product.status, product.version, product.texts) == ("on_sale", 2, generated_products[0].texts)
     assert product.texts[CHINESE].name != product.texts["en"].name
-    assert [variant.sku for variant in product.variants] == [variant.sku for variant in made[0].variants]
+    assert [variant.sku for variant in product.variants] == [variant.sku for variant in generated_products[0].variants]
     changes = await shop.products.list_changes(product.product_id, None, 10)
     assert [change.action for change in changes.items] == ["published", "created"]
     async with shop.db.connection() as connection:
         definitions = await read_definitions(connection, {"lb-1-9", "lb-2"})
-    for generated in made:
-        known = definitions[generated.category_id]
+    for generated in generated_products:
+        own_definitions = definitions[generated.category_id]
         stored = await shop.products.get(generated.product_id)
         content = ProductContent(
             texts=stored.texts,
@@ -95,17 +95,17 @@ async def test_loaded_products_are_on_sale_with_histories(shop: CliServices, tmp
             attributes=stored.attributes,
             options=stored.options,
         )
-        assert check_content(content, known, {}, must_be_complete=True) == []
+        assert check_content(content, own_definitions, {}, must_be_complete=True) == []
         for variant in stored.variants:
-            assert check_option_values(stored.options, variant.option_values, known, {}, "") == []
+            assert check_option_values(stored.options, variant.option_values, own_definitions, {}, "") == []
     with pytest.raises(Conflict, match="--seed"):
-        await load_products(shop.db, made[-1:], from_ms(shop.clock.now_ms()), progress.append)
+        await load_products(shop.db, generated_products[-1:], from_ms(shop.clock.now_ms()), progress.append)
 
 
 async def test_products_without_their_categories_are_not_loaded(shop: CliServices, tmp_path: Path) -> None:
-    made = generate(make_taxonomy(tmp_path), 1, 3)
+    generated_products = generate(make_taxonomy(tmp_path), 1, 3)
     with pytest.raises(Conflict, match="taxonomy import"):
-        await load_products(shop.db, made, from_ms(shop.clock.now_ms()), lambda count: None)
+        await load_products(shop.db, generated_products, from_ms(shop.clock.now_ms()), lambda count: None)
     assert not (await shop.products.list_products(None, 10)).items
 
 

@@ -25,7 +25,7 @@ QUERY_FILES = ("queries_dev.csv", "queries_held_out.csv")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _LANGUAGES = {"zh-CN": "zh", "en": "en"}
 _BEGINNING = datetime(2026, 11, 1, tzinfo=UTC)
-_HEAD = """# Queries of shoppers over judged_products.csv, made up by hand before any search was tried.
+_HEAD = """# Queries of customers over judged_products.csv, invented before any search was tried.
 #
 # `wanted` says what is meant: a category, or some with / between them, or * for any, and conditions on what the product
 # has; id=x means that its id begins with x. A product of another category has no grade. One that meets all has
@@ -66,7 +66,7 @@ def list_judged_products() -> list[JudgedProduct]:
     """List the products, one for each colour of a line."""
     names = {row["id"]: row for row in _taxonomy()}
     kinds = {row["id"]: row["kind"] for row in _taxonomy() if row["kind"] != "category"}
-    found = []
+    judged_products = []
     for row in _read("judged_products.csv"):
         for color in row["colors"].split() or [None]:
             product_id = f"{row['id']}-{color}" if color else row["id"]
@@ -93,12 +93,19 @@ def list_judged_products() -> list[JudgedProduct]:
                 for size in sizes or [None]
             ]
             options = ["size"] if sizes else []
-            known = {name: {value} for name, value in facts.items()}
-            known |= {"id": {product_id}, "category": {row["category"]}, "brand": {row["brand"]}, "size": {*sizes}}
-            known["color"] = {color} if color else set()
-            made = GeneratedProduct(product_id, row["category"], row["brand"], attributes, options, texts, variants)
-            found.append(JudgedProduct(made, known))
-    return found
+            facts_of_product = {name: {value} for name, value in facts.items()}
+            facts_of_product |= {
+                "id": {product_id},
+                "category": {row["category"]},
+                "brand": {row["brand"]},
+                "size": {*sizes},
+            }
+            facts_of_product["color"] = {color} if color else set()
+            generated = GeneratedProduct(
+                product_id, row["category"], row["brand"], attributes, options, texts, variants
+            )
+            judged_products.append(JudgedProduct(generated, facts_of_product))
+    return judged_products
 
 
 def _convert(kind: str, value: str) -> Any:

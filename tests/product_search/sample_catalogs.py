@@ -82,11 +82,11 @@ def _make(
 ) -> GeneratedProduct:
     text = ProductText(name=name, description=description.strip()[:5000] or None, search_words=tags)
     options = ["option"] if len(variants) > 1 else []
-    made = [
+    generated = [
         GeneratedVariant(sku, f"{name} {label}".strip(), round(float(price) * 100), {"option": sku} if options else {})
         for sku, price, label in variants
     ]
-    return GeneratedProduct(slug, _to_id(category), None, {}, options, {"en": text}, made)
+    return GeneratedProduct(slug, _to_id(category), None, {}, options, {"en": text}, generated)
 
 
 def _to_id(category: str) -> str:

@@ -80,9 +80,9 @@ async def test_each_filter_finds_and_counts_as_in_postgres(judged_shop: CliServi
     postgres, memory, _ = await open_indexes(judged_shop)
     for terms in list_searches():
         wanted = await postgres.search(replace(terms, with_facets=True))
-        found = memory.search(replace(terms, with_facets=True))
-        assert found is not None
-        assert comparable(found) == comparable(wanted), terms
+        result = memory.search(replace(terms, with_facets=True))
+        assert result is not None
+        assert comparable(result) == comparable(wanted), terms
 
 
 async def test_words_find_the_same_products_in_the_same_sequence(judged_shop: CliServices) -> None:
@@ -90,11 +90,11 @@ async def test_words_find_the_same_products_in_the_same_sequence(judged_shop: Cl
     left_to_postgres = []
     for text in list_texts():
         wanted = await postgres.search(SearchTerms(text=text, limit=50, with_facets=True))
-        found = memory.search(SearchTerms(text=text, limit=50, with_facets=True))
-        if found is None:
+        result = memory.search(SearchTerms(text=text, limit=50, with_facets=True))
+        if result is None:
             left_to_postgres.append(text)
         else:
-            assert comparable(found) == comparable(wanted), text
+            assert comparable(result) == comparable(wanted), text
             assert wanted.corrected_text is None
     assert 10 < len(left_to_postgres) < 50, left_to_postgres
     assert "headfones" in left_to_postgres
@@ -107,16 +107,16 @@ async def test_pages_follow_each_other_without_gaps(judged_shop: CliServices, so
     whole = memory.search(replace(terms, limit=100))
     assert whole is not None
     assert whole.next is None
-    found = []
+    result = []
     while True:
         page = memory.search(terms)
         assert page is not None
-        found += page.hits
+        result += page.hits
         if page.next is None:
             break
         terms = replace(terms, after=page.next)
-    assert found == whole.hits
-    assert len(found) > 30
+    assert result == whole.hits
+    assert len(result) > 30
 
 
 async def test_changes_of_products_are_followed(judged_shop: CliServices) -> None:
@@ -134,9 +134,9 @@ async def test_changes_of_products_are_followed(judged_shop: CliServices) -> Non
     assert await follower.step() == 0
     assert follower.index is memory
     for terms in (SearchTerms(text="zebra"), SearchTerms(text="mug"), SearchTerms(text="yoga mat"), SearchTerms()):
-        found = memory.search(replace(terms, with_facets=True))
-        assert found is not None
-        assert comparable(found) == comparable(await postgres.search(replace(terms, with_facets=True))), terms
+        result = memory.search(replace(terms, with_facets=True))
+        assert result is not None
+        assert comparable(result) == comparable(await postgres.search(replace(terms, with_facets=True))), terms
     zebras = memory.search(SearchTerms(text="zebra"))
     assert zebras is not None
     assert {hit.product_id for hit in zebras.hits} == {"yoga-mat-green", "teddy-brown"}
