@@ -93,18 +93,18 @@ def list_judged_products() -> list[JudgedProduct]:
                 for size in sizes or [None]
             ]
             options = ["size"] if sizes else []
-            facts_of_product = {name: {value} for name, value in facts.items()}
-            facts_of_product |= {
+            all_facts = {name: {value} for name, value in facts.items()}
+            all_facts |= {
                 "id": {product_id},
                 "category": {row["category"]},
                 "brand": {row["brand"]},
                 "size": {*sizes},
             }
-            facts_of_product["color"] = {color} if color else set()
+            all_facts["color"] = {color} if color else set()
             generated = GeneratedProduct(
                 product_id, row["category"], row["brand"], attributes, options, texts, variants
             )
-            judged_products.append(JudgedProduct(generated, facts_of_product))
+            judged_products.append(JudgedProduct(generated, all_facts))
     return judged_products
 
 
