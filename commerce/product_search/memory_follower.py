@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from commerce.kernel.postgres import Database
 from commerce.product_search import memory_store
 from commerce.product_search.memory_index import MemoryProductIndex
 from commerce.product_search.memory_products import MemoryProducts
+from commerce.product_search.query_terms import split_query
 
 _ROWS_PER_READ = 2_000
+_WARM_UP = "手机 phone"
 
 
 class MemoryIndexFollower:
@@ -43,5 +47,6 @@ class MemoryIndexFollower:
             self._products.put(rows)
             count += len(rows)
         if self.index is None:
+            await asyncio.to_thread(split_query, _WARM_UP)  # loads the dictionaries, which no search shall wait for
             self.index = MemoryProductIndex(self._products, self._parents)
         return count

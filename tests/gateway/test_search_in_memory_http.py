@@ -51,7 +51,7 @@ async def test_answers_are_the_same_with_and_without_the_index(
 ) -> None:
     await make_search_shop(shop)
     wanted = await read_answers(gateway)
-    settings = make_settings(catalog={"search": "memory", "index_socket": str(socket_path)})
+    settings = make_settings(catalog={"search": "memory", "index_socket": str(socket_path), "index_timeout_ms": 20_000})
     follower = MemoryIndexFollower(shop.db)
     await follower.step()
     before = {name: count_answers(name) for name in ("memory", "postgres_words", "postgres_away")}
