@@ -1,4 +1,4 @@
-"""Which products an open sale has units of: read from Redis once a second at most, and only while somebody asks."""
+"""Products of which open sales have units: read once a second at most, while somebody asks."""
 
 from __future__ import annotations
 
@@ -141,8 +141,8 @@ class ProductAvailability:
             missing = [sku for sku in wanted if sku not in self._numbers]
             for first in range(0, len(missing), _ROWS_PER_QUERY):
                 part = missing[first : first + _ROWS_PER_QUERY]
-                found = await store.list_numbers(connection, part)
-                self._numbers |= {sku: found.get(sku) for sku in part}
+                numbers = await store.list_numbers(connection, part)
+                self._numbers |= {sku: numbers.get(sku) for sku in part}
         self._change_no = newest
 
 

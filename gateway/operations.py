@@ -47,7 +47,7 @@ class Parameter:
     description: str
     required: bool = False
     is_repeated: bool = False
-    """A query parameter that may be sent several times; `type` is a list, and what is left out is an empty one."""
+    """The query parameter may be sent several times; `type` is a list, empty if it is left out."""
     invalid_message: str = ""
     """The error text for a value that is not of the type; when empty, msgspec's own text."""
 

@@ -1,4 +1,4 @@
-"""What customers get of a search of products, in their language."""
+"""Answers of product searches, in the language of the customer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FacetValue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SearchFacet(msgspec.Struct, frozen=True, kw_only=True):
-    """A property to filter by: an attribute, or `category`, `brand`, `price` or `available`, as `kind` says.
+    """A property to filter by, with counts. `kind` says if it is an attribute.
 
     `min` and `max` are those of numbers and prices, in `unit` or minor units."""
 

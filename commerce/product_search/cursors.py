@@ -16,7 +16,7 @@ from commerce.product_search.model import SearchPosition, SearchTerms
 MAX_CURSOR_CHARS = 200
 _MAX_KEY, _MAX_NO = 2.0**62, 2**31 - 1
 _UNBOUND = ("after", "limit", "available", "with_facets")
-"""what may differ from page to page"""
+"""terms that may differ from page to page"""
 
 
 def encode_cursor(terms: SearchTerms, position: SearchPosition) -> str:

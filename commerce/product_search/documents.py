@@ -1,4 +1,4 @@
-"""What the index has of a product: its terms with their weights, and the properties that searches filter by."""
+"""Documents of the index: the terms of a product with weights, and properties to filter by."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AttributeNames(NamedTuple):
 
 
 class Vocabulary(NamedTuple):
-    """What products refer to: categories with their paths, names of these, attributes, and names of choices."""
+    """Paths and names of categories, attributes, and names of choices, to which products refer."""
 
     paths: Mapping[str, list[str]]
     category_names: Mapping[str, list[str]]

@@ -32,7 +32,7 @@ class CategoryStep(NamedTuple):
 
 
 class IndexedProduct(NamedTuple):
-    """What the index has of a product now: the terms that are counted."""
+    """A product as the index has it now, with the terms that are counted."""
 
     is_listed: bool
     terms: frozenset[str]
@@ -46,7 +46,7 @@ async def lock_state(connection: Connection) -> IndexState:
 
 
 async def take_changed(connection: Connection, count: int) -> tuple[int, list[str]]:
-    """Remove the oldest entries and return their number, and their products in the sequence of the entries."""
+    """Remove the oldest entries. Returns their number, and their products in their sequence."""
     rows = await connection.fetch(queries.take_changed_products, count)
     rows.sort(key=lambda row: row["entry_no"])
     return len(rows), list(dict.fromkeys(row["product_id"] for row in rows))

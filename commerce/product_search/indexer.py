@@ -1,4 +1,4 @@
-"""Keeps the index of products as the catalog is: products that have changed, and changed categories and attributes."""
+"""Keeps the index of products as the catalog is, with its categories and attributes."""
 
 from __future__ import annotations
 
@@ -54,9 +54,10 @@ class ProductIndexer:
         return entries + followed
 
     async def reindex(self, progress: Callable[[int], None] = lambda entries: None) -> int:
-        """Note all products, and index until nothing waits; `progress` gets the number of entries of each step.
+        """Note all products, and index until nothing waits.
 
-        Searches use the old rows meanwhile. Returns the number of products that were noted.
+        `progress` gets the number of entries of each step. Searches use the old rows meanwhile.
+        Returns the number of products that were noted.
         """
         noted, after = 0, ""
         while True:

@@ -1,4 +1,4 @@
-"""What customers ask of a search of products, and what an index answers."""
+"""Terms of product searches, and the answers of an index."""
 
 from __future__ import annotations
 
@@ -120,8 +120,9 @@ class Facet(NamedTuple):
 
 
 class SearchPage(NamedTuple):
-    """A page of hits. `total` counts all pages, up to `MAX_TOTAL`; `is_total_capped` says that there may be more.
+    """A page of hits.
 
+    `total` counts all pages, up to `MAX_TOTAL`; `is_total_capped` says that there may be more.
     `corrected_text` is what was sought instead, if a typed word is in no product and others are near it.
     """
 

@@ -45,7 +45,7 @@ _LIKE_SIGNS = re.compile(r"[%_\\]")
 
 
 class _ChosenQuery(NamedTuple):
-    """What is sought for a text: a query, the words that count for the sequence, and the text that they are of."""
+    """A query for a text, the words that count for the sequence, and the corrected text."""
 
     query: str
     words: list[QueryWord]
@@ -153,7 +153,7 @@ async def _find(
 async def _weigh(connection: Connection, words: Sequence[QueryWord]) -> WeighedQuery:
     """Return the words with weights that grow with their rarity.
 
-    They are whole numbers, which seldom change as products come and go, so the sequence of pages stays.
+    They are whole numbers, which rarely change as products come and go, so the sequence of pages stays.
     """
     listed, products = await store.count_products(connection, [term for word in words for term in word.terms])
     weights = [
@@ -178,13 +178,13 @@ async def _choose_query(connection: Connection, text: str) -> _ChosenQuery | Non
     strict = require_all(words)
     if await store.choose_query(connection, [strict]) is not None:
         return _ChosenQuery(strict, words, None)
-    known = await store.list_known(connection, [require_all([word]) for word in words])
-    unknown = [word.term for place, word in enumerate(words) if place not in known]
+    places = await store.list_known(connection, [require_all([word]) for word in words])
+    unknown = [word.term for place, word in enumerate(words) if place not in places]
     corrected_text = await _correct(connection, text, unknown)
     if corrected_text is not None:
         words = split_query(corrected_text)
-        known = await store.list_known(connection, [require_all([word]) for word in words])
-    words = [word for place, word in enumerate(words) if place in known]
+        places = await store.list_known(connection, [require_all([word]) for word in words])
+    words = [word for place, word in enumerate(words) if place in places]
     if not words:
         return None
     _, products = await store.count_products(connection, [term for word in words for term in word.terms])
@@ -194,7 +194,7 @@ async def _choose_query(connection: Connection, text: str) -> _ChosenQuery | Non
 
 
 async def _correct(connection: Connection, text: str, unknown: Sequence[str]) -> str | None:
-    """Return the text with unknown words replaced by those of products that are near; None if there are none."""
+    """Return the text with words of products in place of unknown ones; None if none is near."""
     corrected = {word for word in unknown if is_corrected(word)}
     if not corrected:
         return None
@@ -269,7 +269,9 @@ def _complete_query(text: str) -> str | None:
 
 
 def _rank_names(products: Sequence[tuple[str, dict[str, str]]], typed: str, language: str) -> list[Suggestion]:
-    """Return a name of each product: in the language if it can be, and first short ones that begin as was typed."""
+    """Return a name of each product, in the language if it can be.
+
+    Short names that begin as was typed come first."""
     ranked: list[tuple[tuple[bool, bool, bool, int, str], str]] = []
     for product_id, names in products:
         places: list[tuple[bool, bool, bool, int, str]] = []

@@ -1,4 +1,4 @@
-"""What a customer types, as the terms that products must have."""
+"""Words of what a customer types, as terms that products must have."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class QueryWord(NamedTuple):
 
 
 def split_query(text: str) -> list[QueryWord]:
-    """Return the words of a query, each once, without those that say nothing; all of them if each says nothing.
+    """Return the words of a query, each once, without stop words if there are others.
 
     A Chinese character that is in no word is one."""
     terms = drop_stop_terms(split(text))
@@ -55,7 +55,9 @@ def require_all(words: list[QueryWord]) -> str:
 
 
 def list_reduced(words: list[QueryWord]) -> Iterator[str]:
-    """Yield queries that demand all words, then ever fewer, down to half of them. `words` has the rarest first."""
+    """Yield queries that demand all words, then ever fewer, down to half of them.
+
+    `words` has the rarest first."""
     chosen = words[:MAX_CHOSEN]
     for count in range(len(chosen), (len(chosen) - 1) // 2, -1):
         yield " | ".join(f"({require_all(list(part))})" for part in combinations(chosen, count))

@@ -1,4 +1,4 @@
-"""Searches of products for customers: pages with cursors, names in their language, and counts with names."""
+"""Searches of products for customers: pages with cursors, and names in their language."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from commerce.product_search.product_index_port import ProductIndex
 from commerce.product_search.store import FacetNames
 
 ReadAvailability = Callable[[Sequence[ProductHit]], Awaitable[Mapping[int, bool]]]
-"""called with hits; returns by `product_no` if they are available, without those that cannot be read now"""
+"""returns by `product_no` if hits are available, without those that cannot be read now"""
 
 
 class ProductSearch:

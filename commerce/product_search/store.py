@@ -29,7 +29,7 @@ _BY_SORT: dict[SearchSort, str] = {
 
 
 class Conditions(NamedTuple):
-    """What products must fit, as the statements take it; None is no condition."""
+    """Conditions that products must fit, as the statements take them; None is no condition."""
 
     text: str | None
     filters: str | None

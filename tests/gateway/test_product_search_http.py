@@ -1,4 +1,4 @@
-"""Product search over HTTP: answers in the reader's language, availability, pages, limits and bad input."""
+"""Product search over HTTP: languages, availability, pages, limits and bad input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.search_shop import make_search_shop
 
 SEARCH, SUGGEST = "/v1/product-search", "/v1/product-suggestions"
 
-_ODD = [
+_UNUSUAL = [
     "e",
     "衣",
     "😀",
@@ -174,7 +174,7 @@ async def test_available_products_are_those_with_units_in_an_open_sale(
     await shop.sales.close(sale_id, "test")
 
 
-async def test_unreadable_stock_is_said_and_hides_nothing(
+async def test_unreadable_stock_is_null_and_hides_nothing(
     search_gateway: TestGateway, monkeypatch: pytest.MonkeyPatch, shop: CliServices, sale_id: str
 ) -> None:
     await make_sale(shop, sale_id, {"mug-1": (1, 4_500, None)})
@@ -206,8 +206,8 @@ async def test_pages_continue_by_cursor_of_the_same_search(search_gateway: TestG
     assert (await find(search_gateway, q="red", cursor="A" * 201)).status == 422
 
 
-async def test_odd_text_is_answered(search_gateway: TestGateway) -> None:
-    for text in _ODD:
+async def test_unusual_text_is_answered(search_gateway: TestGateway) -> None:
+    for text in _UNUSUAL:
         params = {"q": text.encode("utf-8", "replace").decode(), "facets": "true"}
         assert (await find(search_gateway, **params)).status == 200
         assert (await search_gateway.call("GET", SUGGEST, user=None, params={"q": params["q"]})).status == 200

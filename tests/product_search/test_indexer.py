@@ -1,4 +1,4 @@
-"""The index follows the catalog: products, variants, categories and attributes, whatever runs beside it."""
+"""The index follows products, variants, categories and attributes."""
 
 from __future__ import annotations
 

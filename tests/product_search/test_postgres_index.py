@@ -87,16 +87,16 @@ async def index(shop: CliServices) -> PostgresProductIndex:
 
 
 async def test_words_find_the_products_that_have_all_of_them(index: PostgresProductIndex) -> None:
-    for text, found in _WORDS:
+    for text, expected in _WORDS:
         page = await search(index, text)
-        assert set(ids(page)) == found
-        assert (page.total, page.is_total_capped, page.corrected_text, page.next) == (len(found), False, None, None)
+        assert set(ids(page)) == expected
+        assert (page.total, page.is_total_capped, page.corrected_text, page.next) == (len(expected), False, None, None)
 
 
-async def test_mistyped_words_are_corrected_and_said(index: PostgresProductIndex) -> None:
-    for text, corrected, found in _MISTYPED:
+async def test_mistyped_words_are_corrected(index: PostgresProductIndex) -> None:
+    for text, corrected, expected in _MISTYPED:
         page = await search(index, text)
-        assert (set(ids(page)), page.corrected_text) == (found, corrected)
+        assert (set(ids(page)), page.corrected_text) == (expected, corrected)
 
 
 async def test_word_that_finds_something_is_not_corrected(shop: CliServices, index: PostgresProductIndex) -> None:
@@ -138,8 +138,8 @@ async def test_filters_fit_together(index: PostgresProductIndex) -> None:
 
 
 async def test_numbers_are_filtered_by_range(index: PostgresProductIndex) -> None:
-    for bounds, found in _RANGES:
-        assert set(ids(await search(index, numbers={"weight": NumberRange(*bounds)}))) == found
+    for bounds, expected in _RANGES:
+        assert set(ids(await search(index, numbers={"weight": NumberRange(*bounds)}))) == expected
 
 
 async def test_price_filter_needs_a_variant_in_the_range(index: PostgresProductIndex) -> None:
@@ -149,7 +149,7 @@ async def test_price_filter_needs_a_variant_in_the_range(index: PostgresProductI
     assert ids(await search(index, price=PriceRange("USD", None, None))) == []
 
 
-async def test_availability_is_what_the_search_brings(index: PostgresProductIndex) -> None:
+async def test_availability_comes_with_the_search(index: PostgresProductIndex) -> None:
     numbers = {hit.product_id: hit.product_no for hit in (await search(index)).hits}
     bits = bytearray(numbers["mug"] // 8 + 1)
     bits[numbers["mug"] // 8] |= 1 << numbers["mug"] % 8
