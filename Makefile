@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-config \
 	--default-index https://pypi.org/simple --custom-compile-command "make lock" pyproject.toml
-ALL := --extra fulfilment --extra fleet --extra aftersales --extra knowledge --extra taxonomy --extra drand --extra s3
+ALL := --extra fulfilment --extra fleet --extra aftersales --extra knowledge --extra taxonomy --extra drand --extra s3 --extra search
 .DEFAULT_GOAL := help
 .PHONY: help setup run dev test drill drill-room fuzz loadtest bench check lint types imports dockerfile lock clean
 
