@@ -11,6 +11,7 @@ from commerce.catalog.products import Products
 from commerce.kernel.clock import Clock
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Database
+from commerce.product_imports.service import ProductImports
 from commerce.product_quality.grading import GradingPolicy, ProductGrading
 from commerce.product_quality.model import Grade
 from commerce.product_quality.publishing_gate import PublishingGate
@@ -19,11 +20,12 @@ from gateway.uploads import UploadSlots
 
 @dataclass(frozen=True, slots=True)
 class ProductServices:
-    """Products, their variants and the list prices of these."""
+    """Products, their variants, the list prices of these, and imports."""
 
     products: Products
     variants: ProductVariants
     prices: Prices
+    imports: ProductImports
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +46,9 @@ class PublishingPolicy(GradingPolicy, Protocol):
 def build_products(db: Database, clock: Clock, ids: IdGenerator, policy: PublishingPolicy) -> ProductServices:
     """Build the services of products over Postgres."""
     gate = PublishingGate(ProductGrading(db, clock, policy), policy.publish_from)
-    return ProductServices(Products(db, clock, gate.check), ProductVariants(db, clock), Prices(db, clock, ids))
+    return ProductServices(
+        products=Products(db, clock, gate.check),
+        variants=ProductVariants(db, clock),
+        prices=Prices(db, clock, ids),
+        imports=ProductImports(db, clock, ids, gate.check),
+    )

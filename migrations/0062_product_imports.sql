@@ -25,8 +25,10 @@ CREATE TABLE product_imports (
     created_by        text NOT NULL,
     changed_at        timestamptz NOT NULL,
     applied_by        text,
+    anyway            text CHECK (length(anyway) BETWEEN 1 AND 200),
     CHECK ((status = 'refused') = (reason IS NOT NULL)),
     CHECK ((status IN ('applying', 'applied')) = (applied_by IS NOT NULL)),
+    CHECK (anyway IS NULL OR applied_by IS NOT NULL),
     CHECK (applied_products + changed_meanwhile + failed_products <= products),
     -- The report accounts for each line that was read.
     CHECK (header_lines + blank_lines + continued_lines + created + changed + unchanged + refused = checked_lines),
@@ -78,6 +80,7 @@ COMMENT ON COLUMN product_imports.continued_lines IS 'Lines within quoted values
 COMMENT ON COLUMN product_imports.applied_lines IS 'Lines whose products have their result';
 COMMENT ON COLUMN product_imports.products IS 'Those to create or change; the next three say what became of them';
 COMMENT ON COLUMN product_imports.changed_at IS 'Of the last step; kept for some weeks from then';
+COMMENT ON COLUMN product_imports.anyway IS 'Why its products go on sale whatever their quality';
 COMMENT ON TABLE product_import_parts IS 'Whole lines of the files, in UTF-8, from first_line on';
 COMMENT ON TABLE product_import_lines IS 'Report: what becomes of each record';
 COMMENT ON COLUMN product_import_lines.group_line IS 'First line of its product';

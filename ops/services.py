@@ -90,10 +90,13 @@ class CliServices:
     sale_freight: SaleFreight
 
     @property
-    def products(self) -> Products:
+    def publishing_gate(self) -> PublishingGate:
         policy = self.settings.quality
-        gate = PublishingGate(ProductGrading(self.db, self.clock, policy), policy.publish_from)
-        return Products(self.db, self.clock, gate.check)
+        return PublishingGate(ProductGrading(self.db, self.clock, policy), policy.publish_from)
+
+    @property
+    def products(self) -> Products:
+        return Products(self.db, self.clock, self.publishing_gate.check)
 
     @property
     def product_variants(self) -> ProductVariants:
@@ -137,7 +140,7 @@ class CliServices:
 
     @property
     def product_imports(self) -> ProductImports:
-        return ProductImports(self.db, self.clock, self.ids)
+        return ProductImports(self.db, self.clock, self.ids, self.publishing_gate.check)
 
     @property
     def product_export(self) -> ProductExport:

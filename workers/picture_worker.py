@@ -8,6 +8,8 @@ from commerce.kernel.public_http import open_public_transport
 from commerce.pictures.picture_jobs import PictureJobs
 from commerce.pictures.picture_policy import open_picture_files
 from commerce.product_imports.import_jobs import ImportJobs
+from commerce.product_quality.grading import ProductGrading
+from commerce.product_quality.publishing_gate import PublishingGate
 from workers import metrics
 from workers.job_runner import JobRunner
 from workers.loop import run_steps
@@ -16,7 +18,8 @@ from workers.runtime import WorkerServices
 
 async def picture_worker(services: WorkerServices) -> None:
     """Do jobs of pictures and imports of products until the process stops; running jobs are finished."""
-    policy = services.settings.pictures
+    policy, quality = services.settings.pictures, services.settings.quality
+    gate = PublishingGate(ProductGrading(services.db, services.clock, quality), quality.publish_from)
     # Each runs in a process of its own: more than these would wait for a core while their lease ends.
     settings = services.settings.jobs.model_copy(update={"concurrent_jobs": policy.concurrent_renders})
     async with open_public_transport(
@@ -34,6 +37,7 @@ async def picture_worker(services: WorkerServices) -> None:
         imports = ImportJobs(
             *(services.db, services.clock, IdGenerator(services.clock)),
             *(RetryPolicy.from_settings(settings), settings.max_attempts),
+            gate.check,
         )
         queues = [jobs.queue, imports.queue]
         due = services.due_jobs.event(*(queue.name for queue in queues))

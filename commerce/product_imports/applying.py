@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -13,6 +15,7 @@ from commerce.catalog import price_store, product_store
 from commerce.catalog import store as variant_store
 from commerce.catalog.model import Product, ProductAction
 from commerce.catalog.prices import apply_due_plans
+from commerce.catalog.products import PublicationCheck
 from commerce.categories.assignment import lock_category
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import Conflict, ProblemError
@@ -32,11 +35,14 @@ _CHANGED = "somebody changed the product after the report: check the file again"
 
 
 class ProductApplier:
-    """Creates and changes the products of checked imports."""
+    """Creates and changes the products of checked imports.
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    `check_publication` may refuse a product that is to go on sale; then nothing of it is stored."""
+
+    def __init__(self, db: Database, clock: Clock, check_publication: PublicationCheck) -> None:
         self._db = db
         self._clock = clock
+        self._check_publication = check_publication
 
     async def apply_slice(self, import_id: UUID) -> bool:
         """Create or change the next products of an import. Returns whether some are left.
@@ -109,8 +115,15 @@ class ProductApplier:
         actor, reason = current.applied_by, f"imported from {current.file_name}"
         if not await _store(connection, read.product_id, present, plan, now):
             return "changed_meanwhile", _CHANGED
+        if plan.status == "on_sale" and (present is None or present.status != "on_sale"):
+            plan.diff.update(await self._check_stored(connection, read.product_id, current.anyway))
         await _record(connection, read.product_id, present, plan, actor, reason, now)
         return "applied", None
+
+    async def _check_stored(self, connection: Connection, product_id: str, anyway: str | None) -> Mapping[str, Any]:
+        """Check a product whose rows are stored before it goes on sale. Returns what its change is to keep."""
+        stored = await product_store.read(connection, [product_id])
+        return await self._check_publication(connection, stored[product_id].product, anyway)
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from commerce.catalog.products import PublicationCheck
 from commerce.jobs.model import Job, JobHandler, JobResult, finished, postponed
 from commerce.jobs.service import JobQueue
 from commerce.kernel.clock import Clock, from_ms
@@ -20,9 +21,17 @@ _TURN_S = 3.0
 class ImportJobs:
     """Works on imports. What a killed worker leaves undone, the next one does."""
 
-    def __init__(self, db: Database, clock: Clock, ids: IdGenerator, retries: RetryPolicy, max_attempts: int) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        ids: IdGenerator,
+        retries: RetryPolicy,
+        max_attempts: int,
+        check_publication: PublicationCheck,
+    ) -> None:
         self._clock = clock
-        self._imports = ProductImports(db, clock, ids)
+        self._imports = ProductImports(db, clock, ids, check_publication)
         handler = JobHandler(self._work, max_attempts=max_attempts)
         self.queue = JobQueue(QUEUE, {CHECK: handler, APPLY: handler}, db, clock, retries)
 

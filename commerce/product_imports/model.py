@@ -19,6 +19,7 @@ from commerce.catalog.model import (
 )
 from commerce.categories.model import AttributeId
 from commerce.kernel.languages import MAX_LANGUAGES, LanguageTag
+from commerce.kernel.types import Reason
 
 QUEUE, CHECK, APPLY = "product_imports", "product_import.check", "product_import.apply"
 MAX_LINE_CHARS = 1_000_000
@@ -36,7 +37,8 @@ class ProductImport(msgspec.Struct, frozen=True, kw_only=True):
 
     `created`, `changed`, `unchanged` and `refused` count records; with `header_lines`, `blank_lines`,
     `continued_lines` (within quoted values) and `unread_lines` they are all `lines` of the file. `products` counts
-    those that were to be created or changed, the next three what became of them."""
+    those that were to be created or changed, the next three what became of them. `anyway` is the reason why they go on
+    sale whatever their quality."""
 
     import_id: UUID
     file_name: str
@@ -62,6 +64,15 @@ class ProductImport(msgspec.Struct, frozen=True, kw_only=True):
     created_by: str
     changed_at: datetime
     applied_by: str | None
+    anyway: str | None
+
+
+class ApplyInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Options of applying an import.
+
+    With `anyway`, which is a reason, products go on sale whatever their quality, and their changes keep it."""
+
+    anyway: Reason | None = None
 
 
 class LineFault(msgspec.Struct, frozen=True):

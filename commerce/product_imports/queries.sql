@@ -75,7 +75,7 @@ WHERE product_import_lines.import_id = $1 AND product_import_lines.line > $2
 ORDER BY product_import_lines.line LIMIT $4;
 
 -- name: start_apply
-UPDATE product_imports SET status = 'applying', applied_by = $2, changed_at = $3 WHERE import_id = $1;
+UPDATE product_imports SET status = 'applying', applied_by = $2, changed_at = $3, anyway = $4 WHERE import_id = $1;
 
 -- name: list_open_items
 -- Products of these lines that have no result yet.

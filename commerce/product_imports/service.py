@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import BinaryIO
 from uuid import UUID
 
+from commerce.catalog.products import PublicationCheck, check_nothing
 from commerce.jobs import store as jobs
 from commerce.jobs.model import INTERNAL_SYSTEM, NewJob
 from commerce.kernel.clock import Clock, from_ms
@@ -33,13 +34,17 @@ _LAST_ID = UUID(int=2**128 - 1)
 
 
 class ProductImports:
-    """Imports of products over Postgres."""
+    """Imports of products over Postgres.
 
-    def __init__(self, db: Database, clock: Clock, ids: IdGenerator) -> None:
+    `check_publication` may refuse a product that is to go on sale."""
+
+    def __init__(
+        self, db: Database, clock: Clock, ids: IdGenerator, check_publication: PublicationCheck = check_nothing
+    ) -> None:
         self._db = db
         self._clock = clock
         self._ids = ids
-        self._applier = ProductApplier(db, clock)
+        self._applier = ProductApplier(db, clock, check_publication)
 
     async def add(self, source: BinaryIO, file_name: str, file_format: ImportFormat, actor: str) -> ProductImport:
         """Store a file, and put the job that checks it. A file that is no text is refused as a whole.
@@ -80,18 +85,23 @@ class ProductImports:
             lines = await store.list_lines(connection, import_id, after, outcome, size + 1)
         return to_page(lines, size, lambda item: str(item.line))
 
-    async def apply(self, import_id: UUID, actor: str) -> ProductImport:
+    async def apply(self, import_id: UUID, actor: str, anyway: str | None = None) -> ProductImport:
         """Put the job that applies a checked import. A repeat changes nothing.
 
-        Raises `NoSuchProductImport`, or `ImportNotChecked` if its report is not ready or the file is refused."""
+        With the reason `anyway` its products go on sale whatever their quality. Raises `NoSuchProductImport`, or
+        `ImportNotChecked` if its report is not ready, the file is refused, or it is applied without that reason."""
         async with self._db.transaction() as connection:
             current = await store.lock_import(connection, import_id)
             if current is not None and current.status in ("checking", "refused"):
                 remedy = "wait for its report" if current.status == "checking" else "correct the file and send it again"
                 raise ImportNotChecked(f"cannot apply the import: it is {current.status}; {remedy}")
+            if current is not None and current.status != "checked" and anyway not in (None, current.anyway):
+                raise ImportNotChecked(
+                    f"cannot apply the import for another reason: it is {current.status}; send the file again with it"
+                )
             if current is not None and current.status == "checked":
                 now = from_ms(self._clock.now_ms())
-                await store.start_apply(connection, import_id, actor, now)
+                await store.start_apply(connection, import_id, actor, anyway, now)
                 await jobs.put(connection, QUEUE, [NewJob(import_id, APPLY, INTERNAL_SYSTEM, now)], now)
         return await self.get(import_id)
 

@@ -35,6 +35,7 @@ class LockedImport(NamedTuple):
     applied_lines: int
     file_name: str
     applied_by: str | None
+    anyway: str | None
 
 
 class NewLine(NamedTuple):
@@ -187,8 +188,8 @@ async def list_lines(
     return [ReportLine(**{**row, "faults": _read_faults(row["faults"])}) for row in rows]
 
 
-async def start_apply(connection: Connection, import_id: UUID, actor: str, now: datetime) -> None:
-    await connection.execute(queries.start_apply, import_id, actor, now)
+async def start_apply(connection: Connection, import_id: UUID, actor: str, anyway: str | None, now: datetime) -> None:
+    await connection.execute(queries.start_apply, import_id, actor, now, anyway)
 
 
 async def list_open_items(

@@ -29,11 +29,12 @@ class FactsOfProduct(NamedTuple):
 
 
 async def read_facts(
-    connection: Connection, products: Mapping[str, Product], price_level_age_s: float, now: datetime
+    connection: Connection, products: Mapping[str, Product], price_level_age_s: float | None, now: datetime
 ) -> dict[str, FactsOfProduct]:
     """Read the facts of products by id. Call inside a transaction.
 
-    The price levels of their categories are measured if they are older than `price_level_age_s`."""
+    The price levels of their categories are measured if they are older than `price_level_age_s`; with None they are
+    taken as they are, and nothing is written."""
     ids = list(products)
     categories = sorted({product.category_id for product in products.values() if product.category_id is not None})
     rules = await category_store.list_rules(connection, categories)
@@ -41,7 +42,8 @@ async def read_facts(
     unmeasured = await store.list_unmeasured(connection, ids)
     bands = {key: compute_bands(text.name for text in product.texts.values()) for key, product in products.items()}
     duplicates = await _find_duplicates(connection, products, bands)
-    levels = await _read_price_levels(connection, products.values(), now - timedelta(seconds=price_level_age_s), now)
+    outdated = None if price_level_age_s is None else now - timedelta(seconds=price_level_age_s)
+    levels = await _read_price_levels(connection, products.values(), outdated, now)
     facts = {}
     for product_id, product in products.items():
         required = [rule.attribute_id for rule in rules.get(product.category_id or "", ()) if rule.rule == "required"]
@@ -97,18 +99,19 @@ def may_be_same(product: Product, other: Product) -> bool:
 
 
 async def _read_price_levels(
-    connection: Connection, products: Iterable[Product], outdated: datetime, now: datetime
+    connection: Connection, products: Iterable[Product], outdated: datetime | None, now: datetime
 ) -> dict[tuple[str, str], PriceLevel]:
-    """Return the levels of prices by category and currency, measured after a moment."""
+    """Return the levels of prices by category and currency, measured after a moment; with None those that there are."""
     groups = {group for product in products if all(group := _price_group(product))}
     stored = await store.list_price_levels(connection, {category_id for category_id, _ in groups})
     levels = {}
     for group in sorted(groups):
         level, measured_at = stored.get(group, (None, None))
-        if level is None or measured_at is None or measured_at < outdated:
+        if outdated is not None and (level is None or measured_at is None or measured_at < outdated):
             level = await store.measure_prices(connection, *group, _MAX_PRICED)
             await store.put_price_level(connection, *group, level, now)
-        levels[group] = level
+        if level is not None:
+            levels[group] = level
     return levels
 
 

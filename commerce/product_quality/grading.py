@@ -92,9 +92,12 @@ class ProductGrading:
             progress(total)
 
     async def assess(self, connection: Connection, product: Product) -> QualityResult:
-        """Return the quality that a product has now, without storing it. Call inside a transaction."""
+        """Return the quality that a product has now, without storing it. Call inside a transaction.
+
+        It writes nothing: a caller who has locked the product must not wait for a worker that has a price level locked
+        and grades it."""
         products = {product.product_id: product}
-        facts = await read_facts(connection, products, self._policy.price_level_age_s, self._now())
+        facts = await read_facts(connection, products, None, self._now())
         return assess(facts[product.product_id].facts, self._policy)
 
     async def measure_lag(self) -> float:

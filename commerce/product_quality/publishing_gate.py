@@ -33,8 +33,8 @@ class PublishingGate:
             advice = "; ".join(finding.detail for finding in result.findings[:_SHOWN])
             raise BelowPublishingGrade(
                 f"cannot publish {product.product_id}: its grade is {result.grade} with {result.points} points, and "
-                f"{self._publish_from} is needed. To improve it: {advice}. To publish it all the same, give a reason "
-                "as `anyway`",
+                f"{self._publish_from} is needed. To publish it all the same, give a reason as `anyway`. "
+                f"To improve it: {advice}",
                 grade=result.grade,
                 points=result.points,
                 findings=result.findings,

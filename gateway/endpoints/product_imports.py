@@ -14,7 +14,7 @@ from commerce.categories.model import CategoryId
 from commerce.kernel.errors import Invalid
 from commerce.kernel.paging import Page
 from commerce.product_imports.export import ProductExport
-from commerce.product_imports.model import FileName, ImportFormat, LineOutcome, ProductImport, ReportLine
+from commerce.product_imports.model import ApplyInput, FileName, ImportFormat, LineOutcome, ProductImport, ReportLine
 from commerce.product_imports.service import ProductImports
 from gateway.endpoints.parameters import LIMIT, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
@@ -78,9 +78,12 @@ async def list_import_lines(call: Call) -> web.Response:
 async def apply_product_import(call: Call) -> web.Response:
     """Have a checked import applied: a job creates and changes its products, one after the other.
 
-    A product that somebody has changed since the report is left as it is, and reported. A repeat changes nothing.
+    A product that somebody has changed since the report is left as it is, and reported. One that would go on sale with
+    a lower grade than `quality.publish_from` is refused whole; with the reason `anyway` it goes on sale all the same,
+    and its change keeps that reason. A repeat changes nothing.
     """
-    return json_response(await _imports(call).apply(call.parameters["import_id"], call.staff_actor), 202)
+    body = call.body or ApplyInput()
+    return json_response(await _imports(call).apply(call.parameters["import_id"], call.staff_actor, body.anyway), 202)
 
 
 async def export_products(call: Call) -> web.StreamResponse:
@@ -104,7 +107,7 @@ async def export_products(call: Call) -> web.StreamResponse:
 
 
 def _imports(call: Call) -> ProductImports:
-    return ProductImports(call.services.db, call.services.clock, call.services.ids)
+    return call.services.product_services.imports
 
 
 _staff = partial(Operation, tag="staff: catalog", access="catalog")
@@ -157,6 +160,8 @@ ADMIN = [
         answers={202: ("a job applies the import", ProductImport)},
         problems=(404, 409, 503),
         parameters=(_IMPORT,),
+        body=ApplyInput,
+        is_body_optional=True,
     ),
     _staff(
         method="GET",

@@ -17,7 +17,14 @@ from commerce.kernel.csv_records import CsvRecordReader
 from commerce.kernel.csv_rows import ImportReport, LineError, split_lines
 from commerce.kernel.errors import Invalid
 from commerce.kernel.text_encodings import open_lines
-from commerce.product_imports.model import MAX_LINE_CHARS, ImportFormat, LineOutcome, ProductImport, ReportLine
+from commerce.product_imports.model import (
+    MAX_LINE_CHARS,
+    ApplyInput,
+    ImportFormat,
+    LineOutcome,
+    ProductImport,
+    ReportLine,
+)
 from commerce.product_imports.service import ProductImports
 from ops.commands.console import (
     JsonOption,
@@ -47,6 +54,9 @@ ProductFile = Annotated[
 ]
 ImportArgument = Annotated[str, typer.Argument(metavar="IMPORT", help="the import's id")]
 OutcomeOption = Annotated[LineOutcome | None, typer.Option(help="only lines with this outcome")]
+AnywayOption = Annotated[
+    str | None, typer.Option(metavar="REASON", help="put products on sale whatever their quality; recorded")
+]
 _PAGE_SIZE = 500
 _REPORT_COLUMNS = ("line", "outcome", "product_id", "sku", "column", "reason", "result")
 _MAX_NAME_CHARS = 200
@@ -61,24 +71,29 @@ def import_file(
     report: Annotated[
         Path | None, typer.Option(callback=check_writable, help="write the report, or refused lines, to this CSV file")
     ] = None,
+    anyway: AnywayOption = None,
 ) -> None:
     """Import products from CSV or JSON Lines (FILE.jsonl): report every line, with --apply change them.
 
     A CSV file has a line per variant; product_id and sku say of which. A product with a wrong line is refused with the
-    line, the column and the reason; all other products are imported. Status 2 if any line is refused or any product
-    could not be stored. A repeated import changes nothing.
+    line, the column and the reason; all other products are imported. One that would go on sale and whose grade is too
+    low is refused, with what to fix, unless --anyway says why. Status 2 if any line is refused or any product could not
+    be stored. A repeated import changes nothing.
 
     A CSV file with the columns sku, name, price (2.55) and currency (GBP) is imported at once: a new SKU becomes a
     product on sale with one variant.
     """
+    if anyway is not None and not apply:
+        raise typer.BadParameter("it is for --apply: add that", param_hint="--anyway")
 
     async def work() -> ProductImport | ImportReport:
+        options = parse_argument({"anyway": anyway}, ApplyInput) if apply else None
         with TemporaryFile() as source:
             _copy(file, source)
             if _is_list_of_variants(file, source):
                 return await _import_variants(source.read(), file)
             async with open_cli_services() as shop:
-                return await _import_products(shop, source, file, apply=apply, report=report)
+                return await _import_products(shop, source, file, options, report)
 
     done = run_change(work())
     if isinstance(done, ImportReport):
@@ -128,14 +143,16 @@ async def _import_variants(content: bytes, file: Path) -> ImportReport:
 
 
 async def _import_products(
-    shop: CliServices, source: BinaryIO, file: Path, *, apply: bool, report: Path | None
+    shop: CliServices, source: BinaryIO, file: Path, options: ApplyInput | None, report: Path | None
 ) -> ProductImport:
+    """Make the report of a file, and with options apply it."""
     imports, name = shop.product_imports, file.name.encode("utf-8", "backslashreplace").decode()[-_MAX_NAME_CHARS:]
     current = await imports.add(source, name, _format_of(file), get_actor())
-    for step in ("checking", "applying") if apply else ("checking",):
-        if step == "applying" and current.status == "checked":
-            current = await imports.apply(current.import_id, get_actor())
-        current = await _work(imports, current, step)
+    current = await _work(imports, current, "checking")
+    if options is not None:
+        if current.status == "checked":
+            current = await imports.apply(current.import_id, get_actor(), options.anyway)
+        current = await _work(imports, current, "applying")
     if report is not None:
         with report.open("w", encoding="utf-8", newline="") as target:
             await _write_report(shop, current.import_id, None, target)
@@ -277,13 +294,17 @@ def report(import_id: ImportArgument, file: ReportFile = None, outcome: OutcomeO
 
 
 @app.command()
-def apply(import_id: ImportArgument) -> None:
-    """Apply a checked import: create and change its products. May be repeated after an interruption."""
+def apply(import_id: ImportArgument, anyway: AnywayOption = None) -> None:
+    """Apply a checked import: create and change its products. May be repeated after an interruption.
+
+    A product that would go on sale and whose grade is too low is refused whole, unless --anyway says why.
+    """
 
     async def work() -> ProductImport:
         async with open_cli_services() as shop:
             imports = shop.product_imports
-            current = await imports.apply(parse_argument(import_id, UUID), get_actor())
+            options = parse_argument({"anyway": anyway}, ApplyInput)
+            current = await imports.apply(parse_argument(import_id, UUID), get_actor(), options.anyway)
             return await _work(imports, current, "applying")
 
     _finish(run_change(work()))

@@ -25,6 +25,7 @@ from tests.support.sales import eventually
 STAFF: dict[str, Any] = {"user": "kim", "roles": ["catalog"]}
 PATH = "/v1/admin/product-imports"
 HEADER = "product_id,name:en,sku,variant_name,price,currency\n"
+ON_SALE_HEADER = "product_id,status,name:en,sku,variant_name,price,currency\n"
 
 
 def lines_of(count: int) -> str:
@@ -54,6 +55,7 @@ async def test_file_is_uploaded_checked_applied_and_exported(gateway: TestGatewa
         assert [(line["line"], line["outcome"]) for line in page["items"]] == [(n, "created") for n in (2, 3, 4)]
         page = (await gateway.call("GET", f"{path}/lines?cursor={page['next']}&outcome=refused", **STAFF)).body
         assert [line["faults"][0]["column"] for line in page["items"]] == ["price"]
+        assert (await gateway.call("POST", f"{path}/apply", json={"anyway": " "}, **STAFF)).status == 422
         for _ in range(2):
             assert (await gateway.call("POST", f"{path}/apply", **STAFF)).status == 202
         applied = await wait_for(gateway, path, "applied")
@@ -68,6 +70,30 @@ async def test_file_is_uploaded_checked_applied_and_exported(gateway: TestGatewa
     ]
     listed = (await gateway.call("GET", PATH, **STAFF)).body["items"]
     assert [item["status"] for item in listed] == ["applied"]
+
+
+async def test_low_grade_is_refused_by_the_worker_and_goes_on_sale_with_a_reason(
+    gateway: TestGateway, settings: Settings, shop: CliServices
+) -> None:
+    content = ON_SALE_HEADER + "p,on_sale,P,p,P,1,CNY\n"
+    async with run_workers(settings, "picture_worker"):
+        path = (await upload(gateway, content)).headers["Location"]
+        await wait_for(gateway, path, "checked")
+        assert (await gateway.call("POST", f"{path}/apply", **STAFF)).body["anyway"] is None
+        applied = await wait_for(gateway, path, "applied")
+        assert (applied["applied_products"], applied["failed_products"]) == (0, 1)
+        [line] = (await gateway.call("GET", f"{path}/lines", **STAFF)).body["items"]
+        assert (line["outcome"], line["result"]) == ("created", "refused")
+        assert "cannot publish p: its grade is E" in line["detail"]
+        late = await gateway.call("POST", f"{path}/apply", json={"anyway": "pictures follow"}, **STAFF)
+        assert (late.status, late.code) == (409, "import_status")
+        path = (await upload(gateway, content)).headers["Location"]
+        await wait_for(gateway, path, "checked")
+        for body in ({"anyway": "pictures follow"}, None):
+            answer = await gateway.call("POST", f"{path}/apply", json=body, **STAFF)
+            assert (answer.status, answer.body["anyway"]) == (202, "pictures follow")
+        assert (await wait_for(gateway, path, "applied"))["applied_products"] == 1
+    assert (await shop.products.get("p")).status == "on_sale"
 
 
 async def test_wrong_requests_are_refused(gateway: TestGateway, make_settings: Callable[..., Settings]) -> None:
@@ -152,6 +178,27 @@ async def test_commands_import_report_apply_and_export(shop: CliServices, settin
     file.write_text("product_id,sku\np0,p0,,\n", encoding="utf-16-le")
     status, output = await floodgate("catalog", "import", file)
     assert (status, "UTF-16 without its mark" in output) == (1, True), output
+
+
+async def test_command_puts_products_of_a_low_grade_on_sale_with_a_reason_only(
+    shop: CliServices, settings: Settings, tmp_path: Path
+) -> None:
+    floodgate: Command = make_command(Processes(settings, tmp_path).environment())
+    file, report = tmp_path / "new.csv", tmp_path / "report.csv"
+    file.write_text(ON_SALE_HEADER + "p,on_sale,P,p,P,1,CNY\n")
+    status, output = await floodgate("catalog", "import", file, "--apply", "--report", report)
+    assert (status, "1 products: 0 applied, 0 changed meanwhile, 1 failed" in output) == (2, True), output
+    [row] = csv.DictReader(report.read_text().splitlines())
+    assert row["result"].startswith("refused: cannot publish p: its grade is E")
+    assert (await floodgate("catalog", "import", file, "--anyway", "pictures follow"))[0] == 2
+    assert (await floodgate("catalog", "import", file))[0] == 0
+    [item, _] = json.loads((await floodgate("catalog", "imports", "list", "--json"))[1])
+    status, output = await floodgate("catalog", "imports", "apply", item["import_id"], "--anyway", "pictures follow")
+    assert (status, "1 products: 1 applied" in output) == (0, True), output
+    file.write_text(file.read_text().replace("p,", "q,"))
+    status, output = await floodgate("catalog", "import", file, "--apply", "--anyway", "pictures follow")
+    assert (status, "1 products: 1 applied" in output) == (0, True), output
+    assert [(await shop.products.get(product_id)).status for product_id in "pq"] == ["on_sale", "on_sale"]
 
 
 async def test_old_import_is_deleted_in_steps_with_its_file_and_report(shop: CliServices) -> None:

@@ -12,7 +12,7 @@ from tests.support.product_shop import ACTOR
 
 
 def imports_of(shop: CliServices) -> ProductImports:
-    return ProductImports(shop.db, shop.clock, shop.ids)
+    return shop.product_imports
 
 
 async def check(shop: CliServices, content: str | bytes, file_format: ImportFormat = "csv") -> ProductImport:
@@ -27,8 +27,8 @@ async def check(shop: CliServices, content: str | bytes, file_format: ImportForm
     return current
 
 
-async def apply(shop: CliServices, current: ProductImport) -> ProductImport:
-    await imports_of(shop).apply(current.import_id, ACTOR)
+async def apply(shop: CliServices, current: ProductImport, anyway: str | None = "it is a test") -> ProductImport:
+    await imports_of(shop).apply(current.import_id, ACTOR, anyway)
     return await imports_of(shop).finish(current.import_id)
 
 
