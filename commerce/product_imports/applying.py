@@ -115,9 +115,10 @@ class ProductApplier:
         actor, reason = current.applied_by, f"imported from {current.file_name}"
         if not await _store(connection, read.product_id, present, plan, now):
             return "changed_meanwhile", _CHANGED
+        kept: Mapping[str, Any] = {}
         if plan.status == "on_sale" and (present is None or present.status != "on_sale"):
-            plan.diff.update(await self._check_stored(connection, read.product_id, current.anyway))
-        await _record(connection, read.product_id, present, plan, actor, reason, now)
+            kept = await self._check_stored(connection, read.product_id, current.anyway)
+        await _record(connection, read.product_id, present, plan, kept, actor, reason, now)
         return "applied", None
 
     async def _check_stored(self, connection: Connection, product_id: str, anyway: str | None) -> Mapping[str, Any]:
@@ -169,16 +170,19 @@ async def _record(
     product_id: str,
     present: Product | None,
     plan: ProductPlan,
+    kept: Mapping[str, Any],
     actor: str,
     reason: str,
     now: datetime,
 ) -> None:
-    """Record the change of a product, as one version, and new prices."""
+    """Record the change of a product, as one version, with what the check kept, and new prices."""
     action: ProductAction = "created" if present is None else "changed"
     if present is not None and set(plan.diff) == {"status"}:
         action = "published" if plan.status == "on_sale" else "retired"
     if plan.diff:
-        await product_store.add_changes(connection, [(product_id, action, plan.diff)], actor, reason[:200], now)
+        await product_store.add_changes(
+            connection, [(product_id, action, {**plan.diff, **kept})], actor, reason[:200], now
+        )
     old: dict[str, tuple[int, str]] = (
         {} if present is None else {variant.sku: (variant.price, variant.currency) for variant in present.variants}
     )

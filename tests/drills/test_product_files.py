@@ -68,7 +68,11 @@ async def test_large_file_is_imported_in_bounded_memory(shop: CliServices, setti
     figures = [f"{PRODUCTS} products, {large.stat().st_size >> 20} MiB; a hundredth of them needs {base_kib >> 10} MiB"]
     for step, options, expected in (
         ("check", (), f"{2 * PRODUCTS} created, 0 changed, 0 unchanged, 0 refused"),
-        ("check and apply", ("--apply",), f"{PRODUCTS} applied, 0 changed meanwhile, 0 failed"),
+        (
+            "check and apply",
+            ("--apply", "--anyway", "it is a drill"),
+            f"{PRODUCTS} applied, 0 changed meanwhile, 0 failed",
+        ),
         ("again", ("--apply",), f"0 created, 0 changed, {2 * PRODUCTS} unchanged, 0 refused"),
     ):
         output, seconds, kib = await run_import(environment, large, *options)
