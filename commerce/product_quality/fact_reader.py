@@ -101,7 +101,9 @@ def may_be_same(product: Product, other: Product) -> bool:
 async def _read_price_levels(
     connection: Connection, products: Iterable[Product], outdated: datetime | None, now: datetime
 ) -> dict[tuple[str, str], PriceLevel]:
-    """Return the levels of prices by category and currency, measured after a moment; with None those that there are."""
+    """Return the levels of prices by category and currency, measured after a moment.
+
+    With None, those that are stored."""
     groups = {group for product in products if all(group := _price_group(product))}
     stored = await store.list_price_levels(connection, {category_id for category_id, _ in groups})
     levels = {}
