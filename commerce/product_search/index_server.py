@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,8 +20,10 @@ from commerce.product_search.index_wire import (
     read_frame,
     write_frame,
 )
-from commerce.product_search.memory_index import MemoryProductIndex
 from commerce.product_search.model import SearchTerms
+
+if TYPE_CHECKING:
+    from commerce.product_search.memory_index import MemoryProductIndex  # needs numpy
 
 _logger = logging.getLogger(__name__)
 _MAX_CONNECTIONS, _READ_TIMEOUT_S = 256, 5.0

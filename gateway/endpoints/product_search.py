@@ -14,7 +14,7 @@ from commerce.catalog.model import Brand
 from commerce.categories.model import CategoryId
 from commerce.kernel.errors import Invalid
 from commerce.kernel.languages import read_accept_language
-from commerce.kernel.money import Currency, Minor
+from commerce.kernel.money import Currency, Minor, MoneyError, minor_digits
 from commerce.kernel.paging import Page
 from commerce.kernel.types import query_text
 from commerce.product_search.answers import SearchAnswer, SearchSuggestion
@@ -139,6 +139,10 @@ def _read_price(parameters: Mapping[str, Any]) -> PriceRange | None:
         if low is not None or high is not None:
             raise _refuse("currency", "missing: prices are in minor units of a currency; send it too")
         return None
+    try:
+        minor_digits(currency)
+    except MoneyError as error:
+        raise _refuse("currency", str(error)) from error
     if low is not None and high is not None and low > high:
         raise _refuse("min_price", "above max_price; put the smaller amount first")
     return PriceRange(currency, low, high)

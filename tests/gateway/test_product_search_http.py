@@ -183,7 +183,7 @@ async def test_unreadable_stock_is_null_and_hides_nothing(
     async def fail(*args: object) -> Any:
         raise NotReady("no stock")
 
-    monkeypatch.setattr(type(search_gateway.services.sales), "read_free_units", fail)
+    monkeypatch.setattr("commerce.sales.service.read_units_free", fail)
     assert (await find(search_gateway, available="true")).code == "not_ready"
     answer = await find(search_gateway, q="mug", facets="true")
     assert [item["is_available"] for item in answer.body["items"]] == [None]

@@ -129,6 +129,7 @@ SQL_HOLDERS = existing(
     "commerce/conversations/clock_store.py",
     "commerce/conversations/support_store.py",
     "commerce/categories/taxonomy_store.py",
+    "commerce/product_search/index_store.py",
     "commerce/product_search/memory_store.py",
     # The sandbox keeps the records of providers and carriers in SQLite.
     "ops/sandbox/payment_store.py",
