@@ -148,7 +148,7 @@ async def inside() -> AsyncIterator[InsideServer]:
                 await asyncio.sleep(60)
         return web.Response(body=b"content")
 
-    runner = web.ServerRunner(web.Server(answer))  # type: ignore[arg-type]
+    runner = web.ServerRunner(web.Server(answer), shutdown_timeout=0.1)  # type: ignore[arg-type]
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
