@@ -89,6 +89,7 @@ EXPECTED = {
     "conversations.oldest_unassigned": "looks at conversations that wait for staff; their index has no others",
     "audit.stock_sums": "an audit adds up all movements: nothing else compares the stock with them",
     "audit.ledger_sums": "an audit adds up the whole ledger: nothing else compares it with running sums",
+    "pictures.sum_bytes": "adds up the files every five minutes: four rows per picture",
     "ledger.list_balances": "a trial balance adds up the whole ledger",
     "fulfilment.list_no_first_scan": "looks at shipments that are on their way, until it has a page",
     "fulfilment.list_overdue": "looks at shipments that are on their way, until it has a page",

@@ -27,5 +27,6 @@ def values_of_lists(now: datetime) -> dict[str, dict[int, object]]:
         "product_imports.list_open_items": {2: 1, 3: 100},
         **{f"warehouse_stock.list_{name}": {1: "", 2: "", 3: None, 4: None} for name in ("levels", "low")},
         "warehouse_stock.list_movements": {2: None, 3: 2**63 - 1},
+        "warehouse_stock.move": {1: "sku-5", 2: "w1", 3: "received", 4: 10},
         "warehouse_stock.list_unplanned_items": {1: now, 2: "", 3: ""},
     }

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 def values_of_search(products: int) -> dict[str, dict[int, object]]:
     """Return values of searches among so many products."""
-    text, filters = "'word77'", "'*category=c77' & ('color=color37' | 'color=color38')"
+    text = "'word77'"
     no_filters: dict[int, object] = {2: None, 3: None, 4: None, 5: None, 6: None}
     matching = {1: text, **no_filters}
     return {
         "product_search.begin_search": {1: "1000"},
         "product_search.find_by_score": matching | {7: 10_001, 8: [1.0], 9: [text], 10: None, 11: None, 12: 20},
-        "product_search.find_cheapest": no_filters | {1: None, 2: filters, 7: 100, 8: 2**31, 9: 20},
+        "product_search.find_cheapest": no_filters | {1: None, 7: 100, 8: 2**31 - 1, 9: 20},
         "product_search.find_dearest": matching | {7: None, 8: None, 9: 20},
         "product_search.find_newest": no_filters | {1: None, 7: products, 8: products, 9: 20},
         "product_search.count_found": matching | {7: 10_001},
