@@ -1,4 +1,4 @@
-"""A file of 100,000 products is checked and applied in bounded memory.
+"""A file of many products is checked and applied in bounded memory.
 
 `FLOODGATE_DRILL_PRODUCTS` sets another number.
 """
@@ -19,7 +19,7 @@ from tests.support.processes import Processes
 from tests.support.product_shop import add_categories
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(3_600)]
-PRODUCTS = int(os.environ.get("FLOODGATE_DRILL_PRODUCTS", "100000"))
+PRODUCTS = int(os.environ.get("FLOODGATE_DRILL_PRODUCTS", "2000"))
 MAX_GROWTH_KIB = 100_000
 """of the memory of the command, against that for a hundredth of the products"""
 
