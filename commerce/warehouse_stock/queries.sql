@@ -36,8 +36,9 @@ SELECT count(*) FROM stock_levels WHERE on_hand < warn_below;
 -- name: list_movements
 -- Newest first. $2: of this warehouse, or null; $3: before this number. Each warehouse has its own part of the index.
 SELECT {stock_movements} FROM stock_levels CROSS JOIN LATERAL (
-    SELECT * FROM stock_movements AS movement
-    WHERE movement.sku = stock_levels.sku AND movement.warehouse_id = stock_levels.warehouse_id AND movement_no < $3
+    SELECT {stock_movements} FROM stock_movements
+    WHERE stock_movements.sku = stock_levels.sku AND stock_movements.warehouse_id = stock_levels.warehouse_id
+      AND movement_no < $3
     ORDER BY movement_no DESC LIMIT $4) AS stock_movements
 WHERE stock_levels.sku = $1 AND ($2::text IS NULL OR stock_levels.warehouse_id = $2)
 ORDER BY movement_no DESC LIMIT $4;
