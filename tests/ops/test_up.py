@@ -59,7 +59,7 @@ class UpProcess:
         )
         assert self.process.stdout is not None
         while "Ctrl-C stops" not in self.output:
-            line = await asyncio.wait_for(self.process.stdout.readline(), 60)
+            line = await asyncio.wait_for(self.process.stdout.readline(), 120)
             assert line, self.output
             self.output += line.decode()
 
@@ -117,7 +117,7 @@ class UpProcess:
         return pids
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("curl"), reason="needs /proc and curl")
 async def test_up_keeps_orders_over_stops_and_kills(home: Path) -> None:
     up = UpProcess(home)
@@ -163,7 +163,7 @@ async def test_up_keeps_orders_over_stops_and_kills(home: Path) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 async def test_up_with_backup_begins_with_its_orders(home: Path, tmp_path: Path) -> None:
     """The way from data that no server of a machine reads: only a directory without data takes a backup."""
