@@ -36,7 +36,7 @@ class SaleKeys:
         self.accepted = self._key("accepted")
         """hash: order id (16 bytes) → user, from acceptance until the order is in Postgres"""
         self.orders = self._key("orders")
-        """stream: one entry per batch; its fields are order id (16 bytes) → payload"""
+        """stream: one entry per batch, whose field `orders` has its orders packed as `reserve.lua` says"""
         self.fence = self._key("fence")
         """counter: written before WAIT, so that WAIT covers earlier writes of other connections"""
         self.room = self._key("room")

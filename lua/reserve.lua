@@ -2,12 +2,14 @@
 --
 -- KEYS  1 meta  2 stock  3 buyers  4 accepted  5 orders  6 offers  7..10 idempotency keys of the days base-2 to base+1
 -- ARGV  1 base day (days since 1970, the caller's clock)  2 number of orders  3 number of SKUs  4 number of user-SKU pairs
---       5 the orders' lines, packed (below), then in columns:
+--       5 the orders' lines, packed (below)  6 the orders' payloads, packed (below), then in columns:
 --       each SKU of the batch once; each user-SKU pair (user NUL sku, of SKUs with a limit) once;
---       the orders' fields in the idempotency keys; their order ids (16 bytes) and payloads in turn; their users;
---       the tail of an idempotency key's record, after the order id and before the entry id (body digest 16 bytes, total 8)
+--       the orders' fields in the idempotency keys; their users; the head of an idempotency key's record, before the
+--       entry id (order id 16 bytes, body digest 16, total 8)
 -- LINES for each order: generation u64, number of lines u32, and for each line four u32: number of the SKU in its
 --       column, units, number of the pair (0: no limit), limit; most significant byte first
+-- PAYLOADS for each order: order id 16 bytes, length u32, payload. They go into the stream entry as they came, as its
+--       field `orders`: an argument and a field for each cost more than all checks of that order.
 -- RETURNS {server ms, id of the stream entry or '', one outcome per order}; an outcome is a number or {number, detail}
 -- OUTCOMES 0 accepted  1 replayed {record: order id, digest, total, entry id}  2 key_reused  3 stale  4 not_ready
 --          5 not_open {opens ms}  6 paused  7 closed  8 sold_out {sku}  9 over_limit {sku}
@@ -16,10 +18,10 @@
 -- It reads the idempotency keys of today and yesterday and writes today's, by the server's clock: one clock decides
 -- which day it is, and a key is found for at least 24 hours.
 -- A line that is short of free units is taken from what its customer is offered by the wait-list, as a whole or not.
--- Most columns go to HMGET and XADD unchanged: a table per order costs more than all checks of that order.
+-- Most columns go to HMGET unchanged: a table per order costs more than all checks of that order.
 
 local meta, stock, buyers, accepted, orders, offers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local base_day, count, lines = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[5]
+local base_day, count, lines, payloads = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[5], ARGV[6]
 local sku_count, pair_count = tonumber(ARGV[3]), tonumber(ARGV[4])
 
 -- include: chunks
@@ -34,12 +36,11 @@ local ARGV, call, struct_unpack, sub = ARGV, redis.call, struct.unpack, string.s
 -- include: terms
 
 -- Positions in ARGV before the first item of each column.
-local SKU = 5
+local SKU = 6
 local PAIR = SKU + sku_count
 local KEY = PAIR + pair_count
-local ORDER = KEY + count
-local USER = ORDER + 2 * count
-local TAIL = USER + count
+local USER = KEY + count
+local RECORD = USER + count
 
 -- Positions in KEYS of the keys of days.
 local BASE_DAY, FIRST_TODAY, LAST_TODAY = 9, 8, 10
@@ -141,8 +142,7 @@ for i = 1, count do
   local key = ARGV[KEY + i]
   local record, first = todays_records[i] or yesterdays_records[i], accepted_keys[key]
   if record or first then
-    local digest = record and sub(record, 17, 32) or sub(ARGV[TAIL + first], 1, 16)
-    if digest ~= sub(ARGV[TAIL + i], 1, 16) then
+    if sub(record or ARGV[RECORD + first], 17, 32) ~= sub(ARGV[RECORD + i], 17, 32) then
       reply[i + 2] = KEY_REUSED
     else
       reply[i + 2] = {REPLAYED, record or ''}
@@ -165,23 +165,28 @@ end
 if #accepted_orders == 0 then return reply end
 
 -- From here on only writes. XADD comes first: if Redis refuses writes at all, it fails here.
-local entry_id
-if #accepted_orders == count then
-  entry_id = call('XADD', orders, '*', unpack(ARGV, ORDER + 1, ORDER + 2 * count))
-else
-  local fields = {}
-  for n, i in ipairs(accepted_orders) do
-    fields[2 * n - 1], fields[2 * n] = ARGV[ORDER + 2 * i - 1], ARGV[ORDER + 2 * i]
+
+-- Return the accepted orders' part of the payloads.
+local function accepted_payloads()
+  local parts, from, next_accepted = {}, 1, 1
+  for i = 1, count do
+    local to = from + 19 + struct_unpack('>I4', payloads, from + 16)
+    if accepted_orders[next_accepted] == i then
+      parts[next_accepted] = sub(payloads, from, to)
+      next_accepted = next_accepted + 1
+    end
+    from = to + 1
   end
-  entry_id = call('XADD', orders, '*', unpack(fields))
+  return table.concat(parts)
 end
+local entry_id = call('XADD', orders, '*', 'orders', #accepted_orders == count and payloads or accepted_payloads())
 
 local accepted_users, records = {}, {}
 for n = 1, #accepted_orders do
   local i = accepted_orders[n]
-  local id = ARGV[ORDER + 2 * i - 1]
-  accepted_users[2 * n - 1], accepted_users[2 * n] = id, ARGV[USER + i]
-  records[2 * n - 1], records[2 * n] = ARGV[KEY + i], id .. ARGV[TAIL + i] .. entry_id
+  local record = ARGV[RECORD + i]
+  accepted_users[2 * n - 1], accepted_users[2 * n] = sub(record, 1, 16), ARGV[USER + i]
+  records[2 * n - 1], records[2 * n] = ARGV[KEY + i], record .. entry_id
 end
 hset(KEYS[today], records)
 call('EXPIRE', KEYS[today], KEY_TTL_S)
@@ -206,7 +211,6 @@ end
 
 reply[2] = entry_id
 for _, replay in ipairs(replays) do
-  local first = replay[2]
-  reply[replay[1]][2] = ARGV[ORDER + 2 * first - 1] .. ARGV[TAIL + first] .. entry_id
+  reply[replay[1]][2] = ARGV[RECORD + replay[2]] .. entry_id
 end
 return reply

@@ -81,7 +81,7 @@ class EntryId(NamedTuple):
 
 
 _RECORD = struct.Struct(">16s16sq")
-_ORDER, _LINE, _RECORD_TAIL = struct.Struct(">QI"), struct.Struct(">IIII"), struct.Struct(">16sq")
+_ORDER, _LINE, _LENGTH = struct.Struct(">QI"), struct.Struct(">IIII"), struct.Struct(">I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,22 +143,22 @@ async def reserve(client: Commands, keys: SaleKeys, day: int, orders: Sequence[R
     user_skus: dict[bytes, int] = {}
     lines = bytearray()
     fields: list[bytes] = []
-    entries: list[bytes] = []
+    payloads: list[bytes] = []
     users: list[str] = []
-    record_tails: list[bytes] = []
+    records: list[bytes] = []
     for order in orders:
-        user_id, order_id = order.user_id, order.order_id.bytes
+        user_id, order_id, payload = order.user_id, order.order_id.bytes, order.payload
         units = order.units
         lines += _ORDER.pack(order.generation, len(units))
         for sku, count, limit in units:
             user_sku = user_skus.setdefault(buyer_field(user_id, sku), len(user_skus) + 1) if limit else 0
             lines += _LINE.pack(skus.setdefault(sku, len(skus) + 1), count, user_sku, limit)
         fields.append(idempotency_field(user_id, order.idempotency_key))
-        entries += (order_id, order.payload)
+        payloads += (order_id, _LENGTH.pack(len(payload)), payload)
         users.append(user_id)
-        record_tails.append(_RECORD_TAIL.pack(order.body_digest, order.total_minor))
-    arguments: list[Argument] = [day, len(orders), len(skus), len(user_skus), bytes(lines)]
-    arguments += (*skus, *user_skus, *fields, *entries, *users, *record_tails)
+        records.append(_RECORD.pack(order_id, order.body_digest, order.total_minor))
+    arguments: list[Argument] = [day, len(orders), len(skus), len(user_skus), bytes(lines), b"".join(payloads)]
+    arguments += (*skus, *user_skus, *fields, *users, *records)
     reply = await _reserve.call(client, keys.reserve_keys(day), arguments)
     accepted = ReserveResult(ReserveOutcome.ACCEPTED, EntryId.parse(reply[1])) if reply[1] else None
     return [_parse_result(part, accepted) for part in reply[2:]]

@@ -23,6 +23,8 @@ _find_entries = Script("find_entries")
 _renew_claims = Script("renew_claims")
 _oldest_entry = Script("oldest_entry")
 _FIRST = b"0-0"
+_ORDERS_FIELD = b"orders"
+_ID_BYTES, _PAYLOAD_HEAD = 16, 20
 _PAGE_ENTRIES = 200
 _SCAN_COUNT = 1_000
 _RECORDS_PER_CALL = 2_000
@@ -44,10 +46,30 @@ class StreamMissing(Exception):
     """The sale has no stream: it is not loaded, or Redis was wiped."""
 
 
+def _split_payloads(packed: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    """Split the payloads that `reserve` packs into (order id in 16 bytes, payload).
+
+    What is cut off or too short comes as an order that nothing can decode, so that it is kept as a dead letter.
+    """
+    orders, at = [], 0
+    while at < len(packed):
+        start = at + _PAYLOAD_HEAD
+        end = start + int.from_bytes(packed[at + _ID_BYTES : start])
+        orders.append((packed[at : at + _ID_BYTES], packed[start:end]))
+        at = end
+    return tuple(orders)
+
+
+def _orders_of(fields: dict[bytes, bytes]) -> Sequence[tuple[bytes, bytes]]:
+    """Return the orders of an entry; entries of earlier releases have a field for each order."""
+    packed = fields.get(_ORDERS_FIELD)
+    return tuple(fields.items()) if packed is None else _split_payloads(packed)
+
+
 def _entries(raw: Any, epoch: int = 0) -> list[Entry]:
     # Any: the client types its replies for every protocol and decoding at once. Our replies are always bytes.
     return [
-        Entry(EntryId.parse(entry_id), tuple(fields.items()), epoch)
+        Entry(EntryId.parse(entry_id), _orders_of(fields), epoch)
         for entry_id, fields in raw
         if fields  # an entry that was deleted while it was pending comes without fields
     ]
@@ -134,7 +156,7 @@ async def claim_orphans(client: Redis, keys: SaleKeys, consumer: str, count: int
         arguments: list[Argument] = [GROUP, consumer, idle_ms, after, count - len(orphans)]
         after, raw = await _claim_orphans.call(client, [keys.orders], arguments)
         for id_, fields in raw:
-            orphans.append(Entry(EntryId.parse(id_), tuple(zip(fields[::2], fields[1::2], strict=True))))
+            orphans.append(Entry(EntryId.parse(id_), _orders_of(dict(zip(fields[::2], fields[1::2], strict=True)))))
         if not after or len(orphans) == count:
             return orphans
 
