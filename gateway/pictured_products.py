@@ -22,13 +22,17 @@ class PicturedProduct(PublicProduct, frozen=True, kw_only=True):
 
 
 class CoveredProduct(ListedProduct, frozen=True, kw_only=True):
-    """A product on sale in a list. `cover` is its first picture, null if there is none or it cannot be read now."""
+    """A product on sale in a list.
+
+    `cover` is its first picture, null if there is none or it cannot be read now."""
 
     cover: PublicPicture | None
 
 
 class CoveredHit(FoundProduct, frozen=True, kw_only=True):
-    """A product that was found. `cover` is its first picture, null if there is none or it cannot be read now."""
+    """A product that was found.
+
+    `cover` is its first picture, null if there is none or it cannot be read now."""
 
     cover: PublicPicture | None
 

@@ -154,7 +154,7 @@ class PublicPages:
         return encode_content(entry.value.variant, VARIANT_CACHE_CONTROL, read_at=entry.read_at)
 
     async def get_product(self, product_id: str, wanted: Sequence[str]) -> tuple[str, Content]:
-        """Read a product on sale with its pictures in the best of its languages, which is returned too.
+        """Read a product on sale with its pictures; its language, the best there is, is returned too.
 
         Raises `NoSuchProduct`. It counts as a view of each of its variants."""
         entry = (await self._products.get_many([product_id]))[product_id]

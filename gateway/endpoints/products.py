@@ -38,7 +38,7 @@ def _products(call: Call) -> Products:
 
 
 async def list_products(call: Call) -> web.Response:
-    """List the products on sale by id, with their covers and the lowest and the highest list price of their variants.
+    """List the products on sale by id, with covers and the range of their list prices.
 
     Names are in the best language for `Accept-Language`, else in English, else in any.
     """

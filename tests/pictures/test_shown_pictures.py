@@ -42,7 +42,7 @@ def digest_of(shown: dict[str, Any]) -> str:
 
 
 async def read_shown(gateway: TestGateway) -> dict[str, list[str]]:
-    """Return the digests that each page shows of the product, after checking that the other product has none."""
+    """Return the digests that each page shows of the product, and check that the other has none."""
     shown = {"page": [digest_of(item) for item in (await read(gateway, PAGE)).body["pictures"]]}
     for name, path in (("list", LIST), ("search", SEARCH)):
         covers = {item["product_id"]: item["cover"] for item in (await read(gateway, path)).body["items"]}
@@ -66,10 +66,10 @@ async def test_customers_see_pictures_as_staff_change_them(staff: TestGateway) -
     tags = {path: [(await read(staff, path)).headers["ETag"]] for path in (PAGE, LIST, SEARCH)}
 
     async def note_tags() -> None:
-        for path, seen in tags.items():
-            assert (await read(staff, path, If_None_Match=seen[-1])).status == 200
-            seen.append((await read(staff, path)).headers["ETag"])
-            assert (await read(staff, path, If_None_Match=seen[-1])).status == 304
+        for path, noted in tags.items():
+            assert (await read(staff, path, If_None_Match=noted[-1])).status == 200
+            noted.append((await read(staff, path)).headers["ETag"])
+            assert (await read(staff, path, If_None_Match=noted[-1])).status == 304
 
     red, green = [(await upload(staff, picture((400, 300), color=color)))["digest"] for color in ("red", "green")]
     await show(staff, red, green)
@@ -87,7 +87,7 @@ async def test_customers_see_pictures_as_staff_change_them(staff: TestGateway) -
     await note_tags()
     assert (await staff.call("DELETE", pictures_path(rest=f"/pictures/{blue}"), **STAFF)).status == 204
     await show(staff)
-    assert [(await read(staff, path)).headers["ETag"] for path in tags] == [seen[0] for seen in tags.values()]
+    assert [(await read(staff, path)).headers["ETag"] for path in tags] == [noted[0] for noted in tags.values()]
 
 
 async def test_shown_picture_has_files_of_each_size_and_a_text_for_the_reader(staff: TestGateway) -> None:
