@@ -6,47 +6,69 @@ was read. While Postgres is unavailable the last content is used, however old; s
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from commerce.catalog.errors import NoSuchProduct, NoSuchVariant
 from commerce.catalog.model import VersionedProduct, VersionedVariant
 from commerce.catalog.products import Products, to_public
 from commerce.catalog.service import Catalog
 from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.connection_shares import use_share
 from commerce.kernel.errors import NotReady, Overloaded
 from commerce.kernel.paging import Page
+from commerce.kernel.postgres import POSTGRES_UNAVAILABLE_OR_BUSY
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
+from commerce.pictures.model import ProductPicture
+from commerce.pictures.shown_pictures import ShownPictures
 from commerce.sales.model import Offer, OfferPage, PublicSale, SaleSnapshot
 from commerce.sales.service import Sales, to_public_sale
 from gateway.cached_content import Content, encode_content
+from gateway.pictured_products import add_pictures
 from gateway.refreshing_cache import MAX_AGE_S, CacheEntry, RefreshingCache
 from gateway.sale_snapshots import SaleSnapshots
 from gateway.visit_counts import VisitCounts
 
 VARIANT_CACHE_CONTROL, SALE_CACHE_CONTROL = "public, max-age=5", "public, max-age=1"
-_MAX_VARIANTS, _MAX_STOCKS, _MAX_PRODUCTS = 20_000, 50_000, 2_000
+_MAX_VARIANTS, _MAX_STOCKS, _MAX_PRODUCTS, _MAX_COVERS = 20_000, 50_000, 2_000, 10_000
+_MAX_COVER_WAIT_S = 1.0
 
 
 class PublicPages:
-    """The content of sales, offers and variants.
+    """The content of sales, offers, variants and products, and the pictures of these.
 
     Postgres and Redis are asked in batches, about once a second, never per request.
     """
 
     def __init__(
-        self, snapshots: SaleSnapshots, sales: Sales, catalog: Catalog, products: Products, clock: Clock
+        self,
+        snapshots: SaleSnapshots,
+        sales: Sales,
+        catalog: Catalog,
+        products: Products,
+        pictures: ShownPictures,
+        clock: Clock,
     ) -> None:
         self._snapshots = snapshots
         self._clock = clock
         self.visits = VisitCounts()
         self._variants: RefreshingCache[str, VersionedVariant] = RefreshingCache(catalog.refresh, clock, _MAX_VARIANTS)
         self._products: RefreshingCache[str, VersionedProduct] = RefreshingCache(products.refresh, clock, _MAX_PRODUCTS)
+        # Pictures change without a new version of their product.
+        self._pictures: RefreshingCache[str, list[ProductPicture]] = RefreshingCache(
+            pictures.read, clock, _MAX_PRODUCTS
+        )
+        self._covers: RefreshingCache[str, list[ProductPicture]] = RefreshingCache(
+            pictures.read_covers, clock, _MAX_COVERS
+        )
         self._stock: RefreshingCache[tuple[str, str], int] = RefreshingCache(sales.read_free_units, clock, _MAX_STOCKS)
 
     async def close(self) -> None:
         await self._variants.close()
         await self._products.close()
+        await self._pictures.close()
+        await self._covers.close()
         await self._stock.close()
 
     async def list_sales(self, after: str | None, size: int) -> Content:
@@ -92,6 +114,19 @@ class PublicPages:
         entries = await self._variants.get_many(skus)
         return {sku: entry.value.variant.name for sku, entry in entries.items() if entry.value is not None}
 
+    async def read_covers(self, product_ids: Sequence[str]) -> Mapping[str, Sequence[ProductPicture]]:
+        """Read the covers of products that exist, each an empty list if there is none.
+
+        While Postgres is unavailable or slow, those in memory are returned and the others left out.
+        """
+        try:
+            with use_share("customers"):  # a search may start the reading, and all wait for it
+                async with asyncio.timeout(_MAX_COVER_WAIT_S):
+                    entries = await self._covers.get_many(product_ids)
+        except POSTGRES_UNAVAILABLE_OR_BUSY:
+            entries = self._covers.find_many(product_ids)
+        return {product_id: entry.value or () for product_id, entry in entries.items()}
+
     def is_page_start(self, sale_id: str, cursor: str | None, size: int) -> bool:
         """Tell whether a client gets to this cursor who reads all pages of this size from the first."""
         if cursor is None:
@@ -119,16 +154,22 @@ class PublicPages:
         return encode_content(entry.value.variant, VARIANT_CACHE_CONTROL, read_at=entry.read_at)
 
     async def get_product(self, product_id: str, wanted: Sequence[str]) -> tuple[str, Content]:
-        """Read a product on sale in the best of its languages, which is returned too. Raises `NoSuchProduct`.
+        """Read a product on sale with its pictures; its language, the best there is, is returned too.
 
-        It counts as a view of each of its variants."""
+        Raises `NoSuchProduct`. It counts as a view of each of its variants."""
         entry = (await self._products.get_many([product_id]))[product_id]
         if entry.value is None or entry.value.product.status != "on_sale":
             raise NoSuchProduct(f"there is no product {product_id!r}")
         product = to_public(entry.value.product, wanted)
         for variant in product.variants:
             self.visits.note_variant(variant.sku)
-        return product.language, encode_content(product, VARIANT_CACHE_CONTROL, read_at=entry.read_at)
+        shown = (await self._pictures.get_many([product_id]))[product_id]
+        content = encode_content(
+            add_pictures(product, shown.value or (), wanted),
+            VARIANT_CACHE_CONTROL,
+            read_at=min(entry.read_at, shown.read_at),
+        )
+        return product.language, content
 
 
 def _slice(keys: list[str], after: str | None, size: int) -> tuple[list[str], str | None]:

@@ -100,6 +100,11 @@ class RefreshingCache(Generic[Key, Value]):
                 batch.result()  # raises its error
         return result
 
+    def find_many(self, keys: Iterable[Key]) -> dict[Key, CacheEntry[Value]]:
+        """Return the entries of the keys that are in memory, however old. Reads nothing."""
+        entries = ((key, self._entries.get(key) or self._absent.get(key)) for key in keys)
+        return {key: entry for key, entry in entries if entry is not None}
+
     def _join_next_batch(self, keys: list[Key]) -> asyncio.Future[dict[Key, CacheEntry[Value]]]:
         if len(self._wanted) + len(keys) > _MAX_WANTED_KEYS:
             raise Overloaded("too much is looked up at once; repeat the request")

@@ -36,6 +36,7 @@ from commerce.orders.persistence import persist
 from commerce.orders.service import Orders
 from commerce.payments.provider_port import Provider
 from commerce.payments.service import Payments
+from commerce.pictures.shown_pictures import ShownPictures
 from commerce.rates.service import Rates
 from commerce.return_shipments.return_job_history import JOB_HISTORIES
 from commerce.return_shipments.webhook_updates import ReturnShipmentUpdates
@@ -279,7 +280,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     snapshots, rooms = await _open_snapshots(sales, clock), WaitingRooms(db, sales, clock)
     wait_lists = await open_wait_lists(settings, WaitLists(db, redis, sales, clock), snapshots, clock)
     room_status = await _open_rooms(settings, rooms, refused_orders, clock)
-    public_pages = PublicPages(snapshots, sales, catalog, Products(db, clock), clock)
+    public_pages = PublicPages(snapshots, sales, catalog, Products(db, clock), ShownPictures(db), clock)
     read_from = (stack, limits, clock, auth, snapshots, public_pages, orders, room_status, wait_lists.status)
     fast_reads = build_fast_reads(*read_from, response_heads, metrics_buffer, stopping)
     screening, signals, actions = await open_screening(settings, db, clock)

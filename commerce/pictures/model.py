@@ -67,6 +67,15 @@ class ProductPicture(msgspec.Struct, frozen=True):
     files: list[PictureFile]
 
 
+class PublicPicture(msgspec.Struct, frozen=True):
+    """A picture of a product as customers see it. `files` has it in each size, the smallest first.
+
+    `alt_text` says what it shows, in one language; null if nobody has written that."""
+
+    alt_text: str | None
+    files: list[PictureFile]
+
+
 class PictureImport(msgspec.Struct, frozen=True):
     """A picture that was uploaded or named by URL. While it is `pending` its product does not have it yet."""
 

@@ -51,6 +51,17 @@ SELECT product_id, digest, alt_texts, size, width_px, height_px
 FROM product_pictures JOIN picture_files USING (digest)
 WHERE product_id = ANY($1::text[]) ORDER BY product_id, position, digest, size;
 
+-- name: list_covers
+-- Only the files of the first picture of each product are read.
+SELECT wanted.product_id, digest, alt_texts, size, width_px, height_px
+FROM unnest($1::text[]) AS wanted (product_id)
+CROSS JOIN LATERAL (
+    SELECT digest, alt_texts FROM product_pictures WHERE product_pictures.product_id = wanted.product_id
+    ORDER BY position, digest LIMIT 1
+) AS cover
+JOIN picture_files USING (digest)
+ORDER BY wanted.product_id, size;
+
 -- name: list_digests
 SELECT digest, position FROM product_pictures WHERE product_id = $1 ORDER BY position, digest;
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
 from uuid import UUID
@@ -19,13 +19,7 @@ from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.public_http import check_public_url
 from commerce.pictures import store
 from commerce.pictures.errors import NoSuchPicture, OtherPictures, TooManyProductPictures
-from commerce.pictures.model import (
-    AltTexts,
-    PictureImport,
-    PicturesOfProduct,
-    PictureSource,
-    ProductPicture,
-)
+from commerce.pictures.model import AltTexts, PictureImport, PicturesOfProduct, PictureSource
 from commerce.pictures.picture_policy import PicturePolicy
 from commerce.pictures.store import NewImport
 
@@ -108,11 +102,6 @@ class ProductPictures:
             pictures = await store.list_of_products(connection, [product_id])
             imports = await store.list_open_imports(connection, product_id, _SHOWN_IMPORTS)
         return PicturesOfProduct(pictures.get(product_id, []), imports)
-
-    async def pictures_of(self, product_ids: Sequence[str]) -> Mapping[str, list[ProductPicture]]:
-        """Return the pictures of products by id, the cover first; products without any are left out."""
-        async with self._db.connection() as connection:
-            return await store.list_of_products(connection, product_ids)
 
     async def reorder(self, product_id: str, digests: Sequence[str]) -> None:
         """Put the pictures of a product into a sequence that names each once.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -114,8 +114,18 @@ async def attach(connection: Connection, import_id: UUID, digest: bytes, now: da
 
 async def list_of_products(connection: Connection, product_ids: Sequence[str]) -> dict[str, list[ProductPicture]]:
     """List the pictures of products, in their order. A product without any is left out."""
+    return _group_by_product(await connection.fetch(queries.list_of_products, product_ids))
+
+
+async def list_covers(connection: Connection, product_ids: Sequence[str]) -> dict[str, list[ProductPicture]]:
+    """List the first picture of each product. A product without any is left out."""
+    return _group_by_product(await connection.fetch(queries.list_covers, product_ids))
+
+
+def _group_by_product(rows: Iterable[Any]) -> dict[str, list[ProductPicture]]:
+    """Return pictures by product in the order of the rows, of which each is a file."""
     pictures: dict[str, dict[str, ProductPicture]] = {}
-    for row in await connection.fetch(queries.list_of_products, product_ids):
+    for row in rows:
         digest = row["digest"].hex()
         of_product = pictures.setdefault(row["product_id"], {})
         if digest not in of_product:

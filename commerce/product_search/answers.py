@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from commerce.product_search.model import FacetKind
@@ -52,7 +54,7 @@ class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     `corrected_text` is what was sought instead of what was typed, else null. `facets` is empty unless asked for."""
 
-    items: list[FoundProduct]
+    items: Sequence[FoundProduct]
     next: str | None
     total: int
     is_total_capped: bool

@@ -17,7 +17,7 @@ from commerce.kernel.languages import read_accept_language
 from commerce.kernel.money import Currency, Minor, MoneyError, minor_digits
 from commerce.kernel.paging import Page
 from commerce.kernel.types import query_text
-from commerce.product_search.answers import SearchAnswer, SearchSuggestion
+from commerce.product_search.answers import SearchSuggestion
 from commerce.product_search.cursors import MAX_CURSOR_CHARS
 from commerce.product_search.model import (
     MAX_FILTERS,
@@ -32,6 +32,7 @@ from commerce.product_search.model import (
 from gateway.cached_content import content_response, encode_content
 from gateway.endpoints.parameters import ACCEPT_LANGUAGE, IF_NONE_MATCH, cursor_parameter
 from gateway.operations import Call, Operation, Parameter
+from gateway.pictured_products import CoveredAnswer, cover_answer
 from gateway.public_pages import SALE_CACHE_CONTROL
 
 _ID = r"[a-z0-9][a-z0-9_/+#.-]{0,99}"
@@ -73,7 +74,9 @@ async def search_products(call: Call) -> web.Response:
         elif terms.with_facets:
             terms = replace(terms, available=await search.availability.read_to_count())
         answer = await search.products.search(terms, parameters["cursor"], wanted)
-    response = content_response(parameters["If-None-Match"], encode_content(answer, SALE_CACHE_CONTROL))
+    covers = await call.services.public_pages.read_covers([hit.product_id for hit in answer.items])
+    content = encode_content(cover_answer(answer, covers, wanted), SALE_CACHE_CONTROL)
+    response = content_response(parameters["If-None-Match"], content)
     response.headers["Vary"] = "Accept-Language"
     return response
 
@@ -197,7 +200,7 @@ OPERATIONS = [
         path="/v1/product-search",
         handler=search_products,
         summary="Search products",
-        answers={200: ("a page", SearchAnswer), **_UNCHANGED},
+        answers={200: ("a page", CoveredAnswer), **_UNCHANGED},
         parameters=_PARAMETERS,
     ),
     _public(

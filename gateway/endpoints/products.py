@@ -9,7 +9,6 @@ import msgspec
 from aiohttp import web
 
 from commerce.catalog.model import (
-    ListedProduct,
     Product,
     ProductChange,
     ProductId,
@@ -19,7 +18,6 @@ from commerce.catalog.model import (
     ProductStep,
     ProductSummary,
     ProductVariantInput,
-    PublicProduct,
     PublishStep,
     RetiredProduct,
     Variant,
@@ -31,6 +29,7 @@ from commerce.kernel.paging import Page
 from gateway.cached_content import content_response, encode_content
 from gateway.endpoints.parameters import ACCEPT_LANGUAGE, IF_NONE_MATCH, LIMIT, SKU, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
+from gateway.pictured_products import CoveredProduct, PicturedProduct, add_covers
 from gateway.public_pages import VARIANT_CACHE_CONTROL
 
 
@@ -39,7 +38,7 @@ def _products(call: Call) -> Products:
 
 
 async def list_products(call: Call) -> web.Response:
-    """List the products on sale by id, with the lowest and the highest list price of their variants.
+    """List the products on sale by id, with covers and the range of their list prices.
 
     Names are in the best language for `Accept-Language`, else in English, else in any.
     """
@@ -49,14 +48,15 @@ async def list_products(call: Call) -> web.Response:
     )
     wanted = read_accept_language(parameters["Accept-Language"])
     listed = [product for summary in page.items if (product := to_listed(summary, wanted)) is not None]
-    content = encode_content(Page(listed, page.next), VARIANT_CACHE_CONTROL)
+    covers = await call.services.public_pages.read_covers([product.product_id for product in listed])
+    content = encode_content(Page(add_covers(listed, covers, wanted), page.next), VARIANT_CACHE_CONTROL)
     response = content_response(parameters["If-None-Match"], content)
     response.headers["Vary"] = "Accept-Language"
     return response
 
 
 async def get_product(call: Call) -> web.Response:
-    """Read a product on sale with its variants, at most about a second old.
+    """Read a product on sale with its variants and pictures, at most about a second old.
 
     Texts are in the best language for `Accept-Language`, else in English, else in any; `Content-Language` says which.
     """
@@ -152,7 +152,7 @@ OPERATIONS = [
         path=_PATH,
         handler=list_products,
         summary="List products",
-        answers={200: ("a page", Page[ListedProduct]), **_UNCHANGED},
+        answers={200: ("a page", Page[CoveredProduct]), **_UNCHANGED},
         problems=(503,),
         parameters=(_CATEGORY, cursor_parameter(ProductId), LIMIT, ACCEPT_LANGUAGE, IF_NONE_MATCH),
     ),
@@ -160,7 +160,7 @@ OPERATIONS = [
         path=f"{_PATH}/{{product_id}}",
         handler=get_product,
         summary="Read a product",
-        answers={200: ("the product", PublicProduct), **_UNCHANGED},
+        answers={200: ("the product", PicturedProduct), **_UNCHANGED},
         problems=(404, 503),
         parameters=(_PRODUCT, ACCEPT_LANGUAGE, IF_NONE_MATCH),
     ),

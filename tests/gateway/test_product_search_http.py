@@ -95,6 +95,7 @@ async def test_answer_is_in_the_language_of_the_reader(search_gateway: TestGatew
                 "max_price": 45_000,
                 "currency": "CNY",
                 "is_available": False,
+                "cover": None,
             }
         ],
         "next": None,
