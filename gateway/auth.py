@@ -18,7 +18,7 @@ from commerce.coupons.issued_codes import IssuedCodes
 from commerce.kernel.clock import Clock
 from commerce.rights.model import SUPPORT_ROLES, SupportRole, include_lower_roles
 from config.auth import AuthKey, AuthSettings
-from gateway.fast_tokens import FastTokenVerifier
+from gateway.fast_tokens import MAX_MOMENT_S, FastTokenVerifier
 from gateway.problems import Forbidden, Unauthorized
 
 Audience = Literal["floodgate", "floodgate-admin"]
@@ -28,7 +28,6 @@ ROLES: tuple[Role, ...] = ("catalog", "sales", *SUPPORT_ROLES, "warehouse", "ope
 
 _SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _MAX_TOKEN_CHARS = 4_096
-_MAX_SECONDS = 1 << 40
 _NO_ROLES: frozenset[str] = frozenset()
 
 
@@ -112,7 +111,10 @@ class Authenticator:
         verified[authorization] = identity
 
     def _verify(self, token: str, audience: Audience) -> Identity:
-        claims = self._fast_path.verify(token, audience)
+        try:
+            claims = self._fast_path.verify(token, audience)
+        except jwt.InvalidSignatureError as error:
+            raise Unauthorized(f"the token is not valid here: {error}") from None
         if claims is None:
             return self._verify_with_library(token, audience)
         return self._build_identity(claims.sub, claims.roles, claims.account_created_at, float(claims.exp))
@@ -150,7 +152,7 @@ class Authenticator:
             raise Unauthorized("the token's subject is not a user id of this shop")
         if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
             raise Unauthorized("the token's roles are not a list of names")
-        if created_s is not None and (type(created_s) is not int or not 0 <= created_s < _MAX_SECONDS):
+        if created_s is not None and (type(created_s) is not int or not 0 <= created_s < MAX_MOMENT_S):
             raise Unauthorized("the token's account_created_at is not in whole seconds since 1970")
         return Identity(
             subject,

@@ -135,7 +135,7 @@ class TokenForms:
 
     def _list_claims(self) -> _Forms:
         choose = self.random.choice
-        audiences = (["floodgate"], ["a", "floodgate"], ["a"], [], [1])
+        audiences: tuple[list[Any], ...] = (["floodgate"], ["a", "floodgate"], ["a"], [], [1])
         return {
             "other issuer": lambda: self.create(iss=choose(("other", "Floodgate", "", "floodgate ", "floodgate\0"))),
             "other audience": lambda: self.create(aud=choose(("other", "floodgate-admin", "", "Floodgate"))),
@@ -165,7 +165,7 @@ class TokenForms:
 
     def _list_headers(self) -> _Forms:
         choose = self.random.choice
-        algorithms = ("HS384", "HS512", "ES256", "hs256", 1, [])
+        algorithms: tuple[Any, ...] = ("HS384", "HS512", "ES256", "hs256", 1, [])
         other_keys = tuple({"kid": kid} for kid in ("h2", "es", "h3", 1, None))
         return {
             "algorithm none": lambda: self._confuse(choose(("none", "None", "NONE", "", None)), "h1", b""),
@@ -259,7 +259,7 @@ class TokenForms:
 
     def _damage_text(self, token: str) -> str:
         place = self.random.randrange(len(token))
-        noise = self.random.choice((*_BASE64URL, *"+/=. \n\té\0", ""))
+        noise: str = self.random.choice((*_BASE64URL, *"+/=. \n\té\0", ""))
         return token[:place] + noise + token[place + self.random.randint(0, 1) :]
 
     def _flip_signature(self, kid: str = "h1") -> str:
