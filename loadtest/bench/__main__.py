@@ -31,11 +31,12 @@ from loadtest.bench.search import measure_search
 from loadtest.bench.search_figures import ProductSearchFigures
 from loadtest.bench.support import measure_support
 from loadtest.bench.support_figures import SupportLoadFigures
+from loadtest.bench.tokens import TokenFigures, measure_tokens
 from loadtest.bench.wrk import LoadFailed
 from loadtest.set_up import SET_UP_STATUS, SetUpFault
 from ops.local.subprocesses import ProcessFailed
 
-PARTS = ("contest", "memory", "writing", "shape", "rush", "pipeline", "pricing", "support", "search")
+PARTS = ("contest", "memory", "writing", "shape", "rush", "pipeline", "pricing", "support", "tokens", "search")
 _DEFAULT_PARTS = PARTS[:-1]
 """all but the one that needs a taxonomy"""
 _OPTIONS_OF_OTHERS = ("out", "parts", "taxonomy", "products", "searches")
@@ -110,6 +111,7 @@ async def run(options: argparse.Namespace) -> bool:
         "pipeline": _measure_pipeline,
         "pricing": _measure_pricing,
         "support": _measure_support,
+        "tokens": _measure_tokens,
         "search": _measure_search,
     }
     for name in options.parts:
@@ -206,6 +208,13 @@ async def _measure_support(options: argparse.Namespace, figures: report.Figures)
     )
     await measure_support(support, options.conversations)
     figures.support = support
+
+
+async def _measure_tokens(options: argparse.Namespace, figures: report.Figures) -> None:
+    _print_progress("first checks of tokens")
+    tokens = TokenFigures(at=figures.at, machine=figures.machine, options={"repeats": options.repeats})
+    measure_tokens(tokens, options.repeats)
+    figures.tokens = tokens
 
 
 async def _measure_search(options: argparse.Namespace, figures: report.Figures) -> None:

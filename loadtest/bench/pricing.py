@@ -52,7 +52,7 @@ async def measure_pricing(figures: PricingFigures, *, connections: int, seconds:
         await create_terms(environment)
         await switch(environment, floodgate, is_on=True)
         figures.in_process = _price_in_process(plain, await _read_snapshot(environment), repeats)
-        # As long as a turn at least: the first check of each user's token costs as much as an order.
+        # As long as a turn at least: in it each user's token is checked for the first time.
         await measure(environment, floodgate, connections, max(seconds, _MIN_WARM_UP_S))
         turns = ((figures.plain, False), (figures.promotions, True))
         for number in range(repeats):
