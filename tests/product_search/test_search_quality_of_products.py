@@ -109,6 +109,10 @@ def test_measures_equal_a_calculation_by_hand() -> None:
     assert quality.without_hit == pytest.approx(1 / 3)
     ideal = 3 + 2 / 1.5849625 + 1 / 2
     assert quality.ndcg_at_10 == pytest.approx((1 + (3 / 1.5849625) / ideal + 0) / 3, abs=1e-6)
+    many = {f"best-{number}": 2 for number in range(30)} | {"poor": 1}
+    returned = (*list(many)[:9], "poor")
+    found = QueryResult("q", "en", "", returned, tuple(many[key] for key in returned), 2, many, None)
+    assert evaluate([found]).recall_at_10 == pytest.approx(0.9)
     assert [result("best").is_missed, result("good").is_missed, result().is_missed] == [False, True, True]
 
 
