@@ -82,7 +82,7 @@ def read_generated_rows(name: str) -> list[GeneratedRow]:
 
 
 def write_judged_file(catalog: GeneratedCatalog, name: str, folder: Path) -> Path:
-    """Write a file of queries with the ids and grades of products in place of the rules, and return its path."""
+    """Write a file of queries with graded products in place of the rules, and return its path."""
     file = folder / name
     with file.open("w", encoding="utf-8", newline="") as lines:
         writer = csv.writer(lines, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""The search finds the right ones among 20,000 generated products, and the rules of their queries are applied right."""
+"""The search finds the right ones among 20,000 generated products, and rules are applied right."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.product_search.generated_queries import (
 )
 
 _TIMEOUT_MS = 60_000
-LIMITS = {"queries_generated_dev.csv": (0.0, 0.0), "queries_generated_held_out.csv": (0.0, 0.0)}
+LIMITS = {"queries_generated_dev.csv": (0.60, 0.68), "queries_generated_held_out.csv": (0.59, 0.67)}
 """nDCG@10 and recall@10 just below what was measured; after an improvement, raise them"""
 needs_taxonomy = pytest.mark.skipif(
     "FLOODGATE_TEST_TAXONOMY" not in os.environ, reason="FLOODGATE_TEST_TAXONOMY names no folder"
