@@ -60,7 +60,9 @@ class FastTokenVerifier:
         self._decode_claims = msgspec.json.Decoder(TokenClaims).decode
 
     def learn_header(self, token: str, key: AuthKey, loaded_key: Any) -> None:
-        """Remember the header of a token that PyJWT has accepted with that key; `loaded_key` as PyJWT prepares it."""
+        """Remember the header of a token that PyJWT has accepted with that key.
+
+        `loaded_key` is as PyJWT prepares it."""
         header = token.partition(".")[0]
         if header in self._checks or not _CHANGES_VERIFICATION.isdisjoint(jwt.get_unverified_header(token)):
             return
@@ -98,7 +100,9 @@ class FastTokenVerifier:
 
 
 def _create_check(key: AuthKey, loaded_key: Any) -> _SignatureCheck:
-    """Create the check of a key's signatures: PyJWT's own, except for HS256, where that prepares the key each time."""
+    """Create the check of a key's signatures.
+
+    It is PyJWT's own, except for HS256, where cryptography's HMAC can be copied and takes less time."""
     if key.algorithm == "HS256":
         return partial(_check_hmac, HMAC(loaded_key, SHA256()))
     verify = jwt.get_algorithm_by_name(key.algorithm).verify

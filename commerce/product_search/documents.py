@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from commerce.catalog.model import Product
 from commerce.categories.model import AttributeKind
+from commerce.product_search.category_phrases import list_name_phrases
 from commerce.text_search.spelling import is_corrected
 from commerce.text_search.terms import list_spellings, split
 
@@ -38,9 +39,10 @@ class Vocabulary(NamedTuple):
 class ProductDocument(NamedTuple):
     """A product as the index has it. All is empty if it is not listed.
 
-    `title` has the weight of each term: A in a name; B in search words, brand, SKUs and barcodes; C in names of
-    categories and in attributes. `body` has the further terms of descriptions. `filters` has `name=value`, and the id
-    of each attribute alone. `spellings` has words of the title by their stems."""
+    `title` has the weight of each term: A in a name, and for the whole name of the category; B in search words, brand,
+    SKUs and barcodes; C in names of categories and in attributes. `body` has the further terms of descriptions.
+    `filters` has `name=value`, and the id of each attribute alone. `spellings` has words of the title by their
+    stems."""
 
     product_id: str
     is_listed: bool
@@ -64,7 +66,7 @@ def build_document(product: Product, vocabulary: Vocabulary) -> ProductDocument:
     values = _collect_values(product)
     path = [] if product.category_id is None else vocabulary.paths.get(product.category_id, [])
     parts = _list_title_parts(product, path, values, vocabulary)
-    title: dict[str, Weight] = {}
+    title = _list_category_phrases(path, vocabulary)
     spellings: dict[str, str] = {}
     for weight, texts in parts:
         for text in texts:
@@ -126,6 +128,16 @@ def _list_title_parts(
         ("C", list(_list_value_texts(values, vocabulary))),
         ("C", [variant.name for variant in product.variants]),
     ]
+
+
+def _list_category_phrases(path: list[str], vocabulary: Vocabulary) -> dict[str, Weight]:
+    """Return the names of the categories as terms: A for that of the product, C for those above it."""
+    phrases: dict[str, Weight] = {}
+    for category_id in reversed(path):
+        for name in vocabulary.category_names.get(category_id, []):
+            for phrase in list_name_phrases(name):
+                phrases.setdefault(phrase, "A" if category_id == path[-1] else "C")
+    return phrases
 
 
 def _list_value_texts(values: Mapping[str, list[Any]], vocabulary: Vocabulary) -> Iterator[str]:

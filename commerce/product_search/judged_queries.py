@@ -17,8 +17,6 @@ from commerce.text_search.model import LANGUAGES, Language
 
 COLUMNS = ("query", "language", "products")
 MAX_QUERIES, MAX_GRADE, RESULTS = 100_000, 3, 10
-_RELEVANT = MAX_GRADE
-"""the lowest grade that recall counts"""
 
 
 class JudgedQuery(NamedTuple):
@@ -53,7 +51,8 @@ class QueryResult(msgspec.Struct, frozen=True):
 class ProductSearchQuality(msgspec.Struct, frozen=True):
     """Measures over queries, each from 0 to 1.
 
-    Recall is that of products with grade 3. `without_hit` is the share of queries for which nothing was found."""
+    Recall is the share of the best products of a query, those with the highest grade that any has, that is among the
+    first ten; of more than ten, ten count. `without_hit` is the share of queries for which nothing was found."""
 
     queries: int
     ndcg_at_10: float
@@ -138,7 +137,16 @@ def evaluate(results: Sequence[QueryResult]) -> ProductSearchQuality:
             ir_measures.ScoredDoc(key, product_id, float(RESULTS - place))
             for place, product_id in enumerate(result.returned)
         ]
-    ndcg, recall = ir_measures.nDCG @ 10, ir_measures.R(rel=_RELEVANT) @ 10
-    values = ir_measures.calc_aggregate([ndcg, recall], wanted, returned)
+    ndcg = ir_measures.nDCG @ RESULTS
+    values = ir_measures.calc_aggregate([ndcg], wanted, returned)
+    recall = sum(map(_compute_recall, results)) / len(results)
     without_hit = sum(not result.returned for result in results) / len(results)
-    return ProductSearchQuality(len(results), float(values[ndcg]), float(values[recall]), without_hit)
+    return ProductSearchQuality(len(results), float(values[ndcg]), recall, without_hit)
+
+
+def _compute_recall(result: QueryResult) -> float:
+    """Return the share of the best products that was returned.
+
+    With more of them than results no search could return all: the ideal one has a recall of 1."""
+    best = sum(grade == result.best_grade for grade in result.grades.values())
+    return result.returned_grades.count(result.best_grade) / min(best, RESULTS)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from commerce.product_search.category_phrases import choose_phrases, list_phrase_candidates
 from commerce.product_search.documents import BRAND, CATEGORY, CURRENCY
 from commerce.product_search.errors import CursorOutdated
 from commerce.product_search.facets import AVAILABLE, PRICE
@@ -19,7 +20,7 @@ from commerce.product_search.memory_facets import FacetCounter
 from commerce.product_search.memory_postings import Mask
 from commerce.product_search.memory_products import WEIGHTS, MemoryProducts, mark_bits
 from commerce.product_search.model import MAX_TOTAL, SearchPage, SearchPosition, SearchTerms
-from commerce.product_search.query_terms import MAX_CHOSEN, QueryWord, split_query
+from commerce.product_search.query_terms import MAX_CHOSEN, QueryWord, loosen, split_query
 from commerce.text_search.spelling import is_corrected
 
 _MAX_RARITY = 10
@@ -55,7 +56,7 @@ class MemoryProductIndex:
             raise CursorOutdated("cannot continue the list: the cursor is of another index; read the first page")
         base, words = self.products.listed, list[QueryWord]()
         if terms.text:
-            chosen = self._choose(split_query(terms.text))
+            chosen = self._choose(terms.text)
             if chosen is None:
                 return None
             base, words = base & chosen.mask, chosen.words
@@ -70,21 +71,23 @@ class MemoryProductIndex:
         page = [self.products.read_hit(number) for number in hits.tolist()]
         return SearchPage(page, min(total, MAX_TOTAL), total > MAX_TOTAL, facets, following, None)
 
-    def _choose(self, words: list[QueryWord]) -> _ChosenWords | None:
+    def _choose(self, text: str) -> _ChosenWords | None:
         """Return what the strictest query finds that finds a product at all; no words if none does."""
-        size = self.products.size
+        words, size = split_query(text), self.products.size
         masks = {word: self._mark_word(word) for word in words}
+        names = choose_phrases(list_phrase_candidates(text), lambda phrase: self._count_term(phrase) > 0)
         if words and (strict := reduce(np.logical_and, masks.values())).any():
-            return _ChosenWords(strict, words)
-        known_words = [word for word in words if masks[word].any()]
-        if any(is_corrected(word.term) for word in words if word not in known_words):
+            return _ChosenWords(strict, words + names)
+        if any(is_corrected(word.term) for word in words if not masks[word].any()):
             return None
+        masks |= {QueryWord(part): self._mark_word(QueryWord(part)) for word in words for part in word.characters}
+        known_words = loosen(words, lambda word: bool(masks[word].any()))
         known_words.sort(key=self._count)
         chosen = known_words[:MAX_CHOSEN]
         counts = sum((masks[word].astype(np.int8) for word in chosen), np.zeros(size, np.int8))
         for count in range(len(chosen), (len(chosen) - 1) // 2, -1):
-            if (mask := counts >= count).any():
-                return _ChosenWords(mask, known_words)
+            if known_words and (mask := counts >= count).any():
+                return _ChosenWords(mask, known_words + names)
         return _ChosenWords(np.zeros(size, np.bool_), [])
 
     def _mark_word(self, word: QueryWord) -> Mask:

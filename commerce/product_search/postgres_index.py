@@ -16,6 +16,7 @@ import asyncpg
 from commerce.kernel.errors import Overloaded
 from commerce.kernel.postgres import Connection, Database
 from commerce.product_search import store
+from commerce.product_search.category_phrases import choose_phrases, list_phrase_candidates
 from commerce.product_search.documents import BRAND, CATEGORY, CURRENCY
 from commerce.product_search.errors import CursorOutdated
 from commerce.product_search.facets import AVAILABLE, PRICE, build_facets
@@ -31,7 +32,7 @@ from commerce.product_search.model import (
     SearchTerms,
     Suggestion,
 )
-from commerce.product_search.query_terms import QueryWord, list_reduced, quote, require_all, split_query
+from commerce.product_search.query_terms import QueryWord, list_reduced, loosen, quote, require_all, split_query
 from commerce.product_search.store import Conditions, FacetRow, WeighedQuery
 from commerce.text_search.spelling import is_corrected, is_near, list_rests
 from commerce.text_search.terms import list_spellings, normalise
@@ -170,27 +171,46 @@ def _count(word: QueryWord, products: Mapping[str, int]) -> int:
 async def _choose_query(connection: Connection, text: str) -> _ChosenQuery | None:
     """Return the strictest query for a text that finds a product at all, whatever the filters.
 
-    First all words; then mistyped ones corrected, if they are in no product; then as many as half of the known words.
+    First all words; then mistyped ones corrected, if they are in no product, with as many as half of the known words;
+    then these without the correction: an unknown word may also be a name that the shop does not have.
     """
     words = await asyncio.to_thread(split_query, text)
     if not words:
         return None
     strict = require_all(words)
     if await store.choose_query(connection, [strict]) is not None:
-        return _ChosenQuery(strict, words, None)
-    places = await store.list_known(connection, [require_all([word]) for word in words])
-    unknown = [word.term for place, word in enumerate(words) if place not in places]
-    corrected_text = await _correct(connection, text, unknown)
-    if corrected_text is not None:
-        words = split_query(corrected_text)
-        places = await store.list_known(connection, [require_all([word]) for word in words])
-    words = [word for place, word in enumerate(words) if place in places]
+        return _ChosenQuery(strict, words + await _list_names(connection, text), None)
+    known_words = await _list_known(connection, words)
+    corrected_text = await _correct(connection, text, [word.term for word in words if word not in known_words])
+    if corrected_text is not None and (corrected := await _reduce(connection, corrected_text)) is not None:
+        return corrected._replace(corrected_text=corrected_text)
+    return await _reduce(connection, text)
+
+
+async def _reduce(connection: Connection, text: str) -> _ChosenQuery | None:
+    """Return the query for as many of the known words as a product has, down to half; None if none has."""
+    words = await asyncio.to_thread(split_query, text)
+    known_words = await _list_known(connection, words + [QueryWord(part) for word in words for part in word.characters])
+    words = loosen(words, known_words.__contains__)
     if not words:
         return None
     _, products = await store.count_products(connection, [term for word in words for term in word.terms])
     words.sort(key=lambda word: _count(word, products))
     query = await store.choose_query(connection, list(list_reduced(words)))
-    return None if query is None else _ChosenQuery(query, words, corrected_text)
+    return None if query is None else _ChosenQuery(query, words + await _list_names(connection, text), None)
+
+
+async def _list_names(connection: Connection, text: str) -> list[QueryWord]:
+    """Return the names of categories in a text, if they have products."""
+    candidates = await asyncio.to_thread(list_phrase_candidates, text)
+    _, products = await store.count_products(connection, candidates)
+    return choose_phrases(candidates, lambda phrase: products.get(phrase, 0) > 0)
+
+
+async def _list_known(connection: Connection, words: Sequence[QueryWord]) -> set[QueryWord]:
+    """Return the words that a product has."""
+    places = await store.list_known(connection, [require_all([word]) for word in words])
+    return {words[place] for place in places}
 
 
 async def _correct(connection: Connection, text: str, unknown: Sequence[str]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import NamedTuple
 
@@ -25,6 +25,11 @@ class QueryWord(NamedTuple):
     def terms(self) -> tuple[str, ...]:
         """All terms of the index that it may stand for."""
         return (self.term, *self.parts)
+
+    @property
+    def characters(self) -> tuple[str, ...]:
+        """The characters of a Chinese word; none of another."""
+        return tuple(self.term) if len(self.term) > 1 and detect_language(self.term) == "zh" else ()
 
 
 def split_query(text: str) -> list[QueryWord]:
@@ -52,6 +57,17 @@ def _list_parts(word: str) -> tuple[str, ...]:
 def require_all(words: list[QueryWord]) -> str:
     """Return the query of Postgres that products with all these words fit."""
     return " & ".join(_format(word) for word in words)
+
+
+def loosen(words: list[QueryWord], is_known: Callable[[QueryWord], bool]) -> list[QueryWord]:
+    """Return the known words, and the characters of unknown Chinese ones, each once.
+
+    Chinese puts the kind of a product last: a shop without gaming chairs (电竞椅) has chairs (椅)."""
+    loosened: dict[QueryWord, None] = {}
+    for word in words:
+        parts = [word] if is_known(word) else [*map(QueryWord, word.characters)]
+        loosened.update(dict.fromkeys(part for part in parts if is_known(part)))
+    return [*loosened]
 
 
 def list_reduced(words: list[QueryWord]) -> Iterator[str]:

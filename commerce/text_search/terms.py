@@ -82,6 +82,15 @@ def split(text: str) -> TextTerms:
     return TextTerms(words, pairs, characters)
 
 
+def list_runs(text: str) -> list[tuple[str, bool]]:
+    """Return the stems and the uncut Chinese runs of a text in their sequence.
+
+    Each comes with whether it is Chinese.
+    """
+    matches = (match for match in _RUN.finditer(normalise(text)) if not match["symbol"])
+    return [(match[0], True) if match["han"] else (stem(match[0]), False) for match in matches]
+
+
 def list_spellings(text: str) -> list[tuple[str, str]]:
     """Return the words of a text that are not Chinese, normalised, each with its stem before it."""
     runs = (match[0] for match in _RUN.finditer(normalise(text)) if not match["han"] and not match["symbol"])

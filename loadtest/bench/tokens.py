@@ -1,4 +1,4 @@
-"""The part `tokens`: processor time of the first check of a token, against PyJWT alone and the signature alone."""
+"""The part `tokens`: processor time of a token's first check, against PyJWT and the signature alone."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def evaluate_files(
 
     The CSV files have the columns query, language (zh or en), products (ids with grades from 1 to 3, such as
     `mug:3 cup:1`), and maybe kind, which groups queries. nDCG compares the first ten with the best ten there could be;
-    recall is the share of the products with grade 3 that is among the first ten.
+    recall is the share of the products with a query's highest grade that is among the first ten, of ten at most.
     """
 
     async def work() -> list[list[QueryResult]]:

@@ -88,7 +88,7 @@ async def test_each_filter_finds_and_counts_as_in_postgres(judged_shop: CliServi
 async def test_words_find_the_same_products_in_the_same_sequence(judged_shop: CliServices) -> None:
     postgres, memory, _ = await open_indexes(judged_shop)
     left_to_postgres = []
-    for text in list_texts():
+    for text in (*list_texts(), "电竞椅子灯", "狗窝双肩", "floor lamps 黑色"):
         wanted = await postgres.search(SearchTerms(text=text, limit=50, with_facets=True))
         result = memory.search(SearchTerms(text=text, limit=50, with_facets=True))
         if result is None:

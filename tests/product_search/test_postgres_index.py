@@ -112,6 +112,21 @@ async def test_some_words_may_be_missing_if_nothing_has_all(index: PostgresProdu
     assert ids(await search(index, "umbrellas")) == []
 
 
+async def test_correction_that_finds_nothing_is_dropped(index: PostgresProductIndex) -> None:
+    page = await search(index, "denik running mug")  # nothing has two of denim, running and mug
+    assert (set(ids(page)), page.corrected_text) == ({"runner", "mug"}, None)
+
+
+async def test_whole_name_of_a_category_comes_before_a_name_that_has_its_words(
+    shop: CliServices, index: PostgresProductIndex
+) -> None:
+    names = {"en": "Shoes Hanger", "zh-CN": "鞋架"}
+    await publish(shop, "hanger", {"names": names, "category_id": "kitchen", "prices": [100]})
+    await index_all(shop)
+    for text in ("shoes", "鞋"):
+        assert ids(await search(index, text)) == ["runner", "hanger"]
+
+
 async def test_signs_and_operators_are_text(index: PostgresProductIndex) -> None:
     for text in _SIGNS:
         page = await search(index, text, with_facets=True)

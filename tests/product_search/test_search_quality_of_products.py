@@ -30,7 +30,7 @@ from tests.product_search.judged_catalog import (
 from tests.product_search.sample_catalogs import add_sample_products
 
 _TIMEOUT_MS = 10_000
-LIMITS = {"queries_dev.csv": (0.75, 0.92), "queries_held_out.csv": (0.78, 0.96)}
+LIMITS = {"queries_dev.csv": (0.79, 0.95), "queries_held_out.csv": (0.81, 0.97)}
 """nDCG@10 and recall@10 just below what was measured; after an improvement, raise them"""
 
 
@@ -109,6 +109,10 @@ def test_measures_equal_a_calculation_by_hand() -> None:
     assert quality.without_hit == pytest.approx(1 / 3)
     ideal = 3 + 2 / 1.5849625 + 1 / 2
     assert quality.ndcg_at_10 == pytest.approx((1 + (3 / 1.5849625) / ideal + 0) / 3, abs=1e-6)
+    many = {f"best-{number}": 2 for number in range(30)} | {"poor": 1}
+    returned = (*list(many)[:9], "poor")
+    result_of_many = QueryResult("q", "en", "", returned, tuple(many[key] for key in returned), 2, many, None)
+    assert evaluate([result_of_many]).recall_at_10 == pytest.approx(0.9)
     assert [result("best").is_missed, result("good").is_missed, result().is_missed] == [False, True, True]
 
 

@@ -1,4 +1,4 @@
-"""The fast path of tokens and PyJWT agree about every token, and the fast path decides the common ones."""
+"""The fast path and PyJWT agree about every token, and the fast path decides the common ones."""
 
 from __future__ import annotations
 
@@ -73,6 +73,7 @@ def test_fast_path_and_library_agree_about_every_token(clock: FakeClock, seed: i
         assert refused[kind] == 0
         assert fast[kind] >= 0.9 * accepted[kind], kind
     assert fast["signature changed"] >= 0.9 * refused["signature changed"]
+    assert fast["unknown claim"] == fast["crit and b64"] == 0
     assert all(refused[kind] for kind in forms.others)
 
 
@@ -98,7 +99,7 @@ def test_header_of_refused_token_is_not_learned(clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize("exp", [10**400, 1 << 1_024], ids=["digits", "bits"])
-def test_token_whose_exp_is_no_float_is_refused(clock: FakeClock, exp: int) -> None:
+def test_token_with_exp_beyond_floats_is_refused(clock: FakeClock, exp: int) -> None:
     forms = TokenForms(seed=4)
     auth = Authenticator(forms.settings, clock)
     assert isinstance(_judge(auth, forms.create(), by_library=False), Identity)
@@ -106,7 +107,7 @@ def test_token_whose_exp_is_no_float_is_refused(clock: FakeClock, exp: int) -> N
         auth.identify_customer(f"Bearer {forms.create(exp=exp)}")
 
 
-def test_loaded_key_is_what_pyjwt_prepares(clock: FakeClock) -> None:
+def test_loaded_key_is_taken_by_pyjwt_unchanged(clock: FakeClock) -> None:
     """PyJWT may be given a key that it has prepared before: it takes it as it is."""
     forms = TokenForms(seed=5)
     for key in forms.settings.keys:
