@@ -21,6 +21,7 @@ from loadtest.bench.rush_figures import RushFigures
 from loadtest.bench.rush_report import show_rush
 from loadtest.bench.scaling import Scaling
 from loadtest.bench.search_figures import ProductSearchFigures, show_search
+from loadtest.bench.stranger_figures import StrangerFigures, show_strangers
 from loadtest.bench.support_figures import SupportLoadFigures, show_support
 from ops.commands.console import print_line, print_table
 from ops.commands.safe_console import Table
@@ -28,7 +29,7 @@ from ops.commands.safe_console import Table
 _BARS = {"server": "#2a6f97", "redis": "#e07a5f"}
 
 
-_SEPARATE_PARTS = ("rush", "pipeline", "pricing", "support", "search")
+_SEPARATE_PARTS = ("rush", "pipeline", "pricing", "support", "crowd", "search")
 """parts that may be measured in runs of their own"""
 _JSON_MEMBERS = {
     "comparisons": "turns",
@@ -55,6 +56,7 @@ class Figures(msgspec.Struct, rename=_JSON_MEMBERS):
     pipeline: PipelineFigures | None = None
     pricing: PricingFigures | None = None
     support: SupportLoadFigures | None = None
+    crowd: StrangerFigures | None = None
     search: ProductSearchFigures | None = None
     skipped: dict[str, str] = {}
 
@@ -131,6 +133,8 @@ def _show_separate_parts(figures: Figures) -> None:
         show_pricing(figures.pricing)
     if figures.support:
         show_support(figures.support)
+    if figures.crowd:
+        show_strangers(figures.crowd)
     if figures.search:
         show_search(figures.search)
 
