@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from statistics import median
@@ -23,6 +23,14 @@ class Costs:
     postgres_us: float
     wal_bytes: float
     waiting_bytes: float
+    aof_bytes: float = 700
+    """in Redis's append-only file; assumed where the part `crowd` was not measured"""
+    calls_per_batch: float = 1
+    """writes to Redis per batch of orders: its reservation, and the writer's reads and acknowledgements"""
+    are_strangers: bool = False
+    """True if the costs are those of the part `crowd`.
+
+    Otherwise all users are known, and Redis's time is without what the writer takes of it."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,6 @@ class Assumptions:
     """fsyncs per second of one disk: a data-centre NVMe drive with a capacitor"""
     disk_bytes_per_s: float = 500e6
     """planned sequential writes of that disk"""
-    aof_bytes: float = 700
-    """per order in Redis's append-only file"""
     wire_bits: float = 8 * 1_500
     """per order on the network: request, response, and the calls to Redis"""
     postgres_orders_per_s: int = 60_000
@@ -74,10 +80,21 @@ class _Scaling(msgspec.Struct):
     redis_bytes_per_waiting_order: float
 
 
+class _StrangerTurn(msgspec.Struct):
+    cpu_us: dict[str, float]
+    calls_per_batch: float
+    aof_bytes: float
+
+
+class _Strangers(msgspec.Struct):
+    turns: dict[str, list[_StrangerTurn]]
+
+
 class _BenchmarkFile(msgspec.Struct, rename={"comparisons": "turns", "scaling": "shape"}):
     comparisons: dict[str, list[_Measurement]]
     writing: list[_Writing]
     scaling: _Scaling
+    crowd: _Strangers | None = None
 
 
 def read_costs(file: Path) -> Costs:
@@ -85,7 +102,7 @@ def read_costs(file: Path) -> Costs:
     try:
         figures = msgspec.json.decode(file.read_bytes(), type=_BenchmarkFile)
         measurements, writing = figures.comparisons["floodgate"], figures.writing
-        return Costs(
+        costs = Costs(
             gateway_us=median(measurement.cpu_us["server"] for measurement in measurements),
             redis_us=median(measurement.cpu_us["redis"] for measurement in measurements),
             writer_us=median(measurement.cpu_us["writer"] for measurement in writing),
@@ -93,8 +110,22 @@ def read_costs(file: Path) -> Costs:
             wal_bytes=median(measurement.wal_bytes for measurement in writing),
             waiting_bytes=figures.scaling.redis_bytes_per_waiting_order,
         )
-    except (OSError, msgspec.MsgspecError, KeyError, ValueError) as error:
+        return costs if figures.crowd is None else _replace_by_strangers(costs, figures.crowd.turns["stored"])
+    except (OSError, msgspec.MsgspecError, LookupError, ValueError) as error:
         raise NoFigures(f"cannot read the figures of a whole run from {file}: {error}; run `make bench`") from None
+
+
+def _replace_by_strangers(costs: Costs, turns: list[_StrangerTurn]) -> Costs:
+    return replace(
+        costs,
+        gateway_us=median(turn.cpu_us["gateway"] for turn in turns),
+        redis_us=median(turn.cpu_us["redis"] for turn in turns),
+        writer_us=median(turn.cpu_us["writer"] for turn in turns),
+        postgres_us=median(turn.cpu_us["postgres"] for turn in turns),
+        aof_bytes=median(turn.aof_bytes for turn in turns),
+        calls_per_batch=median(turn.calls_per_batch for turn in turns),
+        are_strangers=True,
+    )
 
 
 def compute_needs(costs: Costs, orders_per_s: int, assumptions: Assumptions) -> list[Need]:
@@ -107,9 +138,9 @@ def compute_needs(costs: Costs, orders_per_s: int, assumptions: Assumptions) -> 
         return Need(part, amount, unit, bottleneck if is_exceeded else "")
 
     shards = cores(costs.redis_us)  # a shard is one thread
-    syncs = orders_per_s / assumptions.batch_orders
+    syncs = orders_per_s / assumptions.batch_orders * costs.calls_per_batch
     primaries = orders_per_s / assumptions.postgres_orders_per_s
-    wal, aof, disk = orders_per_s * costs.wal_bytes, orders_per_s * assumptions.aof_bytes, assumptions.disk_bytes_per_s
+    wal, aof, disk = orders_per_s * costs.wal_bytes, orders_per_s * costs.aof_bytes, assumptions.disk_bytes_per_s
     return [
         Need("gateway", cores(costs.gateway_us), "cores", ""),
         limited("Redis", shards, "shards", shards > 1, "one sale lives in one shard, so a sale has to be split"),
@@ -134,8 +165,8 @@ def rank_bottlenecks(costs: Costs, assumptions: Assumptions) -> list[tuple[str, 
     """Return each single part with the orders per second that it can take, the lowest first."""
     limits = {
         "one Redis shard (a sale that is not split)": assumptions.busy * 1e6 / costs.redis_us,
-        "one Redis disk's syncs": assumptions.syncs_per_s * assumptions.batch_orders,
-        "one Redis disk's writes": assumptions.disk_bytes_per_s / assumptions.aof_bytes,
+        "one Redis disk's syncs": assumptions.syncs_per_s * assumptions.batch_orders / costs.calls_per_batch,
+        "one Redis disk's writes": assumptions.disk_bytes_per_s / costs.aof_bytes,
         "one Postgres primary": assumptions.postgres_orders_per_s,
         "one Postgres disk's writes": assumptions.disk_bytes_per_s / costs.wal_bytes,
     }

@@ -93,6 +93,7 @@ from lua.stream import (
     restore_key_records,
     wait_for_replicas,
 )
+from lua.stream_calls import StreamCalls, read_stream_calls
 from lua.usage import REFUSED_ORDERS, UsageReport, find_last_usage_report, share_usage
 from lua.wait_list import (
     CustomerUnits,
@@ -148,6 +149,7 @@ __all__ = [
     "SaleTerms",
     "SpendOutcome",
     "SpendResult",
+    "StreamCalls",
     "StreamMissing",
     "UnitOffer",
     "UsageReport",
@@ -206,6 +208,7 @@ __all__ = [
     "read_room",
     "read_stock",
     "read_stream_bytes",
+    "read_stream_calls",
     "read_units_free",
     "read_units_taken",
     "read_units_taken_by",

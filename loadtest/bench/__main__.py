@@ -29,6 +29,8 @@ from loadtest.bench.rush_figures import RushFigures
 from loadtest.bench.scaling import measure_half_load, measure_scaling
 from loadtest.bench.search import measure_search
 from loadtest.bench.search_figures import ProductSearchFigures
+from loadtest.bench.stranger_figures import StrangerFigures
+from loadtest.bench.strangers import NEW_CONNECTION_SHARE, measure_strangers
 from loadtest.bench.support import measure_support
 from loadtest.bench.support_figures import SupportLoadFigures
 from loadtest.bench.tokens import TokenFigures, measure_tokens
@@ -36,7 +38,7 @@ from loadtest.bench.wrk import LoadFailed
 from loadtest.set_up import SET_UP_STATUS, SetUpFault
 from ops.local.subprocesses import ProcessFailed
 
-PARTS = ("contest", "memory", "writing", "shape", "rush", "pipeline", "pricing", "support", "tokens", "search")
+PARTS = ("contest", "memory", "writing", "shape", "rush", "pipeline", "pricing", "support", "tokens", "crowd", "search")
 _DEFAULT_PARTS = PARTS[:-1]
 """all but the one that needs a taxonomy"""
 _OPTIONS_OF_OTHERS = ("out", "parts", "taxonomy", "products", "searches")
@@ -112,6 +114,7 @@ async def run(options: argparse.Namespace) -> bool:
         "pricing": _measure_pricing,
         "support": _measure_support,
         "tokens": _measure_tokens,
+        "crowd": _measure_strangers,
         "search": _measure_search,
     }
     for name in options.parts:
@@ -215,6 +218,15 @@ async def _measure_tokens(options: argparse.Namespace, figures: report.Figures) 
     tokens = TokenFigures(at=figures.at, machine=figures.machine, options={"repeats": options.repeats})
     measure_tokens(tokens, options.repeats)
     figures.tokens = tokens
+
+
+async def _measure_strangers(options: argparse.Namespace, figures: report.Figures) -> None:
+    _print_progress("strangers, new connections, two sales and a writer")
+    load = _load_options(options)
+    shown = {**load, "new_connection_share": NEW_CONNECTION_SHARE}
+    strangers = StrangerFigures(at=figures.at, machine=figures.machine, options=shown)
+    await measure_strangers(strangers, **load)
+    figures.crowd = strangers
 
 
 async def _measure_search(options: argparse.Namespace, figures: report.Figures) -> None:

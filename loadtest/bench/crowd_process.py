@@ -45,6 +45,9 @@ class CrowdOptions(msgspec.Struct, frozen=True):
     A patient customer waits as long as `Retry-After` says and repeats the same request. An impatient one sends its next
     at once. `pause_ms` is the mean pause after any other answer. Instead of new orders `requests` may hold prepared
     requests, a JSON list of texts, which are sent in turn: once each if `is_once`.
+
+    With `rotates_users` each order is of the next user, whatever the connection; if `is_once`, each user orders once.
+    `new_connection_share` is the share of answers after which a customer hangs up and connects again at once.
     """
 
     port: int
@@ -58,6 +61,8 @@ class CrowdOptions(msgspec.Struct, frozen=True):
     pause_ms: float = 0
     sources: tuple[str, ...] = ("127.0.0.1",)
     users_per_connection: int = 1
+    rotates_users: bool = False
+    new_connection_share: float = 0
     first_user: int = 0
     niceness: int = 0
     keeps_answers: bool = False
@@ -112,12 +117,10 @@ class CrowdProcess:
         self._epoll = select.epoll()
         self._epoll.register(_STDIN, select.EPOLLIN)
         body = Path(options.order).read_bytes().replace(b"@", b"0")
-        self._heads = [
-            b"POST /v1/orders HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            + header
-            + b"\r\nIdempotency-Key: %b-" % options.run.encode()
-            for header in Path(options.users).read_bytes().splitlines()
-        ]
+        # Heads are built when they are sent: those of half a million strangers would take as many times 500 bytes.
+        self._users = Path(options.users).read_bytes().splitlines()
+        self._start = b"POST /v1/orders HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        self._key = b"\r\nIdempotency-Key: %b-" % options.run.encode()
         self._tail = b"\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
         self._prepared: list[bytes] = []
         if options.requests is not None:
@@ -170,20 +173,22 @@ class CrowdProcess:
         if not self._to_connect or now < self._next_step_at:
             return
         self._next_step_at = now + _STEP_S
-        sources = self._options.sources
         for _ in range(min(_CONNECTS_PER_STEP, len(self._to_connect), _MAX_PENDING_CONNECTS - len(self._pending))):
-            customer = self._to_connect.pop()
-            connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
-            connection.bind((sources[customer.number % len(sources)], 0))
-            result = connection.connect_ex(("127.0.0.1", self._options.port))
-            customer.socket, customer.buffer = connection, b""
-            self._by_file[connection.fileno()] = customer
-            self._epoll.register(connection.fileno(), select.EPOLLOUT)
-            self._pending.add(customer)
-            if result not in (0, errno.EINPROGRESS):
-                self._close(connection.fileno(), customer, "failed")
+            self._connect(self._to_connect.pop())
+
+    def _connect(self, customer: _Customer) -> None:
+        sources = self._options.sources
+        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+        connection.bind((sources[customer.number % len(sources)], 0))
+        result = connection.connect_ex(("127.0.0.1", self._options.port))
+        customer.socket, customer.buffer = connection, b""
+        self._by_file[connection.fileno()] = customer
+        self._epoll.register(connection.fileno(), select.EPOLLOUT)
+        self._pending.add(customer)
+        if result not in (0, errno.EINPROGRESS):
+            self._close(connection.fileno(), customer, "failed")
 
     def _finish_connect(self, file: int, customer: _Customer) -> None:
         assert customer.socket is not None
@@ -197,12 +202,15 @@ class CrowdProcess:
     def _close(self, file: int, customer: _Customer, reason: str) -> None:
         self._counts[reason] += 1
         self._pending.discard(customer)
+        self._hang_up(file, customer)
+        self._set_timer(customer, monotonic() + _RECONNECT_S)
+
+    def _hang_up(self, file: int, customer: _Customer) -> None:
         self._epoll.unregister(file)
         del self._by_file[file]
         assert customer.socket is not None
         customer.socket.close()
         customer.socket = None
-        self._set_timer(customer, monotonic() + _RECONNECT_S)
 
     def _set_timer(self, customer: _Customer, due: float) -> None:
         customer.timer = next(self._timer_numbers)
@@ -225,14 +233,15 @@ class CrowdProcess:
         request, now = customer.request, monotonic()
         if request is None:
             options, number = self._options, next(self._request_numbers)
-            if not self._prepared:
+            if options.is_once and number >= len(self._prepared or self._users):
+                return
+            if self._prepared:
+                request = self._prepared[number % len(self._prepared)]
+            else:
                 per_connection = options.users_per_connection
                 user = options.first_user + customer.number * per_connection + number % per_connection
-                request = self._heads[user % len(self._heads)] + b"%d" % number + self._tail
-            elif options.is_once and number >= len(self._prepared):
-                return
-            else:
-                request = self._prepared[number % len(self._prepared)]
+                header = self._users[(number if options.rotates_users else user) % len(self._users)]
+                request = self._start + header + self._key + b"%d" % number + self._tail
             customer.request, customer.first_sent_at = request, now
         customer.sent_at = now
         assert customer.socket is not None
@@ -277,6 +286,11 @@ class CrowdProcess:
         else:
             customer.request = None
             pause_s = self._random.expovariate(1e3 / options.pause_ms) if options.pause_ms else 0.0
+            if self._random.random() < options.new_connection_share:
+                assert customer.socket is not None
+                self._hang_up(customer.socket.fileno(), customer)
+                self._connect(customer)
+                return
         if pause_s:
             self._set_timer(customer, now + pause_s)
         else:

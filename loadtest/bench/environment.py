@@ -44,14 +44,14 @@ NO_LIMITS_OF_CLIENTS = {
 }
 """settings by which one machine may send the orders of a whole country, as clients of its own"""
 SKU_PREFIX, PRICE = "BENCH-", 255
-_UNITS = 1_000_000_000
+UNITS = 1_000_000_000
 _USERS = 10_000
 _PRODUCTS_PER_CALL = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class BenchEnvironment:
-    """Running servers, settings for them, and a shop with one sale that does not sell out.
+    """Running servers, settings for them, and a shop with one sale that does not sell out, or with more.
 
     Each order of a load takes `units_per_order` units.
     """
@@ -63,6 +63,7 @@ class BenchEnvironment:
     shop: CliServices
     skus: int
     units_per_order: int = 1
+    sale_ids: tuple[str, ...] = (SALE_ID,)
 
     @property
     def tokens(self) -> Path:
@@ -84,9 +85,9 @@ class BenchEnvironment:
         return users, self.order, self.skus, secrets.token_hex(4), pause_ms
 
     async def count_sold(self) -> int:
-        """Return the number of orders taken so far."""
-        free = await self.read_stock(SALE_ID)
-        return (len(free) * _UNITS - sum(map(int, free))) // self.units_per_order
+        """Return the number of orders taken so far, in all sales."""
+        free = [int(units) for sale_id in self.sale_ids for units in await self.read_stock(sale_id)]
+        return (len(free) * UNITS - sum(free)) // self.units_per_order
 
     async def read_stock(self, sale_id: str) -> list[bytes]:
         """Return the free units of each SKU of a sale."""
@@ -94,10 +95,10 @@ class BenchEnvironment:
 
     async def sweep(self) -> None:
         """Delete orders and keys, so that each run begins with the same Redis. The stock stays as it is."""
-        keys = SaleKeys(SALE_ID)
-        today = self.shop.clock.now_ms() // DAY_MS
-        await self.shop.redis.xtrim(keys.orders, maxlen=0, approximate=False)  # keeps the consumer group
-        await self.shop.redis.delete(keys.accepted, keys.buyers, *(keys.keys(today + offset) for offset in (-1, 0, 1)))
+        redis, today = self.shop.redis, self.shop.clock.now_ms() // DAY_MS
+        for keys in map(SaleKeys, self.sale_ids):
+            await redis.xtrim(keys.orders, maxlen=0, approximate=False)  # keeps the consumer group
+            await redis.delete(keys.accepted, keys.buyers, *(keys.keys(today + offset) for offset in (-1, 0, 1)))
 
     async def run_module(
         self, name: str, *module: str, port: int = 0, env: Mapping[str, str] | None = None
@@ -159,7 +160,7 @@ async def open_sale(environment: BenchEnvironment) -> None:
             (sku, VariantInput("A thing to buy", PRICE, "CNY")) for sku in names[first : first + _PRODUCTS_PER_CALL]
         ]
         await shop.catalog.put_many(products)
-    await create_sale(environment, SALE_ID, _UNITS)
+    await create_sale(environment, SALE_ID, UNITS)
     _write_load_files(environment)
 
 

@@ -50,7 +50,7 @@ class SustainedLoad(msgspec.Struct, frozen=True):
 
 async def measure_writing(environment: BenchEnvironment, orders: int) -> WriteMeasurement:
     """Queue orders, let one writer store them, then COPY the same rows into the same tables again."""
-    await _delete_orders(environment)
+    await delete_orders(environment)
     await queue_orders(environment, orders)
     writer = await environment.run_module("writer", "workers", "order_writer")
     try:
@@ -78,7 +78,7 @@ async def sustain_load(
 
     Raises `LoadFailed` if a request was refused or failed.
     """
-    await _delete_orders(environment)
+    await delete_orders(environment)
     sold_before = await environment.count_sold()
     writer: RunningProcess = await environment.run_module("writer", "workers", "order_writer")
     try:
@@ -128,7 +128,7 @@ async def _read_wal_position(environment: BenchEnvironment) -> int:
         return int(await connection.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
 
-async def _delete_orders(environment: BenchEnvironment) -> None:
+async def delete_orders(environment: BenchEnvironment) -> None:
     """Delete the orders in Redis and Postgres, once a load that has just ended adds no more."""
     sold = -1
     while sold != (sold := await environment.count_sold()):  # noqa: ASYNC110  # Redis sends no event

@@ -21,6 +21,7 @@ from loadtest.bench.rush_figures import RushFigures
 from loadtest.bench.rush_report import show_rush
 from loadtest.bench.scaling import Scaling
 from loadtest.bench.search_figures import ProductSearchFigures, show_search
+from loadtest.bench.stranger_figures import StrangerFigures, show_strangers
 from loadtest.bench.support_figures import SupportLoadFigures, show_support
 from loadtest.bench.tokens import TokenFigures, show_tokens
 from ops.commands.console import print_line, print_table
@@ -29,7 +30,7 @@ from ops.commands.safe_console import Table
 _BARS = {"server": "#2a6f97", "redis": "#e07a5f"}
 
 
-_SEPARATE_PARTS = ("rush", "pipeline", "pricing", "support", "tokens", "search")
+_SEPARATE_PARTS = ("rush", "pipeline", "pricing", "support", "tokens", "crowd", "search")
 """parts that may be measured in runs of their own"""
 _JSON_MEMBERS = {
     "comparisons": "turns",
@@ -57,6 +58,7 @@ class Figures(msgspec.Struct, rename=_JSON_MEMBERS):
     pricing: PricingFigures | None = None
     support: SupportLoadFigures | None = None
     tokens: TokenFigures | None = None
+    crowd: StrangerFigures | None = None
     search: ProductSearchFigures | None = None
     skipped: dict[str, str] = {}
 
@@ -135,6 +137,8 @@ def _show_separate_parts(figures: Figures) -> None:
         show_support(figures.support)
     if figures.tokens:
         show_tokens(figures.tokens)
+    if figures.crowd:
+        show_strangers(figures.crowd)
     if figures.search:
         show_search(figures.search)
 

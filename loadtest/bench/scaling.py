@@ -138,7 +138,7 @@ async def measure_half_load(
     pause_ms = _CONNECTION_COUNT / (peak_per_s / 2) * 1e3
 
     async def measure_once() -> Measurement:
-        await _rewrite_append_only_file(environment)
+        await rewrite_append_only_file(environment)
         return await measure(environment, floodgate, _CONNECTION_COUNT, seconds / 2, pause_ms=pause_ms)
 
     for _ in range(_HALF_LOAD_ROUNDS * repeats):
@@ -149,7 +149,7 @@ async def measure_half_load(
             scaling.half_load_with_idle_connections.append(await measure_once())
 
 
-async def _rewrite_append_only_file(environment: BenchEnvironment) -> None:
+async def rewrite_append_only_file(environment: BenchEnvironment) -> None:
     """Let Redis rewrite its append-only file now, if it has one."""
     await environment.sweep()
     redis = environment.shop.redis

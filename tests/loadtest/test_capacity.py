@@ -39,6 +39,13 @@ def write(path: Path, **changes: object) -> Path:
     return path
 
 
+STORED = {
+    "cpu_us": {"gateway": 40.0, "redis": 14.0, "writer": 13.0, "postgres": 11.0},
+    "calls_per_batch": 2.0,
+    "aof_bytes": 1_000.0,
+}
+
+
 def test_needs_of_doubled_peak_are_doubled() -> None:
     small = {(need.part, need.unit): need.amount for need in compute_needs(COSTS, 10_000, ASSUMPTIONS)}
     large = {(need.part, need.unit): need.amount for need in compute_needs(COSTS, 20_000, ASSUMPTIONS)}
@@ -72,7 +79,33 @@ def test_costs_are_read_from_benchmark_file(tmp_path: Path) -> None:
     assert read_costs(write(tmp_path / "latest.json")) == COSTS
 
 
-@pytest.mark.parametrize("missing", [{"writing": []}, {"turns": {}}, {"shape": None}])
+def test_costs_of_strangers_count_the_writer_in_redis(tmp_path: Path) -> None:
+    costs = read_costs(write(tmp_path / "latest.json", crowd={"turns": {"stored": [STORED]}, "ratios": {}}))
+    assert costs == Costs(
+        gateway_us=40,
+        redis_us=14,
+        writer_us=13,
+        postgres_us=11,
+        wal_bytes=750,
+        waiting_bytes=600,
+        aof_bytes=1_000,
+        calls_per_batch=2,
+        are_strangers=True,
+    )
+    plain, strangers = (
+        {(need.part, need.unit): need.amount for need in compute_needs(measured, 10_000, ASSUMPTIONS)}
+        for measured in (COSTS, costs)
+    )
+    assert strangers["Redis disk", "syncs/s"] == 2 * plain["Redis disk", "syncs/s"] == 200
+    assert strangers["Redis disk", "MB/s"] == pytest.approx(10)
+    limits = dict(rank_bottlenecks(costs, ASSUMPTIONS))
+    assert limits["one Redis disk's syncs"] == 50_000
+    assert limits["one Redis disk's writes"] == 500_000
+
+
+@pytest.mark.parametrize(
+    "missing", [{"writing": []}, {"turns": {}}, {"shape": None}, {"crowd": {"turns": {"stored": []}}}]
+)
 def test_costs_of_incomplete_run_are_refused(tmp_path: Path, missing: dict[str, object]) -> None:
     with pytest.raises(NoFigures, match="make bench"):
         read_costs(write(tmp_path / "latest.json", **missing))
