@@ -47,10 +47,12 @@ async def test_search_of_generated_products_has_not_become_worse(shop: CliServic
     await TaxonomyImport(shop.db, shop.clock).import_folder(
         Path(os.environ["FLOODGATE_TEST_TAXONOMY"]), "test", "judged queries"
     )
+    indexer = ProductIndexer(shop.db, shop.clock)
+    await indexer.reindex()  # the changes of categories, each of which would note its products again
     await load_products(shop.db, catalog.products, from_ms(shop.clock.now_ms()), lambda count: None)
     async with shop.db.transaction() as connection:
         await connection.execute("DELETE FROM products_to_index")  # each product has several entries of its load
-    await ProductIndexer(shop.db, shop.clock).reindex()
+    await indexer.reindex()
     postgres = PostgresProductIndex(shop.db, _TIMEOUT_MS)
     follower = MemoryIndexFollower(shop.db)
     await follower.step()
