@@ -1,4 +1,4 @@
-"""How orders lie in the stream: packed by `reserve.lua`, or a field each as in earlier releases."""
+"""Entries of the stream: packed by `reserve.lua`, or with a field for each order as in earlier releases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ops.services import CliServices
 from tests.support.sales import make_sale, reservation, reserve
 
 
-async def test_an_entry_has_the_payloads_of_accepted_orders_only(shop: CliServices, sale_id: str) -> None:
+async def test_entry_has_payloads_of_accepted_orders_only(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (3, 100, None)})
     orders = [
         reservation(shop.ids.new, sale_id, {"a": units}, user=f"u{number}")
