@@ -1,4 +1,4 @@
-"""Entries of the stream: packed by `reserve.lua`, or with a field for each order as in earlier releases."""
+"""Entries of the stream: packed by `reserve.lua`, or a field per order as before."""
 
 from __future__ import annotations
 
