@@ -80,8 +80,8 @@ async def measure_strangers(figures: StrangerFigures, *, connections: int, secon
             for name in names if number % 2 == 0 else reversed(names):  # none is always the first
                 try:
                     turn = await _measure_turn(circumstances[name], connections, seconds)
-                except LoadFailed as error:
-                    raise LoadFailed(f"{CIRCUMSTANCES[name]}: {error}") from None
+                except (LoadFailed, TimeoutError) as error:
+                    raise LoadFailed(f"{CIRCUMSTANCES[name]}: {str(error) or 'too few orders were accepted'}") from None
                 if number:
                     figures.turns[name].append(turn)
     figures.ratios = figures.compute_ratios()
@@ -147,7 +147,7 @@ class _Customers:
         return cls(crowds, count if circumstance.are_strangers else inf)
 
     async def wait_for_orders(self, orders: int) -> None:
-        """Wait until so many were accepted."""
+        """Wait until so many were accepted. Raises `TimeoutError` after two minutes."""
         async with asyncio.timeout(_RAMP_TIMEOUT_S):
             while self._orders < orders:
                 await asyncio.sleep(_POLL_INTERVAL_S)
