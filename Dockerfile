@@ -9,11 +9,12 @@
 # After SIGTERM a gateway or worker finishes its work in progress within limits.graceful_stop_s (20 seconds). Docker
 # waits for 10 seconds only, hence --stop-timeout.
 
-FROM python:3.11-slim-bookworm AS builder
+# The same Python with a C compiler, which the last stage does not have.
+FROM python:3.11-bookworm AS builder
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 
-# Only wheels, and only those whose hashes are in the lock: nothing is compiled and no code of a package is run.
+# Only wheels, and only those whose hashes are in the lock: nothing of others is compiled and no code of a package is run.
 # The locks are copied before the sources, so that these layers are built again only when a lock changes.
 ARG LOCK=production
 COPY requirements/ requirements/
@@ -21,13 +22,13 @@ RUN python -m venv --without-pip /opt/floodgate \
     && python -m pip --python /opt/floodgate/bin/python install --require-hashes --only-binary :all: \
         --requirement requirements/${LOCK}.lock
 
-# hatchling, which builds our wheel, with its dependencies. run.lock has them with their hashes, beside the embedded
-# servers, which an image does not use. If hatchling needs another package one day, pip fails here and names it.
-RUN awk '/^[a-z]/ {wanted = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/} wanted' \
-        requirements/run.lock > requirements/build.lock \
+# hatchling, which builds our wheel, and mypy with setuptools, which compile the order path in it, with their
+# dependencies. dev.lock has them with their hashes. If one needs another package one day, pip fails here and names it.
+RUN awk '/^[a-z]/ {wanted = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers|ast-serialize|librt|mypy|mypy-extensions|setuptools|typing-extensions)==/} wanted' \
+        requirements/dev.lock > requirements/build.lock \
     && python -m pip install --require-hashes --only-binary :all: --requirement requirements/build.lock
 
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY commerce/ commerce/
 COPY config/ config/
 COPY gateway/ gateway/
@@ -36,6 +37,8 @@ COPY lua/ lua/
 COPY migrations/ migrations/
 COPY ops/ ops/
 COPY workers/ workers/
+# mypy reads the types of the packages that the wheel will run with. Empty, the order path is interpreted.
+ARG COMPILE_FOR=/opt/floodgate/bin/python
 RUN python -m pip wheel --no-index --no-deps --no-build-isolation --wheel-dir dist . \
     && python -m pip --python /opt/floodgate/bin/python install --no-index --no-deps dist/floodgate-*.whl
 

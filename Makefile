@@ -7,7 +7,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--default-index https://pypi.org/simple --custom-compile-command "make lock" pyproject.toml
 ALL := --extra fulfilment --extra fleet --extra aftersales --extra knowledge --extra taxonomy --extra drand --extra s3 --extra search
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev test drill drill-room fuzz loadtest bench check lint types imports dockerfile lock clean
+.PHONY: help setup run dev compile test test-compiled drill drill-room fuzz loadtest bench check lint types imports dockerfile lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s'|'
@@ -36,6 +36,15 @@ dev: $(VENV)/.dev ## build the environment with the tools for tests and checks
 # Files begin in the order of tests/conftest.py. Compiled files are kept, because the tests start many processes.
 test: dev ## run the tests on their own servers, three files per two cores at a time
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not drill" -n auto --dist loadfile --no-loadscope-reorder
+
+# Compiled modules lie in build/compiled and go first; PYTHONSAFEPATH keeps the sources in the working directory out.
+COMPILED := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled
+compile: dev ## compile the order path into build/compiled, if there is a C compiler
+	$(BIN)/python hatch_build.py build/compiled
+
+test-compiled: compile ## run the tests of the order path on its compiled modules
+	$(COMPILED):$(CURDIR) $(BIN)/python -m pytest -m "not drill" -o "pythonpath=build/compiled ." -n auto --dist loadfile \
+		--no-loadscope-reorder tests/gateway tests/lua tests/unit tests/promises
 
 drill: dev ## run the slow drills: full load, kill -9 of each part
 	$(BIN)/python -m pytest -m drill --timeout 600 -rP tests/drills tests/promises tests/ops
@@ -72,8 +81,8 @@ loadtest: dev ## load the shop of `make run`: SCENARIO, BASE, USERS, TIME, OPTIO
 	$(BIN)/locust -f loadtest/scenarios/$(SCENARIO).py --host $(BASE) --headless --only-summary -u $(USERS) -r 100 \
 		-t $(TIME) --html $(REPORT)/report.html --csv $(REPORT)/figures $(OPTIONS)
 
-bench: dev ## measure orders, the writer, a rush and whole orders into docs/benchmarks; needs wrk
-	$(BIN)/python -m loadtest.bench --out docs/benchmarks
+bench: compile ## measure orders, the writer, a rush and whole orders into docs/benchmarks; needs wrk
+	$(COMPILED) $(BIN)/python -m loadtest.bench --out docs/benchmarks
 
 lock: dev ## resolve the dependencies again and write the lock files
 	$(LOCK) $(ALL) --output-file requirements/production.lock
@@ -82,4 +91,4 @@ lock: dev ## resolve the dependencies again and write the lock files
 	$(LOCK) $(ALL) --extra embedded --extra evaluation --extra dev --constraints requirements/run.lock --output-file requirements/dev.lock
 
 clean: ## remove the environment and the caches (never the data)
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis dist
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis build dist

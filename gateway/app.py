@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from http import HTTPStatus
 from importlib.metadata import version
 from time import perf_counter
+from typing import cast
 
 import msgspec
 from aiohttp import web
@@ -26,7 +27,9 @@ from commerce.kernel.stop_signals import stop_on_signals
 from commerce.kernel.tasks import cancel_and_wait
 from config.settings import LimitSettings, Settings
 from gateway import openapi, problems
-from gateway.connections import SERVER, ConnectionRegistry
+from gateway.aiohttp_handler import SERVER
+from gateway.compiled import order_path_form
+from gateway.connections import ConnectionRegistry
 from gateway.endpoints import (
     addresses,
     admin,
@@ -320,7 +323,8 @@ async def serve(settings: Settings) -> None:
                 listener = _listen(host, port)
             servers.append(await asyncio.get_running_loop().create_server(factory, sock=listener))
         tune_garbage_collector()
-        _logger.info("listening", extra={"host": http.host, "port": http.port, "admin_port": http.admin_port})
+        ports_in_use = {"host": http.host, "port": http.port, "admin_port": http.admin_port}
+        _logger.info("listening", extra={**ports_in_use, "order_path": order_path_form()})
         await stop.wait()
         _logger.info("stopping")
         services.stopping.set()
@@ -344,7 +348,7 @@ def fast_path_factory(
 
     if services.settings.http.proxy_protocol:
         return ProxiedConnections(connections, services.clock, make_connection)
-    return make_connection
+    return cast(Callable[[], asyncio.Protocol], make_connection)  # a protocol, though not by inheritance
 
 
 def _unique_operations(operations: Sequence[Operation]) -> list[Operation]:

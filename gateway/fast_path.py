@@ -13,13 +13,14 @@ import asyncio
 import re
 from dataclasses import replace
 from time import perf_counter
-from typing import cast
+from typing import Final, cast
 
 from aiohttp import web
 
 from commerce.kernel.errors import ProblemError
 from gateway import problems
-from gateway.connections import AiohttpHandler, ConnectionRegistry, ConnectionState
+from gateway.aiohttp_handler import AiohttpHandler
+from gateway.connections import ConnectionRegistry, ConnectionState
 from gateway.decoding import check_idempotency_key
 from gateway.fast_joins import take_join
 from gateway.lingering import close_after_client
@@ -33,7 +34,7 @@ _PARTIAL_METHOD = re.compile(rb"[A-Z]{0,10}")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 _BODILESS_LINE = re.compile(rb"(GET|POST) (/[!-~]*) HTTP/1\.1\r\n")
-_IDLE = ConnectionState.IDLE
+_IDLE: Final = ConnectionState.IDLE
 
 
 class FastPathConnection(OrderConnection):

@@ -8,7 +8,7 @@ from http import HTTPStatus
 import msgspec
 
 from commerce.orders.model import PlacedOrder
-from gateway.connections import SERVER
+from gateway.aiohttp_handler import SERVER
 from lua import ReserveResult
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}

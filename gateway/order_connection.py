@@ -9,6 +9,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from time import perf_counter
+from typing import Final
 
 from commerce.kernel.errors import ProblemError
 from commerce.orders.model import PlacedOrder, PlaceOrder
@@ -34,8 +35,9 @@ _PRESSED_AGAIN_S = 3.0
 """within this time after a refusal the next one is of a client who presses again"""
 _RESUME_DELAY_S = 0.15
 """longest time until a connection is resumed when its rest is over"""
-_MAX_RATE_LIMITED_REST_S = 30
-_IDLE, _ANSWERING = ConnectionState.IDLE, ConnectionState.ANSWERING
+_MAX_RATE_LIMITED_REST_S = 30.0
+_IDLE: Final = ConnectionState.IDLE
+_ANSWERING: Final = ConnectionState.ANSWERING
 
 
 class OrderConnection(TrackedConnection):
@@ -249,7 +251,7 @@ class OrderConnection(TrackedConnection):
     def _refuse(self, refusal: ProblemError, rest_s: float = 0) -> None:
         self._services.metrics_buffer.count_order(refusal.code)
         if isinstance(refusal, RateLimited):
-            rest_s = min(refusal.rest_s, _MAX_RATE_LIMITED_REST_S)
+            rest_s = min(float(refusal.rest_s), _MAX_RATE_LIMITED_REST_S)
         self._answer(problems.raw_problem(refusal, self._request_id), rest_s)
 
     def _answer(self, response: RawResponse, rest_s: float = 0) -> None:

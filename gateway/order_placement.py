@@ -121,6 +121,7 @@ class OrderPlacement:
         With `expected_total` in minor units no order is placed at another one: `TotalChanged`.
         """
         for _ in range(_MAX_ATTEMPTS):
+            refusal: ProblemError | None = None
             try:
                 reservation = await self._price(order, user_id, key, traceparent)
                 if expected_total is not None and reservation.total_minor != expected_total:
@@ -128,10 +129,12 @@ class OrderPlacement:
                         f"the total is {reservation.total_minor} now, and not {expected_total}; nothing was reserved: "
                         "ask for a new quote and confirm it"
                     )
-            except (Invalid, TotalChanged):
+            except (Invalid, TotalChanged) as error:
+                refusal = error
+            if refusal is not None:
                 if record := await self._find_replay(order, user_id, key):
                     return self.replayed_result(order.sale_id, record)
-                raise
+                raise refusal
             reserved = await self._intake.place(order.sale_id, reservation)
             if reserved.outcome is ReserveOutcome.STALE:
                 await self._snapshots.refresh()

@@ -168,7 +168,7 @@ class _HeaderReader(asyncio.Protocol):
         """Pass the connection on, with the bytes that follow the header."""
         connection = self._proxied.make_connection()
         connection.stated_ip = stated_ip
-        self._transport.set_protocol(connection)
+        self._transport.set_protocol(cast(asyncio.Protocol, connection))  # one, though not by inheritance
         connection.connection_made(self._transport)
         if data:
             cast(asyncio.Protocol, self._transport.get_protocol()).data_received(data)

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from commerce.kernel.clock import Clock
+from commerce.kernel.compile_hints import mypyc_attr
 from commerce.kernel.errors import Invalid
 from config.settings import LimitSettings
 from gateway.problems import RateLimited
@@ -29,6 +30,7 @@ _SHARES_PER_BURST = 4
 _DEVICE_ID = re.compile(r"[!-~]{1,64}")
 
 
+@mypyc_attr(native_class=False)  # it is held by weak references, which a native one cannot be
 class Bucket:
     """The tokens of one user, address or device.
 
@@ -105,9 +107,9 @@ class TokenBuckets:
 
     def refusal(self, wait_s: float) -> RateLimited:
         """Build the refusal of a client whose next token comes in `wait_s`."""
-        wait_s = max(1, ceil(wait_s))
-        retry_after_s = wait_s + int(self.random() * (wait_s / 2 + 1))
-        return RateLimited(self.kind, 1 / self.interval_s, self.burst, wait_s, retry_after_s)
+        seconds = max(1, ceil(wait_s))
+        retry_after_s = seconds + int(self.random() * (seconds / 2 + 1))
+        return RateLimited(self.kind, 1 / self.interval_s, self.burst, seconds, retry_after_s)
 
     def _find_older(self, name: str) -> Bucket:
         """Return the bucket of a name that is not among the recent ones, and add it to them."""

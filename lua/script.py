@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import resources
 from typing import Any, Protocol
 
@@ -52,7 +53,6 @@ class Script:
 
         A Redis that has lost the script gets its text. That is safe to send: the first call did nothing.
         """
-        try:
+        with suppress(NoScriptError):
             return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *arguments)
-        except NoScriptError:
-            return await client.execute_command("EVAL", self.source, len(keys), *keys, *arguments)
+        return await client.execute_command("EVAL", self.source, len(keys), *keys, *arguments)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import monotonic
 from typing import Any, cast
@@ -99,13 +99,15 @@ class RedisMultiplexer:
 
     async def _open(self) -> _Connection:
         loop, options = asyncio.get_running_loop(), self._options
+        factory = cast(Callable[[], asyncio.Protocol], _Connection)
+        protocol: object
         if path := options.get("path"):
-            _, connection = await loop.create_unix_connection(_Connection, path)
-            return connection
-        tls = _tls(options)
-        host, port = options.get("host", "localhost"), int(options.get("port", 6379))
-        _, connection = await loop.create_connection(_Connection, host, port, ssl=tls)
-        return connection
+            _, protocol = await loop.create_unix_connection(factory, path)
+        else:
+            tls = _tls(options)
+            host, port = options.get("host", "localhost"), int(options.get("port", 6379))
+            _, protocol = await loop.create_connection(factory, host, port, ssl=tls)
+        return cast(_Connection, protocol)
 
     async def _authenticate(self, connection: _Connection) -> None:
         """Authenticate, select the database, set the client name and verify the durability."""
@@ -159,8 +161,11 @@ def _pack(command: tuple[Argument, ...]) -> bytes:
     return cast(bytes, pack_command(command))
 
 
-class _Connection(asyncio.Protocol):
-    """One connection with its pending commands in the order of sending."""
+class _Connection:
+    """One connection with its pending commands in the order of sending.
+
+    A protocol of asyncio, though not by inheritance: that makes a compiled class slow.
+    """
 
     def __init__(self) -> None:
         self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)

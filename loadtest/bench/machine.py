@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from gateway.compiled import order_path_form
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -67,4 +69,9 @@ def describe_machine() -> dict[str, str | int]:
         ),
         platform.machine(),
     )
-    return {"cores": os.cpu_count() or 1, "processor": model, "python": platform.python_version()}
+    return {
+        "cores": os.cpu_count() or 1,
+        "processor": model,
+        "python": platform.python_version(),
+        "order_path": order_path_form(),
+    }

@@ -320,7 +320,8 @@ async def test_second_rest_ends_however_long_the_overload(monkeypatch: pytest.Mo
 
 
 def resting_connection(*, is_impatient: bool = False, resume: Mock | None = None) -> Mock:
-    return Mock(is_resting=True, is_impatient=is_impatient, resume=resume or Mock())
+    resume = resume or Mock(return_value=None)
+    return Mock(is_resting=True, is_impatient=is_impatient, resume=resume, abort=Mock(return_value=None))
 
 
 async def has_length(values: Sequence[str], count: int) -> bool:

@@ -20,6 +20,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from config.settings import HttpSettings
+from hatch_build import has_compiler
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -65,7 +66,7 @@ def test_dockerfile_passes_hadolint() -> None:
 
 def test_copied_sources_exist_and_are_complete() -> None:
     assert [source for source in sources() if not (ROOT / source).exists()] == []
-    needed = {"pyproject.toml", PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]}
+    needed = {"pyproject.toml", "hatch_build.py", PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]}
     assert {*PACKAGES, *needed} <= set(sources())
 
 
@@ -86,7 +87,7 @@ def test_pip_installs_require_hashes_or_no_index() -> None:
 
 def test_image_runs_as_numbered_user_without_healthcheck() -> None:
     builder, final = arguments("FROM")
-    assert builder.removesuffix(" AS builder") == final
+    assert builder.removesuffix(" AS builder").replace(":3.11-", ":3.11-slim-") == final
     [user] = arguments("USER")
     uid, gid = (int(part) for part in user.split(":"))
     assert uid > 0
@@ -160,14 +161,14 @@ def _perform(image: Image, command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_build_lock_is_hatchling_with_its_dependencies(image: Image) -> None:
+def test_build_lock_is_what_builds_and_compiles_with_its_dependencies(image: Image) -> None:
     _perform(image, step("build.lock").split("&&")[0])
     lock = (image.build / "requirements" / "build.lock").read_text(encoding="utf-8")
     blocks = re.findall(r"^([a-z0-9-]+)==\S+ \\\n((?:    .*\n)+)", lock, re.MULTILINE)
     assert all("--hash=sha256:" in block for _, block in blocks)
-    needed, waiting = set(), ["hatchling"]
+    needed, waiting = set(), ["hatchling", "mypy", "setuptools"]
     while waiting:
-        name = waiting.pop()
+        name = waiting.pop().replace("_", "-")
         needed.add(name)
         requirements = [Requirement(text) for text in metadata.requires(name) or ()]
         waiting += [
@@ -176,6 +177,20 @@ def test_build_lock_is_hatchling_with_its_dependencies(image: Image) -> None:
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
         ]
     assert {name for name, _ in blocks} == needed
+
+
+@pytest.mark.drill
+def test_wheel_with_compiled_order_path_starts(image: Image, tmp_path: Path) -> None:
+    """The argument's default makes mypy read the packages of the image."""
+    if not has_compiler():
+        pytest.skip("there is no C compiler")
+    [argument] = [rest for rest in arguments("ARG") if rest.startswith("COMPILE_FOR=")]
+    _perform(image, f"export {argument}; {step('pip wheel').partition('&&')[0].replace('dist', str(tmp_path))}")
+    [wheel] = tmp_path.iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "tree")
+    check = "from gateway.compiled import order_path_form; print(order_path_form())"
+    assert image.run("python", "-c", check, PYTHONPATH=str(tmp_path / "tree"), PYTHONSAFEPATH="1").strip() == "compiled"
 
 
 def test_wheel_holds_lua_sql_and_toml_files(image: Image) -> None:

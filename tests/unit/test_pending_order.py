@@ -20,6 +20,9 @@ from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_intake import OrderIntake
 from gateway.pending_order import Outcome, PendingOrder
 from lua import EntryId, Reservation, ReserveOutcome, ReserveResult
+from tests.support.compiled import interpreted_only
+
+pytestmark = interpreted_only
 
 ACCEPTED = ReserveResult(ReserveOutcome.ACCEPTED, EntryId(1, 0))
 SALE, OTHER_SALE = "sale", "other"

@@ -4,7 +4,7 @@ from commerce.payments.provider_port import ProviderAdapter
 from commerce.payments.providers.alipay.adapter import Alipay
 from commerce.payments.providers.alipay.settings import AlipayAccount
 
-ADAPTER = ProviderAdapter(
+ADAPTER: ProviderAdapter = ProviderAdapter(
     name=Alipay.name,
     settings_field="alipay",
     load_account=AlipayAccount.load,

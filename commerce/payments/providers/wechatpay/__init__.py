@@ -4,7 +4,7 @@ from commerce.payments.provider_port import ProviderAdapter
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
 
-ADAPTER = ProviderAdapter(
+ADAPTER: ProviderAdapter = ProviderAdapter(
     name=WeChatPay.name,
     settings_field="wechatpay",
     load_account=WeChatPayAccount.load,

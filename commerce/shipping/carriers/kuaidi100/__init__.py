@@ -19,7 +19,7 @@ def _create(
     return AdapterObjects(carriers, kuaidi100)
 
 
-ADAPTER = CarrierAdapter(
+ADAPTER: CarrierAdapter = CarrierAdapter(
     name=Kuaidi100.system,
     settings_field="kuaidi100",
     load_account=Kuaidi100Account.load,

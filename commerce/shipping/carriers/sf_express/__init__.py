@@ -14,7 +14,7 @@ def _create(account: SfExpressAccount, transport: HttpTransport, clock: Clock) -
     return AdapterObjects([sf_express], sf_express)
 
 
-ADAPTER = CarrierAdapter(
+ADAPTER: CarrierAdapter = CarrierAdapter(
     name=SfExpress.system,
     settings_field="sf_express",
     load_account=SfExpressAccount.load,

@@ -1,0 +1,15 @@
+"""What mypyc has to know of a class. Without mypyc a hint does nothing, so nothing needs its package to run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__all__ = ["mypyc_attr"]
+
+if TYPE_CHECKING:
+    from mypy_extensions import mypyc_attr
+else:
+
+    def mypyc_attr(**_hints):
+        """Leave a class as it is."""
+        return lambda type_: type_

@@ -1,0 +1,86 @@
+"""The order path's modules are all compiled, and hold nothing that compiled code does in another way."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from config.settings import Settings
+from hatch_build import COMPILED, PACKAGES, ROOT
+from ops.services import CliServices
+from tests.gateway.test_slow_clients import build_order_request, connect
+from tests.support.compiled import interpreted_only
+from tests.support.gateway import open_gateway
+from tests.support.sales import make_sale
+
+ORDERS = 100
+LIMITS = {f"orders_per_{kind}_{limit}": 10_000 for kind in ("user", "address") for limit in ("per_s", "burst")}
+INTERPRETED = {
+    "commerce.kernel.clock": "one call of the system; tests derive clocks from its class",
+    "commerce.kernel.failpoints": "tests and drills replace what it does",
+    "commerce.kernel.stream_payload": "one call of msgspec among types that msgspec makes",
+    "gateway.auth": "one look-up in a dictionary",
+    "gateway.client_addresses": "one comparison",
+    "gateway.sale_snapshots": "one look-up in a dictionary",
+}
+"""modules of the order path that stay interpreted, with the reason"""
+
+
+def _file(module: str) -> Path:
+    return ROOT / f"{module.replace('.', '/')}.py"
+
+
+@interpreted_only
+async def test_every_module_that_runs_for_each_order_is_compiled(
+    make_settings: Callable[..., Settings], shop: CliServices, sale_id: str
+) -> None:
+    """A client orders again and again, as in a rush, and a profiler counts whose functions run."""
+    await make_sale(shop, sale_id, {"a": (ORDERS + 1, 100, None)})
+    calls: Counter[tuple[str, str]] = Counter()
+
+    def count_call(frame: FrameType, event: str, _argument: Any) -> None:
+        if event == "call":
+            calls[frame.f_code.co_filename, frame.f_code.co_qualname] += 1
+
+    async with open_gateway(make_settings(limits=LIMITS)) as gateway:
+        client, loop = await connect(gateway), asyncio.get_running_loop()
+        try:
+            for number in range(ORDERS + 1):
+                await loop.sock_sendall(client, build_order_request(gateway, sale_id, number, key=f"{number}"))
+                async with asyncio.timeout(10):
+                    assert (await loop.sock_recv(client, 65_536)).startswith(b"HTTP/1.1 202")
+                if number == 0:  # the first order teaches the gateway the head
+                    sys.setprofile(count_call)
+        finally:
+            sys.setprofile(None)
+            client.close()
+    modules = set()
+    for (name, _function), count in calls.items():
+        file = Path(name)
+        if count >= ORDERS and file.is_relative_to(ROOT) and file.relative_to(ROOT).parts[0] in PACKAGES:
+            modules.add(".".join(file.relative_to(ROOT).with_suffix("").parts))
+    assert modules - {*COMPILED} == INTERPRETED.keys()
+
+
+@pytest.mark.parametrize("module", COMPILED)
+def test_compiled_module_awaits_nothing_while_it_handles_an_error(module: str) -> None:
+    """A compiled coroutine that is suspended there leaves its error to whatever runs next, as the context of others."""
+    tree = ast.parse(_file(module).read_text(encoding="utf-8"))
+    handlers = [node.body for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)]
+    handlers += [node.finalbody for node in ast.walk(tree) if isinstance(node, ast.Try)]
+    waits = ast.Await, ast.AsyncFor, ast.AsyncWith, ast.Yield, ast.YieldFrom
+    found = [node for body in handlers for line in body for node in ast.walk(line) if isinstance(node, waits)]
+    assert [node.lineno for node in found] == []
+
+
+def test_list_of_compiled_modules_is_sorted_and_each_exists() -> None:
+    assert sorted(set(COMPILED)) == COMPILED
+    assert [module for module in COMPILED if not _file(module).is_file()] == []
