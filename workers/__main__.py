@@ -31,6 +31,8 @@ NAMES = (
     "observer",
     "auditor",
 )
+_AT_NORMAL_PRIORITY = frozenset({"order_writer", "product_index"})
+"""Customers wait for them."""
 
 
 def main(names: Sequence[str], instance: str = "main", settings: Settings | None = None) -> None:
@@ -39,7 +41,7 @@ def main(names: Sequence[str], instance: str = "main", settings: Settings | None
     Raises `SettingsError` or `NotReady` if they cannot start."""
     settings = settings or load()
     logs.configure_logging(settings.log.level, settings.log.file, settings.log.file_bytes, " ".join(names))
-    if "order_writer" not in names:
+    if _AT_NORMAL_PRIORITY.isdisjoint(names):
         lower_cpu_priority()
     metrics.enable_multiprocess(settings.metrics_dir)
     from workers.registry import WORKERS  # noqa: PLC0415  # metrics may be created only now

@@ -1,7 +1,8 @@
 """Lets a worker process give way to others where all of a machine's CPUs are busy.
 
-Orders wait for gateways, the order writer, Redis and Postgres. What other workers do may be some milliseconds later. On
-a machine that runs all of them, every time slice of such a worker is one that all orders of a batch wait for.
+Orders wait for gateways, the order writer, Redis and Postgres, and searches for the index in memory. What other workers
+do may be some milliseconds later. On a machine that runs all of them, every time slice of such a worker is one that all
+orders of a batch wait for.
 
 A nice value alone changes little: by the autogroup feature of Linux it counts among the processes of one session, and
 each service is a session of its own. The session has a nice value, too, in `/proc/PID/autogroup`

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from commerce.kernel.gc_tuning import tune_garbage_collector
 from commerce.kernel.optional import require_extra
 from commerce.product_search.index_server import IndexServer
 from workers.loop import run_steps
@@ -29,6 +30,7 @@ async def product_index(services: WorkerServices) -> None:
         was_whole = follower.index is not None
         changed = await follower.step()
         if not was_whole:
+            tune_garbage_collector()  # a full collection of the index would hold searches up
             _logger.info("the index in memory is whole", extra={"products": changed})
         return changed
 

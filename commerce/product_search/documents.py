@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -70,9 +71,10 @@ def build_document(product: Product, vocabulary: Vocabulary) -> ProductDocument:
     spellings: dict[str, str] = {}
     for weight, texts in parts:
         for text in texts:
-            for term in _list_terms(text):
+            terms, corrected = _analyse_title_text(text)
+            for term in terms:
                 title.setdefault(term, weight)
-            add_spellings(spellings, (entry for entry in list_spellings(text) if is_corrected(entry[0])))
+            add_spellings(spellings, corrected)
     title = dict(islice(title.items(), _MAX_TITLE_TERMS))
     return ProductDocument(
         product_id=product.product_id,
@@ -188,7 +190,15 @@ def _list_body(product: Product, title: Mapping[str, Weight]) -> list[str]:
     return list(islice(terms, _MAX_TERMS))
 
 
-def _list_terms(text: str) -> Iterable[str]:
+@lru_cache(maxsize=20_000)
+def _analyse_title_text(text: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the terms of a text, and its words that are corrected, with their stems.
+
+    Products of a category repeat its names and those of its choices."""
+    return _list_terms(text), [entry for entry in list_spellings(text) if is_corrected(entry[0])]
+
+
+def _list_terms(text: str) -> list[str]:
     """Return the terms of a text, without those of synonyms, which are about orders."""
     words, pairs, characters = split(text)
     return [term for terms in (words, pairs, characters) for term in terms if not term.startswith("=")]

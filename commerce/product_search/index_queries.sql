@@ -11,9 +11,14 @@ SET change_no = change_no + $1, listed_products = greatest(0, listed_products + 
 UPDATE product_search_state SET category_change_no = $1;
 
 -- name: take_changed_products
--- The oldest entries. Each product is read after its entry, so what changes later has another entry.
+-- The oldest $1 entries, and those of the same products among the oldest $2: an import has several per product. Each
+-- product is read after its entries, so what changes later has another entry.
+WITH oldest AS MATERIALIZED (
+    SELECT entry_no, product_id FROM products_to_index ORDER BY entry_no LIMIT $2
+)
 DELETE FROM products_to_index WHERE entry_no = ANY(ARRAY(
-    SELECT entry_no FROM products_to_index ORDER BY entry_no LIMIT $1))
+    SELECT entry_no FROM oldest
+    WHERE product_id IN (SELECT product_id FROM oldest ORDER BY entry_no LIMIT $1)))
 RETURNING entry_no, product_id;
 
 -- name: measure_queue
@@ -38,9 +43,13 @@ INSERT INTO products_to_index (product_id)
 SELECT product_id FROM product_search WHERE filters @@ $1::text::tsquery ORDER BY product_id;
 
 -- name: note_products
--- A part of all products, after an id.
-INSERT INTO products_to_index (product_id)
-SELECT product_id FROM products WHERE product_id > $1 ORDER BY product_id LIMIT $2 RETURNING product_id;
+-- A part of all products, after an id, in the place of their entries: none is indexed twice.
+WITH part AS MATERIALIZED (
+    SELECT product_id FROM products WHERE product_id > $1 ORDER BY product_id LIMIT $2
+), replaced AS (
+    DELETE FROM products_to_index WHERE product_id IN (SELECT product_id FROM part)
+)
+INSERT INTO products_to_index (product_id) SELECT product_id FROM part ORDER BY product_id RETURNING product_id;
 
 -- name: read_attribute_names
 SELECT attribute_id, kind, ARRAY(SELECT name FROM attribute_names AS named

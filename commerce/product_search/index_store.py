@@ -45,9 +45,11 @@ async def lock_state(connection: Connection) -> IndexState:
     return IndexState(*row)
 
 
-async def take_changed(connection: Connection, count: int) -> tuple[int, list[str]]:
-    """Remove the oldest entries. Returns their number, and their products in their sequence."""
-    rows = await connection.fetch(queries.take_changed_products, count)
+async def take_changed(connection: Connection, count: int, considered: int) -> tuple[int, list[str]]:
+    """Remove the oldest entries, and more of their products from among so many considered.
+
+    Returns the number of removed entries, and their products in their sequence."""
+    rows = await connection.fetch(queries.take_changed_products, count, considered)
     rows.sort(key=lambda row: row["entry_no"])
     return len(rows), list(dict.fromkeys(row["product_id"] for row in rows))
 

@@ -24,7 +24,7 @@ from commerce.product_search.documents import (
 from commerce.product_search.index_store import CategoryStep, IndexState
 from commerce.text_search.terms import split
 
-_ENTRIES_PER_STEP = 200
+_ENTRIES_PER_STEP, _CONSIDERED_PER_STEP = 200, 10_000
 _CATEGORY_CHANGES_PER_STEP, _PRODUCTS_PER_NOTE = 1_000, 10_000
 
 
@@ -48,7 +48,7 @@ class ProductIndexer:
         async with self._db.transaction() as connection:
             state = await index_store.lock_state(connection)
             followed = await self._follow_categories(connection, state)
-            entries, product_ids = await index_store.take_changed(connection, _ENTRIES_PER_STEP)
+            entries, product_ids = await index_store.take_changed(connection, _ENTRIES_PER_STEP, _CONSIDERED_PER_STEP)
             if product_ids:
                 await self._index(connection, product_ids, state)
         return entries + followed
@@ -61,7 +61,8 @@ class ProductIndexer:
         """
         noted, after = 0, ""
         while True:
-            async with self._db.connection() as connection:
+            async with self._db.transaction() as connection:
+                await index_store.lock_state(connection)  # a step takes entries, too
                 part = await index_store.note_products(connection, after, _PRODUCTS_PER_NOTE)
             if not part:
                 break

@@ -16,7 +16,7 @@ from commerce.product_search.documents import BRAND, CATEGORY, CURRENCY
 from commerce.product_search.errors import CursorOutdated
 from commerce.product_search.facets import AVAILABLE, PRICE
 from commerce.product_search.index_wire import MEMORY_INDEX_NAME
-from commerce.product_search.memory_facets import FacetCounter
+from commerce.product_search.memory_facets import FacetCounter, Matching
 from commerce.product_search.memory_postings import Mask
 from commerce.product_search.memory_products import WEIGHTS, MemoryProducts, mark_bits
 from commerce.product_search.model import MAX_TOTAL, SearchPage, SearchPosition, SearchTerms
@@ -24,6 +24,7 @@ from commerce.product_search.query_terms import MAX_CHOSEN, QueryWord, loosen, s
 from commerce.text_search.spelling import is_corrected
 
 _MAX_RARITY = 10
+_MAX_MINOR = 2**62
 _RANK_SCALE = np.float32(1.64493406685)
 """of `ts_rank` of Postgres"""
 _RANKS = np.zeros(256, np.float32)
@@ -62,12 +63,10 @@ class MemoryProductIndex:
             base, words = base & chosen.mask, chosen.words
             if not words:
                 return SearchPage([], 0, False, [], None, None)
-        filters = self._mark_filters(terms)
-        matching = reduce(np.logical_and, filters.values(), base)
-        numbers = np.flatnonzero(matching)
-        hits, following = self._rank(terms, numbers, words)
-        facets = self._counter.count(terms, base, filters, matching) if terms.with_facets else []
-        total = len(numbers)
+        matching = Matching(base, self._mark_filters(terms))
+        hits, following = self._rank(terms, matching.numbers, words)
+        facets = self._counter.count(terms, matching) if terms.with_facets else []
+        total = len(matching.numbers)
         page = [self.products.read_hit(number) for number in hits.tolist()]
         return SearchPage(page, min(total, MAX_TOTAL), total > MAX_TOTAL, facets, following, None)
 
@@ -116,7 +115,8 @@ class MemoryProductIndex:
         if terms.price is not None:
             masks[CURRENCY] = products.filters.mark([f"{CURRENCY}={terms.price.currency}"], size)
             if terms.price.min_minor is not None or terms.price.max_minor is not None:
-                masks[PRICE] = products.prices.mark(terms.price.min_minor or 0, terms.price.max_minor, size)
+                high = _MAX_MINOR if terms.price.max_minor is None else terms.price.max_minor
+                masks[PRICE] = products.mark_prices(terms.price.min_minor or 0, high)
         if terms.is_available:
             masks[AVAILABLE] = mark_bits(b"" if terms.available is None else terms.available.bits, size)
         for key, values in terms.attributes.items():
@@ -157,19 +157,19 @@ class MemoryProductIndex:
             case "price_down":
                 return self.products.max_minor[numbers].astype(np.float64), -1
             case "relevance" if words:
-                return self._score(words)[numbers], -1
+                return self._score(words, numbers), -1
         return numbers.astype(np.float64), -1
 
-    def _score(self, words: Sequence[QueryWord]) -> NDArray[np.float64]:
-        """Return the scores of all products: ranks of `ts_rank`, weighed by the rarity of each word."""
+    def _score(self, words: Sequence[QueryWord], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the scores of products: ranks of `ts_rank`, weighed by the rarity of each word."""
         listed = self.products.listed_count
-        scores = np.zeros(self.products.size, np.float64)
+        scores = np.zeros(len(numbers), np.float64)
         for word in words:
             rarity = round(log2((listed + 1) / (self._count(word) + 1)))
             weight = 1 + min(_MAX_RARITY, max(0, rarity))
             terms = {*word.terms}
-            ranks = np.zeros(self.products.size, np.float32)
+            ranks = np.zeros(len(numbers), np.float32)
             for term in sorted(terms):
-                ranks[self.products.terms.find(term)] += _RANKS[self.products.terms.weigh(term)]
+                ranks += _RANKS[self.products.terms.weigh_in(term, numbers)]
             scores += weight * (ranks / np.float32(len(terms)))
         return scores

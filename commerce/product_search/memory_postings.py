@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,6 @@ Numbers = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 _NO_NUMBERS: Numbers = np.empty(0, np.int32)
 _NO_WEIGHTS = np.empty(0, np.uint8)
-_FEW = 8
-"""One in so many products is few: their lists are taken one by one."""
 
 
 class Postings:
@@ -52,9 +51,18 @@ class Postings:
         term_id = self.ids.get(term)
         return _NO_WEIGHTS if term_id is None else self._weights[term_id]
 
-    def list_ids(self, number: int) -> Numbers:
-        """Return the ids of the terms of a product."""
-        return self._of_product.get(number, _NO_NUMBERS)
+    def weigh_in(self, term: str, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the weights of a term in products with sorted numbers, 0 in those without it."""
+        own, weights = self.find(term), self.weigh(term)
+        if not len(own):
+            return np.zeros(len(numbers), np.uint8)
+        sought = numbers.astype(np.int32)
+        places = np.minimum(np.searchsorted(own, sought), len(own) - 1)
+        return np.where(own[places] == sought, weights[places], np.uint8(0))
+
+    def list_numbers(self, term_ids: NDArray[np.int64]) -> list[Numbers]:
+        """Return the numbers of the products that have each of some terms."""
+        return [self._numbers[term_id] for term_id in term_ids.tolist()]
 
     def mark(self, terms: Iterable[str], size: int) -> Mask:
         """Return a mask of `size` products, of those that have one of the terms."""
@@ -88,34 +96,55 @@ class Postings:
 class Rows:
     """Lists of integers by the number of a product, end to end in one array."""
 
-    def __init__(self, lists: Sequence[Numbers]) -> None:
-        lengths = np.fromiter((len(row) for row in lists), np.int64, len(lists))
-        self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        self._items = np.concatenate([_NO_NUMBERS, *lists])
-        self._owners = np.repeat(np.arange(len(lists), dtype=np.int32), lengths)
+    def __init__(self) -> None:
+        self._items = np.empty(0, np.int64)
+        self._starts = np.zeros(1, np.int64)
+        self._lengths = np.zeros(1, np.int64)
 
-    def count(self, matching: Mask, size: int) -> NDArray[np.int64]:
-        """Count the integers below `size` in the lists of the found products."""
-        numbers = np.flatnonzero(matching)
-        if len(numbers) * _FEW > len(matching):
-            return np.bincount(self._items[matching[self._owners]], minlength=size)
-        starts = self._starts[numbers]
-        lengths = self._starts[numbers + 1] - starts
+    def replace(self, lists: Mapping[int, Sequence[int]], size: int) -> None:
+        """Replace the lists of some products, with numbers below `size`."""
+        more = np.zeros(max(0, size - len(self._starts)), np.int64)
+        self._starts, self._lengths = np.concatenate([self._starts, more]), np.concatenate([self._lengths, more])
+        numbers = np.fromiter(lists.keys(), np.int64, len(lists))
+        lengths = np.fromiter(map(len, lists.values()), np.int64, len(lists))
+        added = np.fromiter(chain.from_iterable(lists.values()), np.int64, int(lengths.sum()))
+        self._starts[numbers] = len(self._items) + np.cumsum(lengths) - lengths
+        self._lengths[numbers] = lengths
+        self._items = np.concatenate([self._items, added])
+        if len(self._items) > 2 * self._lengths.sum():  # most belong to lists that were replaced
+            self._items = self.select(np.arange(len(self._starts)))
+            self._starts = np.cumsum(self._lengths) - self._lengths
+
+    def select(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the lists of some products, one after the other."""
+        lengths = self._lengths[numbers]
         ends = np.cumsum(lengths)
         total = int(ends[-1]) if len(ends) else 0
-        places = np.arange(total) + np.repeat(starts - ends + lengths, lengths)
-        return np.bincount(self._items[places], minlength=size)
+        return self._items[np.arange(total) + np.repeat(self._starts[numbers] - ends + lengths, lengths)]
+
+    def have_between(self, numbers: NDArray[np.int64], low: int, high: int) -> Mask:
+        """Return for each product if an integer of its list is between these; no list may be empty."""
+        items, lengths = self.select(numbers), self._lengths[numbers]
+        if not len(items):
+            return np.zeros(0, np.bool_)
+        return np.logical_or.reduceat((items >= low) & (items <= high), np.cumsum(lengths) - lengths)
+
+    def estimate_cost(self, numbers: NDArray[np.int64]) -> int:
+        """Return about how many integers the lists of some products have."""
+        return len(numbers) * len(self._items) // len(self._starts)
 
 
 class TermFields:
-    """The fields of terms such as `color=red`, by the ids of the terms."""
+    """The fields and values of terms such as `color=red`, by the ids of the terms."""
 
     def __init__(self, terms: Sequence[str]) -> None:
         self.names: list[str] = []
+        self.values: list[str] = []
         ids: dict[str, int] = {}
         of_terms = []
         for term in terms:
-            name, separator, _ = term.partition("=")
+            name, separator, value = term.partition("=")
+            self.values.append(value)
             if separator and name not in ids:
                 ids[name] = len(self.names)
                 self.names.append(name)
@@ -123,6 +152,6 @@ class TermFields:
         self.of_terms = np.array(of_terms, np.int32)
         self._ids = ids
 
-    def find(self, name: str) -> int:
-        """Return the id of a field, -2 if no term has it."""
-        return self._ids.get(name, -2)
+    def list_terms(self, name: str) -> NDArray[np.int64]:
+        """Return the ids of the terms of a field."""
+        return np.flatnonzero(self.of_terms == self._ids.get(name, -2))

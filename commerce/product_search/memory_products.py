@@ -33,7 +33,7 @@ class IndexRow(NamedTuple):
 
 
 class NumberColumn:
-    """The numbers that products have of one attribute, or their prices."""
+    """The numbers that products have of one attribute."""
 
     def __init__(self, values: Mapping[int, Sequence[float]]) -> None:
         lengths = [len(row) for row in values.values()]
@@ -70,13 +70,10 @@ class MemoryProducts:
         self.currencies: NDArray[np.int16] = np.zeros(1, np.int16)
         self.currency_names: list[str] = []
         self._hits: dict[int, bytes] = {}
-        self._prices: dict[int, list[int]] = {}
         self._numbers: dict[str, dict[int, list[float]]] = {}
-        self._filter_rows: Rows | None = None
+        self._prices, self._values = Rows(), Rows()
         self._fields: TermFields | None = None
-        self._field_terms: dict[str, list[str]] = {}
         self._columns: dict[str, NumberColumn] = {}
-        self._price_column: NumberColumn | None = None
 
     def put(self, rows: Sequence[IndexRow]) -> None:
         """Put rows in the place of those with their numbers."""
@@ -87,31 +84,36 @@ class MemoryProducts:
         self.filters.replace({row.product_no: dict.fromkeys(row.filters, 0) for row in rows})
         for row in rows:
             self._put_values(row)
+        self._prices.replace({row.product_no: row.prices for row in rows}, self.size)
+        ids = self.filters.ids
+        values = {row.product_no: [ids[name] for name in row.filters if "=" in name] for row in rows}
+        self._values.replace(values, self.size)
         self.listed_count = int(self.listed.sum())
-        self._filter_rows = self._price_column = None
-        self._columns, self._field_terms = {}, {}
         self.change_no = max(self.change_no, *(row.change_no for row in rows))
 
     def read_hit(self, number: int) -> ProductHit:
         """Return what a list shows of a listed product."""
         return _decode_hit(self._hits[number])
 
-    def count_filters(self, matching: Mask) -> NDArray[np.int64]:
-        """Count the filters of the found products by their ids in `filters`."""
-        if self._filter_rows is None:
-            self._filter_rows = Rows([self.filters.list_ids(number) for number in range(self.size)])
-        return self._filter_rows.count(matching, len(self.filters.terms))
+    def count_values(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Count the filters with values of the products with these numbers, by their ids in `filters`."""
+        return np.bincount(self._values.select(numbers), minlength=len(self.filters.terms))
 
-    def count_field(self, matching: Mask, field: str) -> dict[str, int]:
-        """Count the found products by their values of one field."""
-        if field not in self._field_terms:
-            ids = np.flatnonzero(self.fields.of_terms == self.fields.find(field)).tolist()
-            self._field_terms[field] = [self.filters.terms[term_id] for term_id in ids]
-        return {term: self.count_term(matching, term) for term in self._field_terms[field]}
+    def count_terms(self, numbers: NDArray[np.int64], term_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Count the products with these numbers that have each of some filters with values."""
+        lists = self.filters.list_numbers(term_ids)
+        if self._values.estimate_cost(numbers) < sum(map(len, lists)):
+            return self.count_values(numbers)[term_ids]
+        matching = mark_numbers(numbers, self.size)
+        return np.fromiter((np.count_nonzero(matching[own]) for own in lists), np.int64, len(lists))
 
-    def count_term(self, matching: Mask, term: str) -> int:
-        """Count the found products that have a filter."""
-        return int(np.count_nonzero(matching[self.filters.find(term)]))
+    def mark_prices(self, low: int, high: int) -> Mask:
+        """Return a mask of the products that have a list price between these, both included."""
+        lows, highs = self.min_minor, self.max_minor
+        mask = ((lows >= low) & (lows <= high)) | ((highs >= low) & (highs <= high))
+        around = np.flatnonzero((lows < low) & (highs > high))  # have a price between these perhaps
+        mask[around] = self._prices.have_between(around, low, high)
+        return mask
 
     @property
     def fields(self) -> TermFields:
@@ -119,13 +121,6 @@ class MemoryProducts:
         if self._fields is None or len(self._fields.of_terms) != len(self.filters.terms):
             self._fields = TermFields(self.filters.terms)
         return self._fields
-
-    @property
-    def prices(self) -> NumberColumn:
-        """The list prices of all variants."""
-        if self._price_column is None:
-            self._price_column = NumberColumn(self._prices)
-        return self._price_column
 
     @property
     def number_names(self) -> list[str]:
@@ -140,16 +135,17 @@ class MemoryProducts:
     def _put_values(self, row: IndexRow) -> None:
         number, hit = row.product_no, row.hit
         self.listed[number] = hit is not None
-        for values in self._numbers.values():
-            values.pop(number, None)
+        for attribute_id, values in self._numbers.items():
+            if values.pop(number, None) is not None:
+                self._columns.pop(attribute_id, None)
         for attribute_id, numbers in row.numbers.items():
             self._numbers.setdefault(attribute_id, {})[number] = numbers
+            self._columns.pop(attribute_id, None)
         if hit is None:
             self._hits.pop(number, None)
-            self._prices.pop(number, None)
+            self.min_minor[number] = self.max_minor[number] = 0
             return
         self._hits[number] = _encode_hit(hit)
-        self._prices[number] = row.prices
         self.min_minor[number], self.max_minor[number] = hit.min_minor, hit.max_minor
         if hit.currency not in self.currency_names:
             self.currency_names.append(hit.currency)
@@ -163,6 +159,13 @@ class MemoryProducts:
             self.max_minor = np.concatenate([self.max_minor, np.zeros(more, np.int64)])
             self.currencies = np.concatenate([self.currencies, np.zeros(more, np.int16)])
             self.size = size
+
+
+def mark_numbers(numbers: NDArray[np.int64], size: int) -> Mask:
+    """Return a mask of the products with these numbers."""
+    mask = np.zeros(size, np.bool_)
+    mask[numbers] = True
+    return mask
 
 
 def mark_bits(bits: bytes, size: int) -> Mask:

@@ -119,7 +119,7 @@ def make_samples(taxonomy: Taxonomy, products: Sequence[GeneratedProduct]) -> Se
                 text=word,
                 category_id=root,
                 price=PriceRange(CURRENCY, price // 4, price * 4),
-                brands=brands[:_BRANDS_OF_FILTER],
+                brands=list(dict.fromkeys([*filter(None, [product.brand]), *brands]))[:_BRANDS_OF_FILTER],
                 attributes=dict([*attributes.items()][: _FILTERS - 3]),
                 with_facets=True,
             )

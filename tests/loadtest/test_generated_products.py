@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,9 @@ from commerce.categories.taxonomy_import import TaxonomyImport
 from commerce.categories.taxonomy_reader import read_taxonomy
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Conflict
+from commerce.product_search.indexer import ProductIndexer
+from commerce.product_search.postgres_index import PostgresProductIndex
+from loadtest.bench.search import make_samples
 from loadtest.generated_products import CHINESE, GENERATED_TEXTS, GeneratedProduct, ProductGenerator
 from loadtest.product_loading import load_products
 from ops.services import CliServices
@@ -100,6 +104,19 @@ async def test_loaded_products_are_on_sale_with_histories(shop: CliServices, tmp
             assert check_option_values(stored.options, variant.option_values, own_definitions, {}, "") == []
     with pytest.raises(Conflict, match="--seed"):
         await load_products(shop.db, generated_products[-1:], from_ms(shop.clock.now_ms()), progress.append)
+
+
+async def test_searches_of_the_benchmark_find_the_products_that_they_are_made_of(
+    shop: CliServices, tmp_path: Path
+) -> None:
+    folder = make_taxonomy(tmp_path)
+    await TaxonomyImport(shop.db, shop.clock).import_folder(folder, "test", "a small tree")
+    products = generate(folder, 1, 60)
+    await load_products(shop.db, products, from_ms(shop.clock.now_ms()), lambda count: None)
+    await ProductIndexer(shop.db, shop.clock).reindex()
+    index = PostgresProductIndex(shop.db, 10_000)
+    for terms in chain.from_iterable(make_samples(read_taxonomy(folder), products)):
+        assert (await index.search(terms)).total > 0, terms
 
 
 async def test_products_without_their_categories_are_not_loaded(shop: CliServices, tmp_path: Path) -> None:

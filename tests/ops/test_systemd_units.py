@@ -38,13 +38,15 @@ def test_unit_restarts_stops_in_time_and_has_limits(unit: Path) -> None:
     assert {"RuntimeDirectory", "MemoryMax", "User", "EnvironmentFile"} <= set(service)
 
 
-def test_workers_give_way_to_gateways_and_the_order_writer_does_not() -> None:
+def test_workers_give_way_to_gateways_except_those_that_customers_wait_for() -> None:
     """Busy CPUs are shared by these weights; 100 is the default, which databases have."""
     gateway, worker = UNITS
-    drop_in = worker.with_name("floodgate-worker@order_writer.service.d") / "cpu.conf"
-    weights = [re.findall(r"^CPUWeight=(\d+)$", file.read_text(), re.MULTILINE) for file in (gateway, worker, drop_in)]
-    assert weights == [["100"], ["30"], ["100"]]
-    assert "order_writer" in WORKERS
+    waited_for = ("order_writer", "product_index")
+    drop_ins = [worker.with_name(f"floodgate-worker@{name}.service.d") / "cpu.conf" for name in waited_for]
+    files = (gateway, worker, *drop_ins)
+    weights = [re.findall(r"^CPUWeight=(\d+)$", file.read_text(), re.MULTILINE) for file in files]
+    assert weights == [["100"], ["30"], ["100"], ["100"]]
+    assert {*waited_for} <= WORKERS.keys()
 
 
 @pytest.mark.parametrize(("instance", "port"), [("1", 8_091), ("9", 8_099), ("10", 8_100), ("64", 8_154)])

@@ -141,6 +141,18 @@ async def test_changes_of_the_index_are_numbered_for_followers(shop: CliServices
         assert changed[0].change_no <= await store.read_change(connection)
 
 
+async def test_product_with_several_entries_is_indexed_once(shop: CliServices, index: PostgresProductIndex) -> None:
+    async with shop.db.transaction() as connection:
+        for number in range(150):
+            for product_id in ("mug", "shoes", f"gone-{number}"):
+                await connection.execute("INSERT INTO products_to_index (product_id) VALUES ($1)", product_id)
+    indexer = ProductIndexer(shop.db, shop.clock)
+    assert await indexer.step() == 150 * 2 + 66
+    assert await indexer.step() == 84
+    assert await indexer.step() == 0
+    await check_counts(shop)
+
+
 async def test_reindex_repairs_rows_and_changes_no_others(shop: CliServices, index: PostgresProductIndex) -> None:
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE product_search SET brand = 'wrong' WHERE product_id = 'mug'")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from commerce.catalog.model import ProductPatch, ProductStep, ProductText
+from commerce.product_search import memory_store
 from commerce.product_search.indexer import ProductIndexer
 from commerce.product_search.memory_follower import MemoryIndexFollower
 from commerce.product_search.memory_index import MemoryProductIndex
@@ -35,6 +36,8 @@ def list_searches() -> Iterator[SearchTerms]:
     yield SearchTerms(sort="price_up", limit=7)
     yield SearchTerms(sort="price_down", limit=7, category_id="clothing")
     yield SearchTerms(category_id="jackets")
+    yield SearchTerms(category_id="clothing", available=_AVAILABLE)
+    yield SearchTerms(category_id="clothing", price=PriceRange("CNY", None, 0))
     yield SearchTerms(category_id="unknown")
     yield SearchTerms(brands=["Northpeak", "速风"])
     yield SearchTerms(attributes={"color": ["red", "blue"]})
@@ -121,6 +124,7 @@ async def test_pages_follow_each_other_without_gaps(judged_shop: CliServices, so
 
 async def test_changes_of_products_are_followed(judged_shop: CliServices) -> None:
     postgres, memory, follower = await open_indexes(judged_shop)
+    memory.search(SearchTerms(with_facets=True))
     shop, indexer = judged_shop, ProductIndexer(judged_shop.db, judged_shop.clock)
     for product_id, name in (("yoga-mat-green", "Zebra mat"), ("teddy-brown", "Zebra toy")):
         product = await shop.products.get(product_id)
@@ -140,6 +144,34 @@ async def test_changes_of_products_are_followed(judged_shop: CliServices) -> Non
     zebras = memory.search(SearchTerms(text="zebra"))
     assert zebras is not None
     assert {hit.product_id for hit in zebras.hits} == {"yoga-mat-green", "teddy-brown"}
+
+
+async def test_rows_that_are_put_again_change_nothing(judged_shop: CliServices) -> None:
+    """What they replace is dropped at times."""
+    postgres, memory, _ = await open_indexes(judged_shop)
+    async with judged_shop.db.connection() as connection:
+        rows = await memory_store.list_rows(connection, 0, 1_000)
+    for put in range(1, 8):
+        memory.products.put(rows[:: put % 3 + 1])
+    for terms in list_searches():
+        result = memory.search(replace(terms, with_facets=True))
+        assert result is not None
+        assert comparable(result) == comparable(await postgres.search(replace(terms, with_facets=True))), terms
+
+
+async def test_counts_of_a_category_have_the_availability_of_each_search(judged_shop: CliServices) -> None:
+    _, memory, _ = await open_indexes(judged_shop)
+
+    def count_available(bits: bytes) -> list[int]:
+        terms = SearchTerms(category_id="clothing", available=AvailableProducts("1", bits), with_facets=True)
+        page = memory.search(terms)
+        assert page is not None
+        return [count.products for facet in page.facets if facet.kind == "available" for count in facet.counts]
+
+    total = memory.search(SearchTerms(category_id="clothing"))
+    assert total is not None
+    assert count_available(bytes([255] * 40)) == [total.total]
+    assert count_available(b"") == [0]
 
 
 async def test_index_that_is_ahead_of_postgres_is_built_again(judged_shop: CliServices) -> None:

@@ -46,15 +46,17 @@ async def wait_until_started(running: RunningProcess, home: Path) -> None:
     await eventually(has_started, timeout_s=30)
 
 
-@pytest.mark.parametrize("names", [("sale_sync", "release_worker"), ("order_writer",), ("sale_sync", "order_writer")])
-async def test_worker_gives_way_unless_it_writes_orders(
+@pytest.mark.parametrize(
+    "names", [("sale_sync", "release_worker"), ("order_writer",), ("sale_sync", "order_writer"), ("product_index",)]
+)
+async def test_worker_gives_way_unless_customers_wait_for_it(
     processes: Processes, tmp_path: Path, names: tuple[str, ...]
 ) -> None:
     own = priorities_of(os.getpid())
     running = await processes.worker(*names)
     await wait_until_started(running, tmp_path)
     started = priorities_of(running.process.pid)
-    if "order_writer" in names:
+    if {"order_writer", "product_index"} & {*names}:
         assert started == [own[0], 0][: len(started)]
     else:
         assert started == [cpu_priority.NICE] * len(started)
