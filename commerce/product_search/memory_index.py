@@ -115,8 +115,8 @@ class MemoryProductIndex:
         if terms.price is not None:
             masks[CURRENCY] = products.filters.mark([f"{CURRENCY}={terms.price.currency}"], size)
             if terms.price.min_minor is not None or terms.price.max_minor is not None:
-                high = _MAX_MINOR if terms.price.max_minor is None else terms.price.max_minor
-                masks[PRICE] = products.mark_prices(terms.price.min_minor or 0, high)
+                max_minor = _MAX_MINOR if terms.price.max_minor is None else terms.price.max_minor
+                masks[PRICE] = products.mark_prices(terms.price.min_minor or 0, max_minor)
         if terms.is_available:
             masks[AVAILABLE] = mark_bits(b"" if terms.available is None else terms.available.bits, size)
         for key, values in terms.attributes.items():
