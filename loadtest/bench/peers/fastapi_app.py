@@ -64,8 +64,9 @@ async def place(
         len(reserve.keys),
         *reserve.keys,
         *(reserve.day, 1, 1, 1, struct.pack(">QIIIII", reserve.generation, 1, 1, line.quantity, 1, _LIMIT)),
-        *(line.sku, f"{x_user}\0{line.sku}", f"{x_user}\0{idempotency_key}", order_id.bytes, body, x_user),
-        hashlib.md5(body, usedforsecurity=False).digest() + bytes(8),
+        order_id.bytes + struct.pack(">I", len(body)) + body,
+        *(line.sku, f"{x_user}\0{line.sku}", f"{x_user}\0{idempotency_key}", x_user),
+        order_id.bytes + hashlib.md5(body, usedforsecurity=False).digest() + bytes(8),
     )
     if reply[2] != 0:
         response.status_code = 409

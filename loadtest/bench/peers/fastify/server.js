@@ -51,14 +51,17 @@ fastify.post('/v1/orders', { schema }, async (request, reply) => {
   const { sku, quantity } = request.body.lines[0]
   const body = request.raw.body
   const id = randomUUID()
+  const idBytes = Buffer.from(id.replaceAll('-', ''), 'hex')
   const lines = Buffer.alloc(28)
   lines.writeBigUInt64BE(BigInt(reserve.generation), 0)
   for (const [place, value] of [1, 1, quantity, 1, LIMIT].entries()) lines.writeUInt32BE(value, 8 + 4 * place)
-  const digest = Buffer.alloc(24)
-  createHash('md5').update(body).digest().copy(digest)
+  const length = Buffer.alloc(4)
+  length.writeUInt32BE(body.length, 0)
+  const payloads = Buffer.concat([idBytes, length, body])
+  const record = Buffer.concat([idBytes, createHash('md5').update(body).digest(), Buffer.alloc(8)])
   const outcome = await redis.evalsha(
-    reserve.sha, reserve.keys.length, ...reserve.keys, reserve.day, 1, 1, 1, lines, sku, `${user}\0${sku}`,
-    `${user}\0${request.headers['idempotency-key']}`, Buffer.from(id.replaceAll('-', ''), 'hex'), body, user, digest)
+    reserve.sha, reserve.keys.length, ...reserve.keys, reserve.day, 1, 1, 1, lines, payloads, sku,
+    `${user}\0${sku}`, `${user}\0${request.headers['idempotency-key']}`, user, record)
   reply.code(outcome[2] === 0 ? 202 : 409)
   return { order_id: id, status: outcome[2] === 0 ? 'accepted' : 'refused' }
 })

@@ -22,7 +22,7 @@ local function hex(bytes)
 end
 
 -- Equal in every command: EVALSHA, the script, its keys, the day, and counts of one order, SKU and user.
-local ARGUMENTS = 3 + #reserve.keys + 4 + 8
+local ARGUMENTS = 3 + #reserve.keys + 4 + 7
 local head = {'*' .. ARGUMENTS .. '\r\n', bulk('EVALSHA'), bulk(reserve.sha), bulk(#reserve.keys)}
 for _, key in ipairs(reserve.keys) do head[#head + 1] = bulk(key) end
 for _, number in ipairs({reserve.day, 1, 1, 1}) do head[#head + 1] = bulk(number) end
@@ -62,8 +62,8 @@ function M.place()
   local ok, reason = socket:connect('unix:' .. reserve.redis, {pool_size = POOL, backlog = QUEUE})
   if not ok then return fail(reason) end
   ok, reason = socket:send({
-    head, bulk(lines_head .. u32(line.quantity) .. lines_tail), bulk(line.sku), bulk(user .. '\0' .. line.sku),
-    bulk(user .. '\0' .. key), bulk(id), bulk(body), bulk(user), bulk(ngx.md5_bin(body) .. nothing),
+    head, bulk(lines_head .. u32(line.quantity) .. lines_tail), bulk(id .. u32(#body) .. body), bulk(line.sku),
+    bulk(user .. '\0' .. line.sku), bulk(user .. '\0' .. key), bulk(user), bulk(id .. ngx.md5_bin(body) .. nothing),
   })
   if not ok then return fail(reason) end
   local outcome, read_error = read_outcome(socket)
