@@ -25,6 +25,8 @@ from commerce.text_search.spelling import is_corrected
 
 _MAX_RARITY = 10
 _MAX_MINOR = 2**62
+_FEW = 32
+"""One in so many products is few: their filters are looked through, not the products of each filter."""
 _RANK_SCALE = np.float32(1.64493406685)
 """of `ts_rank` of Postgres"""
 _RANKS = np.zeros(256, np.float32)
@@ -63,7 +65,7 @@ class MemoryProductIndex:
             base, words = base & chosen.mask, chosen.words
             if not words:
                 return SearchPage([], 0, False, [], None, None)
-        matching = Matching(base, self._mark_filters(terms))
+        matching = Matching(base, self._mark_filters(terms, base))
         hits, following = self._rank(terms, matching.numbers, words)
         facets = self._counter.count(terms, matching) if terms.with_facets else []
         total = len(matching.numbers)
@@ -104,23 +106,24 @@ class MemoryProductIndex:
     def _count_term(self, term: str) -> int:
         return int(np.count_nonzero(self.products.terms.weigh(term)))
 
-    def _mark_filters(self, terms: SearchTerms) -> dict[str, Mask]:
-        """Return the products that fit each filter, by the field of the filter."""
+    def _mark_filters(self, terms: SearchTerms, base: Mask) -> dict[str, Mask]:
+        """Return which of the `base` products fit each filter, by the field of the filter."""
         products, size = self.products, self.products.size
+        few = np.flatnonzero(base) if np.count_nonzero(base) * _FEW < size else None
         masks: dict[str, Mask] = {}
         if terms.category_id is not None:
-            masks[CATEGORY] = products.filters.mark([f"{CATEGORY}={terms.category_id}"], size)
+            masks[CATEGORY] = products.mark_values([f"{CATEGORY}={terms.category_id}"], few)
         if terms.brands:
-            masks[BRAND] = products.filters.mark((f"{BRAND}={brand}" for brand in terms.brands), size)
-        if terms.price is not None:
-            masks[CURRENCY] = products.filters.mark([f"{CURRENCY}={terms.price.currency}"], size)
-            if terms.price.min_minor is not None or terms.price.max_minor is not None:
-                max_minor = _MAX_MINOR if terms.price.max_minor is None else terms.price.max_minor
-                masks[PRICE] = products.mark_prices(terms.price.min_minor or 0, max_minor)
+            masks[BRAND] = products.mark_values([f"{BRAND}={brand}" for brand in terms.brands], few)
+        if (price := terms.price) is not None:
+            masks[CURRENCY] = products.mark_values([f"{CURRENCY}={price.currency}"], few)
+            if price.min_minor is not None or price.max_minor is not None:
+                max_minor = _MAX_MINOR if price.max_minor is None else price.max_minor
+                masks[PRICE] = products.mark_prices(price.min_minor or 0, max_minor)
         if terms.is_available:
             masks[AVAILABLE] = mark_bits(b"" if terms.available is None else terms.available.bits, size)
         for key, values in terms.attributes.items():
-            masks[key] = products.filters.mark((f"{key}={value}" for value in values), size)
+            masks[key] = products.mark_values([f"{key}={value}" for value in values], few)
         for key, (low, high) in terms.numbers.items():
             numbers = products.find_numbers(key).mark(low, high, size)
             masks[key] = masks[key] & numbers if key in masks else numbers

@@ -123,11 +123,18 @@ class Rows:
         return self._items[np.arange(total) + np.repeat(self._starts[numbers] - ends + lengths, lengths)]
 
     def have_between(self, numbers: NDArray[np.int64], low: int, high: int) -> Mask:
-        """Return for each product if an integer of its list is between these; no list may be empty."""
-        items, lengths = self.select(numbers), self._lengths[numbers]
-        if not len(items):
-            return np.zeros(0, np.bool_)
-        return np.logical_or.reduceat((items >= low) & (items <= high), np.cumsum(lengths) - lengths)
+        """Return for each product if an integer of its list is between these, both included."""
+        items = self.select(numbers)
+        return self._gather(numbers, (items >= low) & (items <= high))
+
+    def have_one(self, numbers: NDArray[np.int64], wanted: Sequence[int]) -> Mask:
+        """Return for each product if its list has one of these integers."""
+        return self._gather(numbers, np.isin(self.select(numbers), wanted))
+
+    def _gather(self, numbers: NDArray[np.int64], fits: Mask) -> Mask:
+        """Return for each product if one of its integers fits."""
+        owners = np.repeat(np.arange(len(numbers)), self._lengths[numbers])
+        return np.bincount(owners[fits], minlength=len(numbers)) > 0
 
     def estimate_cost(self, numbers: NDArray[np.int64]) -> int:
         """Return about how many integers the lists of some products have."""

@@ -107,6 +107,13 @@ class MemoryProducts:
         matching = mark_numbers(numbers, self.size)
         return np.fromiter((np.count_nonzero(matching[own]) for own in lists), np.int64, len(lists))
 
+    def mark_values(self, names: Sequence[str], few: NDArray[np.int64] | None) -> Mask:
+        """Return a mask of the products that have one of some filters with values, or only of `few` products."""
+        if few is None:
+            return self.filters.mark(names, self.size)
+        wanted = [self.filters.ids[name] for name in names if name in self.filters.ids]
+        return mark_numbers(few[self._values.have_one(few, wanted)], self.size)
+
     def mark_prices(self, low: int, high: int) -> Mask:
         """Return a mask of the products that have a list price between these, both included."""
         lows, highs = self.min_minor, self.max_minor

@@ -49,6 +49,8 @@ def list_searches() -> Iterator[SearchTerms]:
     yield SearchTerms(numbers={"screen": NumberRange(24, 27), "unknown": NumberRange(None, None)})
     yield SearchTerms(is_available=True, available=_AVAILABLE)
     yield SearchTerms(available=_AVAILABLE, text="耳机")
+    yield SearchTerms(text="yoga mat", brands=["Northpeak", "unknown"], price=PriceRange("CNY", 1, None))
+    yield SearchTerms(text="headphones", attributes={"color": ["unknown"]}, category_id="unknown")
     yield SearchTerms(
         text="跑步鞋",
         category_id="footwear",
@@ -147,7 +149,7 @@ async def test_changes_of_products_are_followed(judged_shop: CliServices) -> Non
 
 
 async def test_rows_that_are_put_again_change_nothing(judged_shop: CliServices) -> None:
-    """What they replace is dropped at times."""
+    """The rows that they replace are dropped at times."""
     postgres, memory, _ = await open_indexes(judged_shop)
     async with judged_shop.db.connection() as connection:
         rows = await memory_store.list_rows(connection, 0, 1_000)
