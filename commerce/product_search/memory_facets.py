@@ -15,7 +15,7 @@ from commerce.product_search.memory_products import MemoryProducts, mark_bits, m
 from commerce.product_search.model import MAX_FACET_VALUES, MAX_FACETS, Facet, SearchTerms
 from commerce.product_search.store import FacetRow
 
-Found = NDArray[np.int64]
+ProductNumbers = NDArray[np.int64]
 
 
 class Matching:
@@ -30,7 +30,7 @@ class Matching:
         self._filters = filters
         self._near = np.flatnonzero(base & (misses <= 1))
         self._fits = misses[self._near] == 0
-        self.numbers: Found = self._near[self._fits]
+        self.numbers: ProductNumbers = self._near[self._fits]
         """sorted"""
 
     @property
@@ -38,7 +38,7 @@ class Matching:
         """The fields with a filter."""
         return self._filters.keys()
 
-    def list_without(self, field: str) -> Found:
+    def list_without(self, field: str) -> ProductNumbers:
         """Return the numbers of the products that fit all filters but the one by a field, sorted."""
         mask = self._filters.get(field)
         return self.numbers if mask is None else self._near[self._fits | ~mask[self._near]]
@@ -63,9 +63,9 @@ class FacetCounter:
         if terms.price is not None and PRICE not in chosen:
             chosen.append(PRICE)
         rows = self._count_rows(terms, matching, chosen)
-        found = matching.list_without(AVAILABLE)
-        if available is not None and len(found):
-            rows = [*rows, FacetRow(AVAILABLE, "true", int(np.count_nonzero(available[found])), None, None)]
+        numbers = matching.list_without(AVAILABLE)
+        if available is not None and len(numbers):
+            rows = [*rows, FacetRow(AVAILABLE, "true", int(np.count_nonzero(available[numbers])), None, None)]
         return build_facets(rows, chosen)
 
     def _count_rows(self, terms: SearchTerms, matching: Matching, chosen: Sequence[str]) -> list[FacetRow]:
@@ -79,7 +79,7 @@ class FacetCounter:
         if is_kept and terms.category_id in self._kept:
             return self._kept[terms.category_id]
         parent_id = self._find_parent(terms.category_id)
-        rows = [*self._count_most_frequent(matching.numbers, parent_id, chosen)]
+        rows = [*self._count_frequent(matching.numbers, parent_id, chosen)]
         for field in chosen:
             if field == AVAILABLE:
                 continue
@@ -94,8 +94,8 @@ class FacetCounter:
             return category_id
         return self._parents.get(category_id)
 
-    def _count_most_frequent(
-        self, numbers: Found, parent_id: str | None, left_out: Collection[str]
+    def _count_frequent(
+        self, numbers: ProductNumbers, parent_id: str | None, left_out: Collection[str]
     ) -> Iterator[FacetRow]:
         """Yield the counts of the fields that most products have, but not of some of them."""
         if not len(numbers):
@@ -113,7 +113,7 @@ class FacetCounter:
             for attribute_id in attribute_ids:
                 yield from self._count_numbers(attribute_id, mask)
 
-    def _count_field(self, numbers: Found, parent_id: str | None, field: str) -> Iterator[FacetRow]:
+    def _count_field(self, numbers: ProductNumbers, parent_id: str | None, field: str) -> Iterator[FacetRow]:
         """Yield the counts of one field."""
         if not len(numbers):
             return
@@ -160,7 +160,7 @@ class FacetCounter:
         pairs = zip((-counts[frequent]).tolist(), names, strict=True)
         return [FacetRow(field, value, -count, None, None) for count, value in sorted(pairs)[:MAX_FACET_VALUES]]
 
-    def _count_prices(self, numbers: Found) -> list[FacetRow]:
+    def _count_prices(self, numbers: ProductNumbers) -> list[FacetRow]:
         codes = self._products.currencies[numbers]
         lows, highs = self._products.min_minor[numbers], self._products.max_minor[numbers]
         rows = []

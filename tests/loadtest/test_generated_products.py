@@ -106,9 +106,7 @@ async def test_loaded_products_are_on_sale_with_histories(shop: CliServices, tmp
         await load_products(shop.db, generated_products[-1:], from_ms(shop.clock.now_ms()), progress.append)
 
 
-async def test_searches_of_the_benchmark_find_the_products_that_they_are_made_of(
-    shop: CliServices, tmp_path: Path
-) -> None:
+async def test_searches_of_the_benchmark_find_products(shop: CliServices, tmp_path: Path) -> None:
     folder = make_taxonomy(tmp_path)
     await TaxonomyImport(shop.db, shop.clock).import_folder(folder, "test", "a small tree")
     products = generate(folder, 1, 60)

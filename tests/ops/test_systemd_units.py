@@ -41,12 +41,14 @@ def test_unit_restarts_stops_in_time_and_has_limits(unit: Path) -> None:
 def test_workers_give_way_to_gateways_except_those_that_customers_wait_for() -> None:
     """Busy CPUs are shared by these weights; 100 is the default, which databases have."""
     gateway, worker = UNITS
-    waited_for = ("order_writer", "product_index")
-    drop_ins = [worker.with_name(f"floodgate-worker@{name}.service.d") / "cpu.conf" for name in waited_for]
+    drop_ins_of_workers = {"order_writer": "cpu.conf", "product_index": "search_cpu.conf"}
+    drop_ins = [
+        worker.with_name(f"floodgate-worker@{name}.service.d") / file for name, file in drop_ins_of_workers.items()
+    ]
     files = (gateway, worker, *drop_ins)
     weights = [re.findall(r"^CPUWeight=(\d+)$", file.read_text(), re.MULTILINE) for file in files]
     assert weights == [["100"], ["30"], ["100"], ["100"]]
-    assert {*waited_for} <= WORKERS.keys()
+    assert drop_ins_of_workers.keys() <= WORKERS.keys()
 
 
 @pytest.mark.parametrize(("instance", "port"), [("1", 8_091), ("9", 8_099), ("10", 8_100), ("64", 8_154)])
