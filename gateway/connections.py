@@ -1,4 +1,4 @@
-"""Connections: what all have in common, those on which aiohttp answers everything, and the registry of all."""
+"""Connections: the base of all, those that aiohttp answers, and the registry."""
 
 from __future__ import annotations
 

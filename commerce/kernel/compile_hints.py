@@ -1,4 +1,4 @@
-"""What mypyc has to know of a class. Without mypyc a hint does nothing, so nothing needs its package to run."""
+"""Hints to mypyc about classes. Where nothing is compiled they do nothing and need no package."""
 
 from __future__ import annotations
 

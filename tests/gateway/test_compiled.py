@@ -27,9 +27,9 @@ INTERPRETED = {
     "commerce.kernel.clock": "one call of the system; tests derive clocks from its class",
     "commerce.kernel.failpoints": "tests and drills replace what it does",
     "commerce.kernel.stream_payload": "one call of msgspec among types that msgspec makes",
-    "gateway.auth": "one look-up in a dictionary",
+    "gateway.auth": "reads a dictionary",
     "gateway.client_addresses": "one comparison",
-    "gateway.sale_snapshots": "one look-up in a dictionary",
+    "gateway.sale_snapshots": "reads a dictionary",
 }
 """modules of the order path that stay interpreted, with the reason"""
 
@@ -72,13 +72,13 @@ async def test_every_module_that_runs_for_each_order_is_compiled(
 
 @pytest.mark.parametrize("module", COMPILED)
 def test_compiled_module_awaits_nothing_while_it_handles_an_error(module: str) -> None:
-    """A compiled coroutine that is suspended there leaves its error to whatever runs next, as the context of others."""
+    """A compiled coroutine that waits there leaves its error to what runs next, as its context."""
     tree = ast.parse(_file(module).read_text(encoding="utf-8"))
     handlers = [node.body for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)]
     handlers += [node.finalbody for node in ast.walk(tree) if isinstance(node, ast.Try)]
     waits = ast.Await, ast.AsyncFor, ast.AsyncWith, ast.Yield, ast.YieldFrom
-    found = [node for body in handlers for line in body for node in ast.walk(line) if isinstance(node, waits)]
-    assert [node.lineno for node in found] == []
+    awaiting = [node for body in handlers for line in body for node in ast.walk(line) if isinstance(node, waits)]
+    assert [node.lineno for node in awaiting] == []
 
 
 def test_list_of_compiled_modules_is_sorted_and_each_exists() -> None:
