@@ -20,6 +20,7 @@ _acknowledge = Script("acknowledge")
 _claim_orphans = Script("claim_orphans")
 _delete_consumers = Script("delete_consumers")
 _find_entries = Script("find_entries")
+_find_used_keys = Script("find_used_keys")
 _renew_claims = Script("renew_claims")
 _oldest_entry = Script("oldest_entry")
 _FIRST = b"0-0"
@@ -313,14 +314,13 @@ async def read_used_keys(
 ) -> list[bool]:
     """Return for each (user, idempotency key) whether one of these sales has an order under it."""
     fields = [idempotency_field(user_id, idempotency_key) for user_id, idempotency_key in orders]
+    arguments: list[Argument] = [len(fields), *fields]
+    days = (day + 1, day, day - 1)
     replies = await asyncio.gather(
-        *(
-            client.execute_command("HMGET", sale.keys(near_day), *fields)
-            for sale in keys
-            for near_day in (day + 1, day, day - 1)
-        )
+        *(_find_used_keys.call(client, [sale.keys(near_day) for near_day in days], arguments) for sale in keys)
     )
-    return [any(records) for records in zip(*replies, strict=True)]  # a record is never empty
+    used = {position for positions in replies for position in positions}
+    return [position in used for position in range(len(orders))]
 
 
 async def wait_for_replicas(client: Commands, keys: SaleKeys, replicas: int, timeout_ms: int) -> bool:
