@@ -53,8 +53,13 @@ def compile_modules(target: Path, python: str = sys.executable) -> None:
     files = [name.replace(".", "/") + ".py" for name in COMPILED]
     with tempfile.TemporaryDirectory(prefix="floodgate-") as work:
         # Not the project's own options: strict checks are for `make check`, and need stubs that an image does not have.
-        options = ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent", f"--python-executable={python}"]
-        modules = mypycify([*options, *files], opt_level=_OPTIMISATION, target_dir=work, group_name="floodgate")
+        options = ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent"]
+        modules = mypycify(
+            [*options, f"--python-executable={python}", *files],
+            opt_level=_OPTIMISATION,
+            target_dir=work,
+            group_name="floodgate",
+        )
         command = Distribution({"name": "floodgate", "ext_modules": modules}).get_command_obj("build_ext")
         command.build_lib, command.build_temp = str(target), work
         command.ensure_finalized()
