@@ -8,6 +8,7 @@ import resource
 import uvloop
 
 from commerce.kernel import logs, metrics
+from commerce.kernel.gc_tuning import paused_collector
 from commerce.kernel.outages import exit_on_failed_start
 from commerce.kernel.standard_streams import open_standard_streams
 from config.settings import Settings, SettingsError, load
@@ -21,7 +22,8 @@ def main(settings: Settings | None = None) -> None:
     logs.configure_logging(settings.log.level, settings.log.file, settings.log.file_bytes, "gateway")
     metrics.enable_multiprocess(settings.metrics_dir)
     _raise_file_limit(settings.limits.connections + settings.limits.admin_connections + _MAX_OTHER_FILES)
-    from gateway.app import serve  # noqa: PLC0415  # metrics may be created only now
+    with paused_collector():
+        from gateway.app import serve  # noqa: PLC0415  # metrics may be created only now
 
     gc.freeze()  # everything loaded so far stays, so the collector need not examine it again
     uvloop.run(serve(settings))

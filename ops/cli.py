@@ -7,55 +7,70 @@ from typing import Annotated
 
 import typer
 
-from ops.commands import (
-    aftersales,
-    audit,
-    backups,
-    case_rules,
-    cash,
-    catalog,
-    categories,
-    conversation,
-    coupon,
-    dead_letters,
-    deadlines,
-    draw,
-    freight,
-    jobs,
-    knowledge,
-    order_search,
-    orders,
-    payments,
-    processes,
-    promotion,
-    rates,
-    redis_files,
-    refunds,
-    reports,
-    returns,
-    room,
-    routes,
-    sale,
-    screening,
-    shipments,
-    stock,
-    store_credit,
-    stuck_refunds,
-    tokens,
-    training,
-    vehicles,
-    wait_list,
-    warehouses,
-    waves,
-)
 from ops.commands.console import print_line, run_app
-from workers.__main__ import NAMES
+from ops.commands.lazy_group import make_lazy_group
+from workers.registry import NAMES
 
 _ENTRY_POINT_GROUP = "floodgate.commands"
 """commands of packages that ops must not import, such as loadtest"""
+_COMMANDS = {
+    "up": "ops.commands.processes:up",
+    "gateway": "ops.commands.processes:gateway",
+    "worker": "ops.commands.processes:worker",
+    "migrate": "ops.commands.processes:migrate",
+    "audit": "ops.commands.audit:audit",
+    "rebuild": "ops.commands.audit:rebuild",
+    "backup": "ops.commands.backups:backup",
+    "restore": "ops.commands.backups:restore",
+    "reconcile": "ops.commands.payments:reconcile",
+    "settings": "ops.commands.tokens:settings",
+}
+_GROUPS = {
+    "catalog": "ops.commands.catalog:app",
+    "sale": "ops.commands.sale:app",
+    "promotion": "ops.commands.promotion:app",
+    "coupon": "ops.commands.coupon:app",
+    "room": "ops.commands.room:app",
+    "screening": "ops.commands.screening:app",
+    "draw": "ops.commands.draw:app",
+    "wait-list": "ops.commands.wait_list:app",
+    "order": "ops.commands.order_search:app",
+    "payment": "ops.commands.refunds:app",
+    "refunds": "ops.commands.stuck_refunds:app",
+    "cash": "ops.commands.cash:app",
+    "store-credit": "ops.commands.store_credit:app",
+    "jobs": "ops.commands.jobs:app",
+    "aftersales": "ops.commands.aftersales:app",
+    "knowledge": "ops.commands.knowledge:app",
+    "conversation": "ops.commands.conversation:app",
+    "deadlines": "ops.commands.deadlines:app",
+    "report": "ops.commands.reports:app",
+    "case-rule": "ops.commands.case_rules:app",
+    "training": "ops.commands.training:app",
+    "rates": "ops.commands.rates:app",
+    "freight": "ops.commands.freight:app",
+    "warehouse": "ops.commands.warehouses:app",
+    "stock": "ops.commands.stock:app",
+    "shipment": "ops.commands.shipments:app",
+    "returns": "ops.commands.returns:app",
+    "wave": "ops.commands.waves:app",
+    "vehicle": "ops.commands.vehicles:app",
+    "route": "ops.commands.routes:app",
+    "dead-letters": "ops.commands.dead_letters:app",
+    "redis-files": "ops.commands.redis_files:app",
+    "token": "ops.commands.tokens:app",
+}
+
+
+def _list_places() -> dict[str, str]:
+    """Return where each command is defined, in the sequence of the help."""
+    others = sorted(entry_points(group=_ENTRY_POINT_GROUP), key=lambda entry_point: entry_point.name)
+    return _COMMANDS | {entry_point.name: entry_point.value for entry_point in others} | _GROUPS
+
 
 app = typer.Typer(
     name="floodgate",
+    cls=make_lazy_group(_list_places),
     help="An order system for flash sales. Start with `floodgate up`.",
     epilog=f"Workers of `floodgate worker`: {', '.join(NAMES)}.",
     no_args_is_help=True,
@@ -78,65 +93,6 @@ def _read_global_options(
     ] = False,
 ) -> None:
     """Read the options that stand before the command."""
-
-
-for command in (
-    processes.up,
-    processes.gateway,
-    processes.worker,
-    processes.migrate,
-    audit.audit,
-    audit.rebuild,
-    backups.backup,
-    backups.restore,
-    payments.reconcile,
-    tokens.settings,
-):
-    app.command()(command)
-for entry_point in sorted(entry_points(group=_ENTRY_POINT_GROUP), key=lambda entry_point: entry_point.name):
-    app.command(entry_point.name)(entry_point.load())
-payments.app.command()(refunds.refund)
-payments.app.command()(refunds.refund_list)
-orders.app.command()(order_search.find)
-orders.app.command()(order_search.show)
-catalog.app.add_typer(categories.category_app, name="category")
-catalog.app.add_typer(categories.taxonomy_app, name="taxonomy")
-for group_name, group in (
-    ("catalog", catalog.app),
-    ("sale", sale.app),
-    ("promotion", promotion.app),
-    ("coupon", coupon.app),
-    ("room", room.app),
-    ("screening", screening.app),
-    ("draw", draw.app),
-    ("wait-list", wait_list.app),
-    ("order", orders.app),
-    ("payment", payments.app),
-    ("refunds", stuck_refunds.app),
-    ("cash", cash.app),
-    ("store-credit", store_credit.app),
-    ("jobs", jobs.app),
-    ("aftersales", aftersales.app),
-    ("knowledge", knowledge.app),
-    ("conversation", conversation.app),
-    ("deadlines", deadlines.app),
-    ("report", reports.app),
-    ("case-rule", case_rules.app),
-    ("training", training.app),
-    ("rates", rates.app),
-    ("freight", freight.app),
-    ("warehouse", warehouses.app),
-    ("stock", stock.app),
-    ("shipment", shipments.app),
-    ("returns", returns.app),
-    ("wave", waves.app),
-    ("vehicle", vehicles.app),
-    ("route", routes.app),
-    ("dead-letters", dead_letters.app),
-    ("redis-files", redis_files.app),
-    ("token", tokens.app),
-):
-    app.add_typer(group, name=group_name)
 
 
 def main() -> None:

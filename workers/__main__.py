@@ -8,29 +8,13 @@ from collections.abc import Sequence
 import uvloop
 
 from commerce.kernel import logs, metrics
+from commerce.kernel.gc_tuning import paused_collector
 from commerce.kernel.outages import exit_on_failed_start
 from commerce.kernel.standard_streams import open_standard_streams
 from config.settings import Settings, SettingsError, load
 from workers.cpu_priority import lower_cpu_priority
+from workers.registry import NAMES, load_worker
 
-NAMES = (
-    "order_writer",
-    "release_worker",
-    "payment_worker",
-    "fulfilment_worker",
-    "aftersales_worker",
-    "picture_worker",
-    "product_indexer",
-    "quality_worker",
-    "product_index",
-    "sale_sync",
-    "room_keeper",
-    "screening_worker",
-    "wait_list_keeper",
-    "retention_worker",
-    "observer",
-    "auditor",
-)
 _AT_NORMAL_PRIORITY = frozenset({"order_writer", "product_index"})
 """Customers wait for them."""
 
@@ -44,10 +28,11 @@ def main(names: Sequence[str], instance: str = "main", settings: Settings | None
     if _AT_NORMAL_PRIORITY.isdisjoint(names):
         lower_cpu_priority()
     metrics.enable_multiprocess(settings.metrics_dir)
-    from workers.registry import WORKERS  # noqa: PLC0415  # metrics may be created only now
-    from workers.runtime import run  # noqa: PLC0415
+    with paused_collector():
+        from workers.runtime import run  # noqa: PLC0415  # metrics may be created only now
 
-    uvloop.run(run(settings, [(name, WORKERS[name]) for name in names], instance))
+        workers = [(name, load_worker(name)) for name in names]
+    uvloop.run(run(settings, workers, instance))
 
 
 if __name__ == "__main__":

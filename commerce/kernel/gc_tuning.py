@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _THRESHOLD_OBJECTS = 50_000
 
@@ -16,3 +18,13 @@ def tune_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_THRESHOLD_OBJECTS, 20, 50)
+
+
+@contextmanager
+def paused_collector() -> Iterator[None]:
+    """Collect nothing in the block. It imports modules: collecting takes a sixth of the time and finds nothing."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

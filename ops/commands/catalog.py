@@ -24,7 +24,14 @@ from commerce.categories.model import CategoryId
 from commerce.kernel.money import format_money
 from commerce.kernel.text_files import read_file
 from gateway.decoding import decode_json
-from ops.commands import catalog_imports, catalog_prices, product_quality, search_evaluation, variants
+from ops.commands import (
+    catalog_imports,
+    catalog_prices,
+    categories,
+    product_quality,
+    search_evaluation,
+    variants,
+)
 from ops.commands.console import (
     JsonOption,
     format_time,
@@ -47,6 +54,8 @@ app.add_typer(variants.app, name="variant")
 app.add_typer(catalog_prices.app, name="price")
 app.add_typer(product_quality.app, name="quality")
 app.add_typer(catalog_imports.app, name="imports")
+app.add_typer(categories.category_app, name="category")
+app.add_typer(categories.taxonomy_app, name="taxonomy")
 app.command("import")(catalog_imports.import_file)
 app.command("export")(catalog_imports.export_file)
 app.command("evaluate")(search_evaluation.evaluate_files)

@@ -26,7 +26,7 @@ from ops.commands.console import (
     run,
 )
 from ops.commands.moment_arguments import read_day
-from ops.commands.orders import OrderId, list_opened_sales, print_order
+from ops.commands.orders import OrderId, app, list_opened_sales, print_order
 from ops.commands.safe_console import Table
 from ops.services import open_cli_services
 
@@ -34,6 +34,7 @@ _Day = Annotated[date | None, typer.Option(parser=read_day, metavar="YYYY-MM-DD"
 _PAGE = 50
 
 
+@app.command()
 def find(
     order: Annotated[str | None, typer.Option(help="the order's id, or at least its first 8 digits")] = None,
     user: Annotated[str | None, typer.Option(help="the customer")] = None,
@@ -87,6 +88,7 @@ def find(
         print_detail(f"older ones: --cursor {page.next}")
 
 
+@app.command()
 def show(
     order_id: OrderId,
     json: Annotated[bool, typer.Option("--json", help="print everything as JSON, with the address")] = False,

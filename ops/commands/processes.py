@@ -13,7 +13,7 @@ from commerce.kernel.postgres import connect
 from commerce.kernel.schema_page import schema_page
 from config.settings import load
 from ops.commands.console import exit_on_error, print_line, print_text, run
-from workers.__main__ import NAMES
+from workers.registry import NAMES
 
 WorkerName = StrEnum("WorkerName", {name: name for name in NAMES})  # type: ignore[misc]
 _MIGRATION_TIMEOUT_S = 600

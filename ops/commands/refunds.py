@@ -39,7 +39,7 @@ from ops.commands.console import (
     run,
     run_change,
 )
-from ops.commands.payments import OrderId, parse_amount, print_payments
+from ops.commands.payments import OrderId, app, parse_amount, print_payments
 from ops.commands.safe_console import Table, create_progress_bar
 from ops.services import open_cli_services
 
@@ -56,6 +56,7 @@ _DESTINATIONS = {
 }
 
 
+@app.command()
 def refund(
     order_id: OrderId,
     reason: Annotated[str, typer.Option(help="recorded, and shown to the customer")],
@@ -137,6 +138,7 @@ def print_refund_preview(preview: RefundPreview) -> None:
     )
 
 
+@app.command()
 def refund_list(
     file: CsvFile,
     name: Annotated[

@@ -24,7 +24,7 @@ from ops.services import open_cli_services
 from tests.support.gateway import GatewayResponse, TestGateway, bearer, open_gateway, run_workers
 from tests.support.sales import eventually, make_sale, order_body
 from tests.support.servers import Servers
-from workers.registry import WORKERS
+from workers.registry import NAMES
 
 ROLES = ("catalog", "sales", "support_lead", "warehouse")
 TABLES = "ALL TABLES IN SCHEMA public"
@@ -162,7 +162,7 @@ async def test_every_endpoint_and_worker_in_outage_waits_and_recovers(
 ) -> None:
     async with open_cli_services(own_settings) as shop:
         await make_sale(shop, sale_id, {"a": (50, 100, None)})
-    async with open_gateway(own_settings) as gateway, run_workers(own_settings, *WORKERS):
+    async with open_gateway(own_settings) as gateway, run_workers(own_settings, *NAMES):
         before = (await gateway.order(order_body(sale_id, ("a", 1)))).body["order_id"]
         await _wait_until_stored(gateway, before)
         caplog.clear()

