@@ -24,7 +24,8 @@ _PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES: list[str] = _PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 COMPILED: list[str] = _PROJECT["tool"]["floodgate"]["compiled"]
 _STAMP = "sources.sha256"
-_OPTIMISATION = "2"
+_OPTIMISATION = os.environ.get("COMPILE_OPTIMISATION", "2")
+"""level of the C compiler; 0 is fast to build and slow to run"""
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
