@@ -53,9 +53,10 @@ drill: dev ## run the slow drills: full load, kill -9 of each part
 drill-room: dev ## run the drill of a waiting room with 200,000 customers
 	FLOODGATE_DRILL_CUSTOMERS=200000 $(BIN)/python -m pytest -m drill --timeout 1800 -rP tests/drills/test_waiting_room.py
 
-fuzz: dev ## generate 100,000 inputs for every body, webhook and file
+fuzz: dev ## generate 100,000 inputs for every body, webhook and file, and 20 for each operation of the API
 	FLOODGATE_TEST_EXAMPLES=6000 $(BIN)/python -m pytest -n auto tests/gateway/test_generated_bodies.py \
 		tests/gateway/test_generated_webhooks.py tests/commerce/test_generated_files.py
+	FLOODGATE_TEST_EXAMPLES=20 $(BIN)/python -m pytest -n auto tests/gateway/test_openapi.py
 
 check: lint types imports dockerfile ## run all static checks
 
