@@ -21,15 +21,17 @@ ProductNumbers = NDArray[np.int64]
 class Matching:
     """The products that fit a search, and those that would without one of its filters.
 
-    `base` has what its text finds, `filters` what fits each field with a filter."""
+    `base` has what its text finds, `filters` what fits each field with a filter. The places of all masks are those of
+    `numbers`, or the numbers themselves."""
 
-    def __init__(self, base: Mask, filters: Mapping[str, Mask]) -> None:
+    def __init__(self, base: Mask, filters: Mapping[str, Mask], numbers: ProductNumbers | None = None) -> None:
         misses = np.zeros(len(base), np.int8)
         for mask in filters.values():
             misses += ~mask
         self._filters = filters
-        self._near = np.flatnonzero(base & (misses <= 1))
-        self._fits = misses[self._near] == 0
+        self._places = np.flatnonzero(base & (misses <= 1))
+        self._near = self._places if numbers is None else numbers[self._places]
+        self._fits = misses[self._places] == 0
         self.numbers: ProductNumbers = self._near[self._fits]
         """sorted"""
 
@@ -41,7 +43,7 @@ class Matching:
     def list_without(self, field: str) -> ProductNumbers:
         """Return the numbers of the products that fit all filters but the one by a field, sorted."""
         mask = self._filters.get(field)
-        return self.numbers if mask is None else self._near[self._fits | ~mask[self._near]]
+        return self.numbers if mask is None else self._near[self._fits | ~mask[self._places]]
 
 
 class FacetCounter:

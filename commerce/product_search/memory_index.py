@@ -65,7 +65,7 @@ class MemoryProductIndex:
             base, words = base & chosen.mask, chosen.words
             if not words:
                 return SearchPage([], 0, False, [], None, None)
-        matching = Matching(base, self._mark_filters(terms, base))
+        matching = self._match(terms, base)
         hits, following = self._rank(terms, matching.numbers, words)
         facets = self._counter.count(terms, matching) if terms.with_facets else []
         total = len(matching.numbers)
@@ -106,26 +106,34 @@ class MemoryProductIndex:
     def _count_term(self, term: str) -> int:
         return int(np.count_nonzero(self.products.terms.weigh(term)))
 
-    def _mark_filters(self, terms: SearchTerms, base: Mask) -> dict[str, Mask]:
-        """Return which of the `base` products fit each filter, by the field of the filter."""
+    def _match(self, terms: SearchTerms, base: Mask) -> Matching:
+        """Find which of the `base` products fit the filters."""
+        if np.count_nonzero(base) * _FEW >= self.products.size:
+            return Matching(base, self._mark_filters(terms, None))
+        few = np.flatnonzero(base)
+        return Matching(np.ones(len(few), np.bool_), self._mark_filters(terms, few), few)
+
+    def _mark_filters(self, terms: SearchTerms, few: NDArray[np.int64] | None) -> dict[str, Mask]:
+        """Return which of all products, or of `few`, fit each filter, by the field of the filter."""
         products, size = self.products, self.products.size
-        few = np.flatnonzero(base) if np.count_nonzero(base) * _FEW < size else None
+        mark_values = products.mark_values if few is None else products.open_values(few)
+        own = slice(None) if few is None else few
         masks: dict[str, Mask] = {}
         if terms.category_id is not None:
-            masks[CATEGORY] = products.mark_values([f"{CATEGORY}={terms.category_id}"], few)
+            masks[CATEGORY] = mark_values([f"{CATEGORY}={terms.category_id}"])
         if terms.brands:
-            masks[BRAND] = products.mark_values([f"{BRAND}={brand}" for brand in terms.brands], few)
+            masks[BRAND] = mark_values([f"{BRAND}={brand}" for brand in terms.brands])
         if (price := terms.price) is not None:
-            masks[CURRENCY] = products.mark_values([f"{CURRENCY}={price.currency}"], few)
+            masks[CURRENCY] = mark_values([f"{CURRENCY}={price.currency}"])
             if price.min_minor is not None or price.max_minor is not None:
                 max_minor = _MAX_MINOR if price.max_minor is None else price.max_minor
-                masks[PRICE] = products.mark_prices(price.min_minor or 0, max_minor)
+                masks[PRICE] = products.mark_prices(price.min_minor or 0, max_minor, few)
         if terms.is_available:
-            masks[AVAILABLE] = mark_bits(b"" if terms.available is None else terms.available.bits, size)
+            masks[AVAILABLE] = mark_bits(b"" if terms.available is None else terms.available.bits, size)[own]
         for key, values in terms.attributes.items():
-            masks[key] = products.mark_values([f"{key}={value}" for value in values], few)
+            masks[key] = mark_values([f"{key}={value}" for value in values])
         for key, (low, high) in terms.numbers.items():
-            numbers = products.find_numbers(key).mark(low, high, size)
+            numbers = products.find_numbers(key).mark(low, high, size)[own]
             masks[key] = masks[key] & numbers if key in masks else numbers
         return masks
 

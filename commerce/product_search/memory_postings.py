@@ -122,23 +122,37 @@ class Rows:
         total = int(ends[-1]) if len(ends) else 0
         return self._items[np.arange(total) + np.repeat(self._starts[numbers] - ends + lengths, lengths)]
 
-    def have_between(self, numbers: NDArray[np.int64], low: int, high: int) -> Mask:
-        """Return for each product if an integer of its list is between these, both included."""
-        items = self.select(numbers)
-        return self._gather(numbers, (items >= low) & (items <= high))
-
-    def have_one(self, numbers: NDArray[np.int64], wanted: Sequence[int]) -> Mask:
-        """Return for each product if its list has one of these integers."""
-        return self._gather(numbers, np.isin(self.select(numbers), wanted))
-
-    def _gather(self, numbers: NDArray[np.int64], fits: Mask) -> Mask:
-        """Return for each product if one of its integers fits."""
-        owners = np.repeat(np.arange(len(numbers)), self._lengths[numbers])
-        return np.bincount(owners[fits], minlength=len(numbers)) > 0
+    def open_lists(self, numbers: NDArray[np.int64]) -> OpenLists:
+        """Return the lists of some products, to be searched several times."""
+        return OpenLists(self.select(numbers), np.repeat(np.arange(len(numbers)), self._lengths[numbers]), len(numbers))
 
     def estimate_cost(self, numbers: NDArray[np.int64]) -> int:
         """Return about how many integers the lists of some products have."""
         return len(numbers) * len(self._items) // len(self._starts)
+
+
+class OpenLists:
+    """The lists of `count` products: all items, and the place of the product that has each."""
+
+    def __init__(self, items: NDArray[np.int64], owners: NDArray[np.int64], count: int) -> None:
+        self._items = items
+        self._owners = owners
+        self._count = count
+
+    def have_between(self, low: int, high: int) -> Mask:
+        """Return for each product if an integer of its list is between these, both included."""
+        return self._gather((self._items >= low) & (self._items <= high))
+
+    def have_one(self, wanted: Sequence[int], end: int) -> Mask:
+        """Return for each product if its list has one of these integers; all integers are below `end`."""
+        is_wanted = np.zeros(end, np.bool_)
+        is_wanted[wanted] = True
+        return self._gather(is_wanted[self._items])
+
+    def _gather(self, fits: Mask) -> Mask:
+        mask = np.zeros(self._count, np.bool_)
+        mask[self._owners[fits]] = True
+        return mask
 
 
 class TermFields:
@@ -158,7 +172,13 @@ class TermFields:
             of_terms.append(ids[name] if separator else -1)
         self.of_terms = np.array(of_terms, np.int32)
         self._ids = ids
+        self._terms: dict[str, NDArray[np.int64]] = {}
 
     def list_terms(self, name: str) -> NDArray[np.int64]:
         """Return the ids of the terms of a field."""
-        return np.flatnonzero(self.of_terms == self._ids.get(name, -2))
+        terms = self._terms.get(name)
+        if terms is None:
+            terms = np.flatnonzero(self.of_terms == self._ids.get(name, -2))
+            if name in self._ids:
+                self._terms[name] = terms
+        return terms

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -101,26 +101,31 @@ class MemoryProducts:
 
     def count_terms(self, numbers: NDArray[np.int64], term_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Count the products with these numbers that have each of some filters with values."""
-        lists = self.filters.list_numbers(term_ids)
-        if self._values.estimate_cost(numbers) < sum(map(len, lists)):
+        cost = self._values.estimate_cost(numbers)
+        if cost < len(term_ids) or cost < sum(map(len, lists := self.filters.list_numbers(term_ids))):
             return self.count_values(numbers)[term_ids]
         matching = mark_numbers(numbers, self.size)
         return np.fromiter((np.count_nonzero(matching[own]) for own in lists), np.int64, len(lists))
 
-    def mark_values(self, names: Sequence[str], few: NDArray[np.int64] | None) -> Mask:
-        """Return a mask of the products that have one of some filters with values, or only of `few` products."""
-        if few is None:
-            return self.filters.mark(names, self.size)
-        wanted = [self.filters.ids[name] for name in names if name in self.filters.ids]
-        return mark_numbers(few[self._values.have_one(few, wanted)], self.size)
+    def mark_values(self, names: Sequence[str]) -> Mask:
+        """Return a mask of the products that have one of some filters with values."""
+        return self.filters.mark(names, self.size)
 
-    def mark_prices(self, low: int, high: int) -> Mask:
-        """Return a mask of the products that have a list price between these, both included."""
+    def mark_prices(self, low: int, high: int, few: NDArray[np.int64] | None = None) -> Mask:
+        """Return a mask of all products, or of `few`, that have a list price between these, both included."""
         lows, highs = self.min_minor, self.max_minor
+        if few is not None:
+            lows, highs = lows[few], highs[few]
         mask = ((lows >= low) & (lows <= high)) | ((highs >= low) & (highs <= high))
         around = np.flatnonzero((lows < low) & (highs > high))  # have a price between these perhaps
-        mask[around] = self._prices.have_between(around, low, high)
+        prices = self._prices.open_lists(around if few is None else few[around])
+        mask[around] = prices.have_between(low, high)
         return mask
+
+    def open_values(self, few: NDArray[np.int64]) -> Callable[[Sequence[str]], Mask]:
+        """Return a function as `mark_values` for some products."""
+        lists, ids, end = self._values.open_lists(few), self.filters.ids, len(self.filters.terms)
+        return lambda names: lists.have_one([ids[name] for name in names if name in ids], end)
 
     @property
     def fields(self) -> TermFields:

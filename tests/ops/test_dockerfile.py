@@ -186,10 +186,8 @@ def test_wheel_with_compiled_order_path_starts(image: Image, tmp_path: Path) -> 
     if not has_compiler():
         pytest.skip("there is no C compiler")
     [argument] = [rest for rest in arguments("ARG") if rest.startswith("COMPILE_FOR=")]
-    _perform(
-        image,
-        f"export {argument} COMPILE_OPTIMISATION=0; {step('pip wheel').partition('&&')[0].replace('dist', str(tmp_path))}",
-    )
+    build = step("pip wheel").partition("&&")[0].replace("dist", str(tmp_path))
+    _perform(image, f"export {argument} COMPILE_OPTIMISATION=0; {build}")
     [wheel] = tmp_path.iterdir()
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "tree")
