@@ -48,7 +48,7 @@ test-compiled: compile ## run the tests of the order path on its compiled module
 
 drill: dev ## run the slow drills: full load, kill -9 of each part
 	$(BIN)/python -m pytest -m drill --timeout 600 -rP tests/drills tests/promises tests/ops
-	FLOODGATE_TEST_EXAMPLES=40 $(BIN)/python -m pytest --timeout 1800 tests/promises/test_aftersales_model.py
+	FLOODGATE_TEST_EXAMPLES=20 $(BIN)/python -m pytest --timeout 1800 tests/promises/test_aftersales_model.py
 
 drill-room: dev ## run the drill of a waiting room with 200,000 customers
 	FLOODGATE_DRILL_CUSTOMERS=200000 $(BIN)/python -m pytest -m drill --timeout 1800 -rP tests/drills/test_waiting_room.py
