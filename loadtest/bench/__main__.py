@@ -232,8 +232,9 @@ async def _measure_strangers(options: argparse.Namespace, figures: report.Figure
 async def _measure_search(options: argparse.Namespace, figures: report.Figures) -> None:
     _print_progress("searches of products, alone and beside orders")
     shown = {"products": options.products, "searches_per_s": options.searches, "seconds": options.seconds}
+    shown["repeats"] = options.repeats
     search = ProductSearchFigures(at=figures.at, machine=figures.machine, options=shown)
-    await measure_search(search, options.taxonomy, options.products, options.searches, options.seconds)
+    await measure_search(search, options.taxonomy, options.products, options.searches, options.seconds, options.repeats)
     figures.search = search
 
 

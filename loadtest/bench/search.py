@@ -27,7 +27,7 @@ from commerce.product_search.product_index_port import ProductIndex
 from loadtest.bench.comparison import BenchedServer, measure
 from loadtest.bench.environment import BenchEnvironment, open_environment
 from loadtest.bench.peers import Peers
-from loadtest.bench.search_figures import IndexFigures, ProductSearchFigures, SearchLoad
+from loadtest.bench.search_figures import IndexFigures, ProductSearchFigures, SearchLoad, choose_median
 from loadtest.bench.support_figures import CallTimes
 from loadtest.generated_products import CHINESE, CURRENCY, GeneratedProduct, ProductGenerator
 from loadtest.product_loading import load_products
@@ -52,9 +52,9 @@ class SearchSamples(NamedTuple):
 
 
 async def measure_search(
-    figures: ProductSearchFigures, folder: Path, products: int, per_s: float, seconds: float
+    figures: ProductSearchFigures, folder: Path, products: int, per_s: float, seconds: float, repeats: int
 ) -> None:
-    """Generate so many products of the taxonomy in a folder, and measure searches of them."""
+    """Generate so many products of the taxonomy in a folder, and measure searches of them several times."""
     taxonomy = await asyncio.to_thread(read_taxonomy, folder)
     async with open_environment() as environment, AsyncExitStack() as stack:
         shop = environment.shop
@@ -62,10 +62,10 @@ async def measure_search(
         await _fill(shop, folder, generator, products)
         samples = make_samples(taxonomy, [generator.make(number) for number in range(min(products, _SAMPLES))])
         gateway = await Peers(environment, stack).start_floodgate()
-        figures.by_key = await _measure_reads(shop, generator, products)
+        figures.by_key = choose_median([await _measure_reads(shop, generator, products) for _ in range(repeats)])
         figures.orders = await measure(environment, gateway, _ORDER_CONNECTIONS, seconds)
         for name, index in (await stack.enter_async_context(_open_indexes(environment))).items():
-            figures.indexes[name] = await _measure_index(environment, gateway, index, samples, per_s, seconds)
+            figures.indexes[name] = await _measure_index(environment, gateway, index, samples, per_s, seconds, repeats)
     figures.ratios = figures.compute_ratios()
 
 
@@ -83,7 +83,7 @@ async def _open_indexes(environment: BenchEnvironment) -> AsyncIterator[Mapping[
             while not answers["memory"]:
                 await asyncio.sleep(_POLL_S)
                 await memory.search(SearchTerms(limit=1))
-        yield {"postgres": postgres, "memory": memory}
+        yield {"memory": memory, "postgres": postgres}  # the latter goes on for a while with what was given up
     finally:
         memory.close()
         await process.stop()
@@ -155,10 +155,16 @@ async def _measure_index(
     samples: SearchSamples,
     per_s: float,
     seconds: float,
+    repeats: int,
 ) -> IndexFigures:
+    """Measure each kind of searches in turn, several times; that of the median counts."""
     figures = IndexFigures()
-    for kind, terms in samples._asdict().items():
-        setattr(figures, kind, await load_index(index, terms, per_s, seconds))
+    loads: dict[str, list[SearchLoad]] = {kind: [] for kind in samples._fields}
+    for _ in range(repeats):
+        for kind, terms in samples._asdict().items():
+            loads[kind].append(await load_index(index, terms, per_s, seconds))
+    for kind, measured in loads.items():
+        setattr(figures, kind, choose_median(measured))
     async with _searching(index, samples.filters, per_s):
         figures.orders = await measure(environment, gateway, _ORDER_CONNECTIONS, seconds)
     return figures

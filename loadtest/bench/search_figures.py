@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import TypeVar
 
 import msgspec
 
@@ -10,6 +12,8 @@ from loadtest.bench.comparison import Measurement
 from loadtest.bench.support_figures import CallTimes
 from ops.commands.console import print_line, print_table
 from ops.commands.safe_console import Table
+
+Times = TypeVar("Times", bound=CallTimes)
 
 
 class SearchLoad(CallTimes, frozen=True, kw_only=True):
@@ -60,6 +64,11 @@ class ProductSearchFigures(msgspec.Struct):
             if index.orders is not None and self.orders is not None:
                 ratios[f"{name}_orders_p99_vs_alone"] = round(index.orders.p99_ms / self.orders.p99_ms, 2)
         return ratios
+
+
+def choose_median(measured: Sequence[Times]) -> Times:
+    """Return the measurement with the median of p99, the larger of two in the middle."""
+    return sorted(measured, key=lambda times: times.p99_ms)[len(measured) // 2]
 
 
 def show_search(search: ProductSearchFigures) -> None:
