@@ -1,4 +1,7 @@
-"""All workers by name. Each is imported when a process runs it, so that none loads what it does not need."""
+"""All workers by name.
+
+Each is imported when a process runs it, so that none loads what it does not need.
+"""
 
 from __future__ import annotations
 
