@@ -33,7 +33,7 @@ _OUTAGE_S = min(60.0, ORDERS / 200)
 _PAY_WITHIN_S = 86_400
 """Long enough that no order expires, however long the drill takes."""
 _WARM_UP_S, _ORDERS_PER_S = 8.0, 20.0
-_KILLS = 20
+_KILLS = 12
 _MIN_PAYMENTS, _MAX_PAYMENTS = ORDERS // 100, 6 * ORDERS // 100  # started between two kills
 _SETTINGS = {
     **NO_LIMIT_PER_USER,
