@@ -1,4 +1,4 @@
-"""A command loads its own module and no other one; the whole list and the nearest names are known nevertheless."""
+"""Commands are loaded when they are called, and are all listed nevertheless."""
 
 from __future__ import annotations
 
